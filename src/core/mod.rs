@@ -1,0 +1,14 @@
+//! Decides, and touches nothing: no sockets, no files, no clock, no random numbers, no waiting.
+//!
+//! Everything a decision needs arrives as an argument; what it decides goes back as a value. The
+//! walls of this room are checked by `tests/tidy.rs`.
+
+pub mod download;
+pub mod policy;
+pub mod range;
+pub mod rate;
+pub mod refusal;
+pub mod session;
+pub mod slot;
+pub mod time;
+pub mod token;

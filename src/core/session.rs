@@ -1,0 +1,761 @@
+//! The heart: one upload session, from slot to tombstone.
+//!
+//! Each method takes the row and gives the next row, or refuses and changes nothing. Stores run
+//! them inside their transactions, as often as they need to. Bytes never pass here: what is durable
+//! arrives as a number.
+//!
+//! Invariants: the prefix's offset never decreases; only the newest attempt's progress counts; only
+//! the current generation's credentials count; a complete row never changes.
+
+use std::time::Duration;
+
+use jid::BareJid;
+
+use crate::core::refusal::Refusal;
+use crate::core::slot::{ContentType, FileName, PartId, Purpose, Sha256, SlotId};
+use crate::core::time::Timestamp;
+use crate::core::token::{Claims, Scope, owner_hash};
+
+/// How often a generation's requests may end where they began, before they have to wait.
+pub const FRUITLESS_STARTS_MAX: u8 = 20;
+/// How often a complete upload is compared with a repeated PUT.
+pub const REPLAYS_MAX: u8 = 3;
+/// How far a token's time of issue may lie ahead of our clock.
+pub const CLOCK_SKEW_MAX: Duration = Duration::from_secs(60);
+/// How long a tombstone stays at least.
+pub const TOMBSTONE_FOR_MIN: Duration = Duration::from_secs(600);
+
+/// How long things last. Part of the configuration, as core sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lifetimes {
+    /// How long a slot waits for its PUT, and a broken upload for its next byte.
+    pub idle_for: Duration,
+    /// How long an upload session lives at most, from its slot.
+    pub session_age: Duration,
+    /// How often a session may be refreshed.
+    pub refreshes_max: u8,
+    /// How long a complete file is kept, by purpose.
+    pub retention: Retention,
+}
+
+/// How long complete files are kept; `None` is for ever.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Retention {
+    /// Files sent in messages, and those of no stated purpose.
+    pub message: Option<Duration>,
+    /// Avatars and the like.
+    pub profile: Option<Duration>,
+    /// Files that name their own end; this bounds it.
+    pub ephemeral: Option<Duration>,
+    /// Files that shall stay.
+    pub permanent: Option<Duration>,
+}
+
+impl Retention {
+    /// The first instant at which a file complete `at` is no longer served.
+    pub fn keep_until(&self, purpose: Purpose, at: Timestamp) -> Option<Timestamp> {
+        let after = |keep_for: Option<Duration>| keep_for.map(|keep_for| at.plus(keep_for));
+        match purpose {
+            Purpose::Message => after(self.message),
+            Purpose::Profile => after(self.profile),
+            Purpose::Permanent => after(self.permanent),
+            Purpose::Ephemeral { expire_before } => {
+                let bound = after(self.ephemeral).unwrap_or(expire_before);
+                Some(bound.min(expire_before))
+            }
+        }
+    }
+}
+
+/// What the slot request said of the file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FileFacts {
+    /// Its name.
+    pub name: FileName,
+    /// Its size: the upload has just this many bytes.
+    pub size_bytes: u64,
+    /// What it is served as.
+    pub content_type: ContentType,
+    /// What it is for.
+    pub purpose: Purpose,
+}
+
+/// How far an upload session is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// No request has come yet.
+    Pending,
+    /// A request has come; the upload goes on or waits for its next request.
+    Uploading,
+    /// The file is whole, durable and served.
+    Complete {
+        /// The file's digest, also its ETag.
+        sha256: Sha256,
+        /// Since when.
+        at: Timestamp,
+    },
+    /// The upload cannot go on. Tombstone.
+    Failed,
+    /// The owner gave it up. Tombstone.
+    Cancelled,
+    /// Its time ran out. Tombstone.
+    Expired,
+}
+
+/// One row: an upload session. XEP-0363 #impl.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UploadSession {
+    /// Its slot.
+    pub id: SlotId,
+    /// Who asked for the slot.
+    pub owner: BareJid,
+    /// What it is for.
+    pub file: FileFacts,
+    /// When the slot was issued; the quota counts the bytes from here.
+    pub created_at: Timestamp,
+    /// When the upload ends, whatever its state.
+    pub expires_at: Timestamp,
+    /// The first instant at which the complete file is no longer served.
+    pub keep_until: Option<Timestamp>,
+    /// Which credentials are alive.
+    pub generation: u8,
+    /// When the generation's credentials were issued.
+    pub issued_at: Timestamp,
+    /// How long after issue or last byte a request may still start, as promised with the slot.
+    pub idle_for: Duration,
+    /// How many refreshes made a new generation.
+    pub refreshes: u8,
+    /// When the last byte became durable; the slot's issue before the first.
+    pub last_byte_at: Timestamp,
+    /// The longest durable run of bytes from 0, and its part.
+    pub prefix: (PartId, u64),
+    /// The attempt that may write, and where it began.
+    pub newest: Option<(PartId, u64)>,
+    /// Requests of this generation that ended where they began.
+    pub fruitless_starts: u8,
+    /// PUTs compared with the complete file.
+    pub replays: u8,
+    /// How far it is.
+    pub state: State,
+}
+
+/// Where a request wants to begin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Beginning {
+    /// A PUT of the whole file: a new attempt from byte 0.
+    Whole,
+    /// An append at the durable offset.
+    At(u64),
+}
+
+/// What `begin` decided, read from the row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Start {
+    /// Append to `part`, whose bytes before `from` are kept.
+    Receive {
+        /// The attempt to write.
+        part: PartId,
+        /// Where it begins.
+        from: u64,
+    },
+    /// The upload is complete: compare the bytes, store nothing.
+    Replay {
+        /// The digest they must have.
+        sha256: Sha256,
+    },
+}
+
+impl UploadSession {
+    /// A new session: pending, generation 0.
+    pub fn new(
+        id: SlotId,
+        owner: BareJid,
+        file: FileFacts,
+        lifetimes: &Lifetimes,
+        now: Timestamp,
+    ) -> Self {
+        let part = PartId {
+            slot: id,
+            attempt: 0,
+        };
+        Self {
+            id,
+            owner,
+            file,
+            created_at: now,
+            expires_at: now.plus(lifetimes.session_age),
+            keep_until: None,
+            generation: 0,
+            issued_at: now,
+            idle_for: lifetimes.idle_for,
+            refreshes: 0,
+            last_byte_at: now,
+            prefix: (part, 0),
+            newest: None,
+            fruitless_starts: 0,
+            replays: 0,
+            state: State::Pending,
+        }
+    }
+
+    /// The claims of the current generation's PUT token.
+    pub fn put_claims(&self) -> Claims {
+        Claims {
+            scope: Scope::Put,
+            generation: self.generation,
+            id: self.id,
+            size_bytes: self.file.size_bytes,
+            issued_at: self.issued_at,
+            owner: owner_hash(&self.owner),
+        }
+    }
+
+    /// Admits a request with `claims`, as the newest attempt or as a replay; see `start`.
+    ///
+    /// Refuses `TokenForOther` where the claims are another slot's, `TokenInvalid` for a dead
+    /// generation, a future issue or a time that ran out, `Gone` in a terminal state, `TooManyStarts`,
+    /// and `OtherOffset` for an append elsewhere than at the durable offset.
+    pub fn begin(
+        mut self,
+        claims: &Claims,
+        beginning: Beginning,
+        now: Timestamp,
+    ) -> Result<Self, Refusal> {
+        self.check_claims(claims, now)?;
+        if matches!(self.state, State::Complete { .. }) {
+            if REPLAYS_MAX <= self.replays {
+                return Err(self.too_many_starts());
+            }
+            self.replays += 1;
+            return Ok(self);
+        }
+        let n_attempts = self.newest.map_or(0, |(part, _)| part.attempt + 1);
+        if FRUITLESS_STARTS_MAX <= self.fruitless_starts || n_attempts == u16::MAX {
+            return Err(self.too_many_starts());
+        }
+        self.newest = Some(match beginning {
+            Beginning::Whole => (
+                PartId {
+                    slot: self.id,
+                    attempt: n_attempts,
+                },
+                0,
+            ),
+            Beginning::At(offset) if offset == self.prefix.1 => self.prefix,
+            Beginning::At(_) => {
+                return Err(Refusal::OtherOffset {
+                    offset: self.prefix.1,
+                });
+            }
+        });
+        self.fruitless_starts += 1;
+        self.state = State::Uploading;
+        Ok(self)
+    }
+
+    /// What `begin` decided, read back from the row, so that it survives a crash.
+    pub fn start(&self) -> Option<Start> {
+        match (self.state, self.newest) {
+            (State::Complete { sha256, .. }, _) => Some(Start::Replay { sha256 }),
+            (State::Uploading, Some((part, from))) => Some(Start::Receive { part, from }),
+            _ => None,
+        }
+    }
+
+    /// Checks in the order that tells a stranger least: slot, generation, state, time.
+    fn check_claims(&self, claims: &Claims, now: Timestamp) -> Result<(), Refusal> {
+        let same_upload = claims.id == self.id
+            && claims.size_bytes == self.file.size_bytes
+            && claims.owner == owner_hash(&self.owner);
+        if !same_upload {
+            return Err(Refusal::TokenForOther);
+        }
+        if claims.generation != self.generation || now.plus(CLOCK_SKEW_MAX) < claims.issued_at {
+            return Err(Refusal::TokenInvalid);
+        }
+        if matches!(
+            self.state,
+            State::Failed | State::Cancelled | State::Expired
+        ) {
+            return Err(Refusal::Gone);
+        }
+        if self.is_idle(now) {
+            return Err(Refusal::TokenInvalid);
+        }
+        Ok(())
+    }
+
+    /// Whether the time in which a request may start has run out.
+    fn is_idle(&self, now: Timestamp) -> bool {
+        match self.state {
+            State::Complete { at, .. } => at.plus(self.idle_for) < now,
+            _ => self.idle_at() < now || self.expires_at <= now,
+        }
+    }
+
+    /// The last instant at which a request may start.
+    fn idle_at(&self) -> Timestamp {
+        self.issued_at.max(self.last_byte_at).plus(self.idle_for)
+    }
+
+    /// Notes that `part` is durable up to `offset`; allowed to the newest attempt alone.
+    ///
+    /// Refuses `TakenOver` where a newer attempt or generation took over, `Gone` past the end.
+    pub fn progress(
+        mut self,
+        generation: u8,
+        part: PartId,
+        offset: u64,
+        now: Timestamp,
+    ) -> Result<Self, Refusal> {
+        match self.state {
+            State::Uploading => {}
+            State::Pending | State::Complete { .. } => return Err(Refusal::TakenOver),
+            State::Failed | State::Cancelled | State::Expired => return Err(Refusal::Gone),
+        }
+        if self.expires_at <= now {
+            return Err(Refusal::Gone);
+        }
+        let is_newest = self.newest.is_some_and(|(newest, _)| newest == part);
+        if generation != self.generation || !is_newest {
+            return Err(Refusal::TakenOver);
+        }
+        self.settle(part, offset, now);
+        Ok(self)
+    }
+
+    /// Notes how far an attempt's bytes are durable once it can write no more, whatever came since.
+    ///
+    /// Bytes that are durable stay useful after a take-over: the longest run becomes the prefix.
+    pub fn settle(&mut self, part: PartId, offset: u64, now: Timestamp) {
+        if self.state != State::Uploading || self.file.size_bytes < offset {
+            return;
+        }
+        let grew = self.prefix.1 < offset;
+        if grew {
+            self.prefix = (part, offset);
+            self.fruitless_starts = 0;
+        }
+        let brought_bytes = |(newest, from): (PartId, u64)| newest == part && from < offset;
+        if grew || self.newest.is_some_and(brought_bytes) {
+            self.last_byte_at = self.last_byte_at.max(now);
+        }
+    }
+
+    /// Makes the session complete: `part` is the file, committed and durable.
+    ///
+    /// Refuses `TakenOver` or `Gone` like `progress`, so that a late writer completes nothing.
+    pub fn complete(
+        self,
+        generation: u8,
+        part: PartId,
+        sha256: Sha256,
+        lifetimes: &Lifetimes,
+        now: Timestamp,
+    ) -> Result<Self, Refusal> {
+        let size_bytes = self.file.size_bytes;
+        let mut row = self.progress(generation, part, size_bytes, now)?;
+        row.prefix = (part, size_bytes);
+        row.newest = Some(row.prefix);
+        row.keep_until = lifetimes.retention.keep_until(row.file.purpose, now);
+        row.state = State::Complete { sha256, at: now };
+        Ok(row)
+    }
+
+    /// Makes the session failed: it cannot go on.
+    pub fn fail(mut self) -> Self {
+        if matches!(self.state, State::Pending | State::Uploading) {
+            self.state = State::Failed;
+        }
+        self
+    }
+
+    /// Makes a new generation of credentials, by which the old ones die. Owner only.
+    ///
+    /// Refuses `UnknownNode` to anybody else, `Gone` past the end, `TooManyStarts` when used up. A
+    /// complete session is returned as it is.
+    pub fn refresh(
+        mut self,
+        owner: &BareJid,
+        lifetimes: &Lifetimes,
+        now: Timestamp,
+    ) -> Result<Self, Refusal> {
+        self.check_owner(owner)?;
+        match self.state {
+            State::Complete { .. } => return Ok(self),
+            State::Failed | State::Cancelled | State::Expired => return Err(Refusal::Gone),
+            State::Pending | State::Uploading if self.expires_at <= now => {
+                return Err(Refusal::Gone);
+            }
+            State::Pending | State::Uploading => {}
+        }
+        if lifetimes.refreshes_max <= self.refreshes || self.generation == u8::MAX {
+            return Err(self.too_many_starts());
+        }
+        self.generation += 1;
+        self.refreshes += 1;
+        self.issued_at = now;
+        self.fruitless_starts = 0;
+        Ok(self)
+    }
+
+    /// Gives the upload up; owner only. Repeating it is no error, a complete file stays.
+    pub fn cancel(mut self, owner: &BareJid) -> Result<Self, Refusal> {
+        self.check_owner(owner)?;
+        match self.state {
+            State::Complete { .. } => Err(Refusal::AlreadyComplete),
+            State::Pending | State::Uploading => {
+                self.state = State::Cancelled;
+                Ok(self)
+            }
+            State::Failed | State::Cancelled | State::Expired => Ok(self),
+        }
+    }
+
+    fn too_many_starts(&self) -> Refusal {
+        Refusal::TooManyStarts {
+            retry_in: self.idle_for,
+        }
+    }
+
+    fn check_owner(&self, owner: &BareJid) -> Result<(), Refusal> {
+        // Nobody learns from the answer whether somebody else's session exists.
+        if *owner == self.owner {
+            Ok(())
+        } else {
+            Err(Refusal::UnknownNode)
+        }
+    }
+
+    /// When the sweep has to look at the row next; `None` for a file that is kept for ever.
+    pub fn due_at(&self) -> Option<Timestamp> {
+        // `idle_at` is the last good second, so the row is due one later.
+        let idle_end = self.idle_at().plus(Duration::from_secs(1));
+        match self.state {
+            State::Pending | State::Uploading => Some(idle_end.min(self.expires_at)),
+            State::Complete { .. } => self.keep_until,
+            State::Failed | State::Cancelled | State::Expired => {
+                Some(idle_end.plus(TOMBSTONE_FOR_MIN))
+            }
+        }
+    }
+
+    /// What the sweep does with the row now.
+    pub fn sweep(&self, now: Timestamp) -> Sweep {
+        if self.due_at().is_none_or(|due_at| now < due_at) {
+            return Sweep::Keep;
+        }
+        match self.state {
+            State::Pending | State::Uploading => Sweep::Expire,
+            State::Complete { .. } => Sweep::RemoveFile,
+            State::Failed | State::Cancelled | State::Expired => Sweep::RemoveRow,
+        }
+    }
+
+    /// The row after its time ran out.
+    pub fn expire(mut self) -> Self {
+        if matches!(self.state, State::Pending | State::Uploading) {
+            self.state = State::Expired;
+        }
+        self
+    }
+
+    /// Whether the file is served at `now`. XEP-0363 #purpose-ephemeral: never late.
+    pub fn is_served(&self, now: Timestamp) -> bool {
+        matches!(self.state, State::Complete { .. })
+            && self.keep_until.is_none_or(|keep_until| now < keep_until)
+    }
+
+    /// The bytes that the quota counts for this row: a slot that was not used gives them back.
+    pub fn quota_bytes(&self) -> u64 {
+        match self.state {
+            State::Pending | State::Uploading | State::Complete { .. } => self.file.size_bytes,
+            State::Failed | State::Cancelled | State::Expired => 0,
+        }
+    }
+
+    /// The bytes of the complete file, 0 before.
+    pub fn stored_bytes(&self) -> u64 {
+        match self.state {
+            State::Complete { .. } => self.file.size_bytes,
+            _ => 0,
+        }
+    }
+
+    /// The parts whose bytes still matter.
+    pub fn parts(&self) -> Vec<PartId> {
+        match self.state {
+            State::Pending | State::Uploading => {
+                let prefix = (0 < self.prefix.1).then_some(self.prefix.0);
+                let newest = self.newest.map(|(part, _)| part);
+                let mut parts: Vec<_> = prefix.into_iter().chain(newest).collect();
+                parts.dedup();
+                parts
+            }
+            _ => Vec::new(),
+        }
+    }
+}
+
+/// What is to be done with a row that is due.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sweep {
+    /// Nothing: it is not due.
+    Keep,
+    /// Remove the parts, then make it a tombstone.
+    Expire,
+    /// Remove the file, then the row.
+    RemoveFile,
+    /// Remove the row.
+    RemoveRow,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const START: Timestamp = Timestamp(1_000_000);
+    const SIZE: u64 = 1000;
+
+    fn lifetimes() -> Lifetimes {
+        Lifetimes {
+            idle_for: Duration::from_secs(300),
+            session_age: Duration::from_secs(72 * 3600),
+            refreshes_max: 10,
+            retention: Retention {
+                message: Some(Duration::from_secs(86_400)),
+                ephemeral: Some(Duration::from_secs(3600)),
+                ..Retention::default()
+            },
+        }
+    }
+
+    fn romeo() -> BareJid {
+        BareJid::new("romeo@example.org").expect("a valid JID")
+    }
+
+    fn pending(purpose: Purpose) -> UploadSession {
+        let file = FileFacts {
+            name: FileName::parse("a.bin").expect("a valid name"),
+            size_bytes: SIZE,
+            content_type: ContentType::octet_stream(),
+            purpose,
+        };
+        UploadSession::new(SlotId(7), romeo(), file, &lifetimes(), START)
+    }
+
+    fn at(seconds: u64) -> Timestamp {
+        Timestamp(START.0 + seconds)
+    }
+
+    #[track_caller]
+    fn begin(row: UploadSession, seconds: u64) -> UploadSession {
+        let claims = row.put_claims();
+        row.begin(&claims, Beginning::Whole, at(seconds))
+            .expect("the request is admitted")
+    }
+
+    fn part(attempt: u16) -> PartId {
+        PartId {
+            slot: SlotId(7),
+            attempt,
+        }
+    }
+
+    fn complete() -> UploadSession {
+        begin(pending(Purpose::Message), 1)
+            .complete(0, part(0), Sha256([9; 32]), &lifetimes(), at(2))
+            .expect("the newest attempt completes")
+    }
+
+    #[test]
+    fn a_new_attempt_never_shortens_the_prefix() {
+        let mut row = begin(pending(Purpose::Message), 1);
+        row.settle(part(0), 600, at(5));
+        let mut row = begin(row, 10);
+        assert_eq!(
+            row.start(),
+            Some(Start::Receive {
+                part: part(1),
+                from: 0
+            })
+        );
+        row.settle(part(1), 200, at(20));
+        assert_eq!((row.prefix, row.last_byte_at), ((part(0), 600), at(20)));
+        assert_eq!(row.parts(), [part(0), part(1)]);
+        row.settle(part(1), 700, at(21));
+        assert_eq!(row.prefix, (part(1), 700));
+        assert_eq!(row.parts(), [part(1)]);
+    }
+
+    #[test]
+    fn an_append_starts_at_the_durable_offset_alone() {
+        let mut row = begin(pending(Purpose::Message), 1);
+        row.settle(part(0), 600, at(5));
+        let claims = row.put_claims();
+        let other = row.clone().begin(&claims, Beginning::At(500), at(6));
+        assert_eq!(other, Err(Refusal::OtherOffset { offset: 600 }));
+        let row = row
+            .begin(&claims, Beginning::At(600), at(6))
+            .expect("admitted");
+        assert_eq!(
+            row.start(),
+            Some(Start::Receive {
+                part: part(0),
+                from: 600
+            })
+        );
+    }
+
+    #[test]
+    fn only_the_newest_attempt_counts() {
+        let row = begin(begin(pending(Purpose::Message), 1), 2);
+        let old = row.clone().progress(0, part(0), 10, at(3));
+        assert_eq!(old, Err(Refusal::TakenOver));
+        let late = row
+            .clone()
+            .complete(0, part(0), Sha256([1; 32]), &lifetimes(), at(3));
+        assert_eq!(late, Err(Refusal::TakenOver));
+        assert!(row.progress(0, part(1), 10, at(3)).is_ok());
+    }
+
+    #[test]
+    fn a_refresh_kills_the_old_generation() {
+        let row = begin(pending(Purpose::Message), 1);
+        let old_claims = row.put_claims();
+        let row = row.refresh(&romeo(), &lifetimes(), at(9)).expect("owner");
+        assert_eq!(
+            row.clone().progress(0, part(0), 10, at(10)),
+            Err(Refusal::TakenOver)
+        );
+        assert_eq!(
+            row.clone().begin(&old_claims, Beginning::Whole, at(10)),
+            Err(Refusal::TokenInvalid)
+        );
+        assert!(begin(row, 10).start().is_some());
+    }
+
+    #[test]
+    fn refreshes_are_the_owners_and_counted() {
+        let mut row = pending(Purpose::Message);
+        let juliet = BareJid::new("juliet@example.org").expect("valid");
+        let other = row.clone().refresh(&juliet, &lifetimes(), at(1));
+        assert_eq!(other, Err(Refusal::UnknownNode));
+        assert_eq!(row.clone().cancel(&juliet), Err(Refusal::UnknownNode));
+        for _ in 0..10 {
+            row = row.refresh(&romeo(), &lifetimes(), at(1)).expect("owner");
+        }
+        let eleventh = row.refresh(&romeo(), &lifetimes(), at(1));
+        assert!(matches!(eleventh, Err(Refusal::TooManyStarts { .. })));
+    }
+
+    #[test]
+    fn time_runs_from_the_last_byte() {
+        let mut row = begin(pending(Purpose::Message), 1);
+        row.settle(part(0), 10, at(200));
+        let claims = row.put_claims();
+        let late = |row: &UploadSession, seconds| {
+            row.clone().begin(&claims, Beginning::Whole, at(seconds))
+        };
+        assert!(late(&row, 500).is_ok());
+        assert_eq!(late(&row, 501), Err(Refusal::TokenInvalid));
+        assert_eq!(row.sweep(at(500)), Sweep::Keep);
+        assert_eq!(row.sweep(at(501)), Sweep::Expire);
+        assert_eq!(late(&row.expire(), 210), Err(Refusal::Gone));
+    }
+
+    #[test]
+    fn claims_of_anything_else_are_refused() {
+        let row = pending(Purpose::Message);
+        let good = row.put_claims();
+        let refuse = |claims: Claims| row.clone().begin(&claims, Beginning::Whole, at(1)).err();
+        let id = SlotId(8);
+        assert_eq!(refuse(Claims { id, ..good }), Some(Refusal::TokenForOther));
+        let size_bytes = 999;
+        assert_eq!(
+            refuse(Claims { size_bytes, ..good }),
+            Some(Refusal::TokenForOther)
+        );
+        let owner = [0; 8];
+        assert_eq!(
+            refuse(Claims { owner, ..good }),
+            Some(Refusal::TokenForOther)
+        );
+        let generation = 1;
+        assert_eq!(
+            refuse(Claims { generation, ..good }),
+            Some(Refusal::TokenInvalid)
+        );
+        let issued_at = at(3600);
+        assert_eq!(
+            refuse(Claims { issued_at, ..good }),
+            Some(Refusal::TokenInvalid)
+        );
+    }
+
+    #[test]
+    fn a_complete_session_replays_three_times_and_not_for_ever() {
+        let mut row = complete();
+        let sha256 = Sha256([9; 32]);
+        for _ in 0..REPLAYS_MAX {
+            row = begin(row, 3);
+            assert_eq!(row.start(), Some(Start::Replay { sha256 }));
+        }
+        let claims = row.put_claims();
+        let fourth = row.begin(&claims, Beginning::Whole, at(3));
+        assert!(matches!(fourth, Err(Refusal::TooManyStarts { .. })));
+        let late = complete().begin(&claims, Beginning::Whole, at(303));
+        assert_eq!(late, Err(Refusal::TokenInvalid));
+        assert_eq!(complete().cancel(&romeo()), Err(Refusal::AlreadyComplete));
+    }
+
+    #[test]
+    fn requests_that_bring_nothing_are_counted() {
+        let mut row = pending(Purpose::Message);
+        for _ in 0..FRUITLESS_STARTS_MAX {
+            row = begin(row, 1);
+        }
+        let claims = row.put_claims();
+        let more = row.clone().begin(&claims, Beginning::Whole, at(2));
+        assert!(matches!(more, Err(Refusal::TooManyStarts { .. })));
+        row.settle(part(19), 1, at(2));
+        assert!(row.begin(&claims, Beginning::Whole, at(2)).is_ok());
+    }
+
+    #[test]
+    fn retention_goes_by_purpose() {
+        let until = |purpose| lifetimes().retention.keep_until(purpose, at(0));
+        assert_eq!(until(Purpose::Message), Some(at(86_400)));
+        assert_eq!(until(Purpose::Profile), None);
+        let soon = Purpose::Ephemeral {
+            expire_before: at(60),
+        };
+        assert_eq!(until(soon), Some(at(60)));
+        let far = Purpose::Ephemeral {
+            expire_before: Timestamp(u64::MAX),
+        };
+        assert_eq!(until(far), Some(at(3600)));
+    }
+
+    #[test]
+    fn files_are_served_from_completion_to_keep_until() {
+        let row = complete();
+        assert!(!begin(pending(Purpose::Message), 1).is_served(at(2)));
+        assert!(row.is_served(at(86_401)));
+        assert!(!row.is_served(at(86_402)));
+        assert_eq!(row.sweep(at(86_401)), Sweep::Keep);
+        assert_eq!(row.sweep(at(86_402)), Sweep::RemoveFile);
+    }
+
+    #[test]
+    fn an_unused_slot_gives_its_quota_back() {
+        let row = pending(Purpose::Message);
+        assert_eq!(row.quota_bytes(), SIZE);
+        let row = row.expire();
+        assert_eq!((row.quota_bytes(), row.stored_bytes()), (0, 0));
+        assert_eq!(row.sweep(at(301)), Sweep::Keep);
+        assert_eq!(row.sweep(at(901)), Sweep::RemoveRow);
+        assert_eq!(complete().expire().stored_bytes(), SIZE);
+        assert_eq!(complete().fail().quota_bytes(), SIZE);
+    }
+}

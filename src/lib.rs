@@ -1,0 +1,8 @@
+//! slotd: an upload service for XMPP (XEP-0363) as an external component (XEP-0114).
+
+pub mod config;
+pub mod core;
+pub mod http;
+pub mod service;
+pub mod store;
+pub mod xmpp;

@@ -1,0 +1,237 @@
+//! The two stores, rows and bytes, and who implements them.
+//!
+//! A store keeps what it is given and decides nothing: a decision that must be atomic comes to it
+//! as a function and is run inside its own transaction. Only `service` calls a store; each backend
+//! passes what `memory` passes (`tests/conformance.rs`).
+
+use std::ops::Range;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::Stream;
+use futures_util::future::BoxFuture;
+use jid::BareJid;
+
+use crate::core::policy::{Bucket, Room, Usage};
+use crate::core::refusal::Refusal;
+use crate::core::session::UploadSession;
+use crate::core::slot::{PartId, SlotId};
+use crate::core::time::Timestamp;
+
+pub mod memory;
+
+/// Why something could not be done.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The store did not do it; the same call may succeed later.
+    #[error("{doing}: {source}")]
+    Unavailable {
+        /// What was being done, for the log.
+        doing: &'static str,
+        /// What the backend said.
+        source: Arc<dyn std::error::Error + Send + Sync>,
+    },
+    /// There is no room.
+    #[error("{doing}: no space left")]
+    NoSpace {
+        /// What was being done, for the log.
+        doing: &'static str,
+    },
+    /// What is stored is not what was put there.
+    #[error("{0} is damaged")]
+    Corrupt(String),
+}
+
+/// Why something did not happen: we said no, or we could not.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum Failure {
+    /// Core said no; nothing was changed.
+    #[error("refused: {0:?}")]
+    Refused(Refusal),
+    /// The store could not.
+    #[error(transparent)]
+    Broken(#[from] StoreError),
+}
+
+impl From<Refusal> for Failure {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal)
+    }
+}
+
+/// Decides a slot request on what is in use; run inside the store's transaction.
+pub type Admit = Box<dyn FnMut(&Usage) -> Result<UploadSession, Refusal> + Send>;
+/// Changes a row; run inside the store's transaction, as often as the store needs to.
+pub type Change = Box<dyn FnMut(UploadSession) -> Result<UploadSession, Refusal> + Send>;
+/// Told each time more bytes of a part are durable, with the part's durable length; refuses when
+/// the writer shall stop.
+pub type Progress = Arc<dyn Fn(u64) -> BoxFuture<'static, Result<(), Failure>> + Send + Sync>;
+/// The bytes of an upload or a download, in pieces of any size.
+pub type Body = Pin<Box<dyn Stream<Item = Result<Bytes, BodyError>> + Send>>;
+
+/// A body ended before its end; why is known to whoever made it.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("the body ended too early")]
+pub struct BodyError;
+
+/// Sums that the store keeps beside its rows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// Rows of any state.
+    pub n_rows: u64,
+    /// Complete files.
+    pub n_files: u64,
+    /// Their bytes.
+    pub stored_bytes: u64,
+}
+
+/// Rows of upload sessions, each change durable before it returns.
+///
+/// Beside the rows it keeps running sums: `UploadSession::quota_bytes` by requester, domain and in
+/// total for the hour of `created_at`, and `Totals`. Indexes: by `due_at`, and of complete rows by
+/// their time of completion. Each call costs the same among ten rows and a million.
+pub trait SessionStore: Send + Sync {
+    /// Runs `decide` on what `owner`, their domain and everybody used since `since`, and keeps the
+    /// row it returns. Two calls at once see each other's rows.
+    fn admit(
+        &self,
+        owner: BareJid,
+        since: Bucket,
+        decide: Admit,
+    ) -> BoxFuture<'_, Result<UploadSession, Failure>>;
+
+    /// Replaces a row by what `change` makes of it. Refuses `UnknownFile` where there is no row.
+    fn update(&self, id: SlotId, change: Change) -> BoxFuture<'_, Result<UploadSession, Failure>>;
+
+    /// The row, if there is one.
+    fn get(&self, id: SlotId) -> BoxFuture<'_, Result<Option<UploadSession>, StoreError>>;
+
+    /// Up to `n_max` rows whose `due_at` is not after `now`, the longest due first.
+    fn due(&self, now: Timestamp, n_max: usize) -> BoxFuture<'_, Result<Vec<SlotId>, StoreError>>;
+
+    /// Up to `n_max` complete rows, the longest complete first.
+    fn oldest(&self, n_max: usize) -> BoxFuture<'_, Result<Vec<SlotId>, StoreError>>;
+
+    /// Up to `n_max` rows with ids after `after`, in order of id: for the audit.
+    fn page(
+        &self,
+        after: Option<SlotId>,
+        n_max: usize,
+    ) -> BoxFuture<'_, Result<Vec<UploadSession>, StoreError>>;
+
+    /// Removes a row; what is not there is removed already. Sums of the quota stay for a complete
+    /// row (its bytes were used), and go back for others.
+    fn remove(&self, id: SlotId) -> BoxFuture<'_, Result<(), StoreError>>;
+
+    /// The sums.
+    fn totals(&self) -> BoxFuture<'_, Result<Totals, StoreError>>;
+
+    /// Counts all sums again from the rows; tells whether they were right, and mends them where
+    /// `mend` says so. Quota sums of removed complete rows cannot be recounted: hours in which a
+    /// complete row was removed may hold more than the rows, never less.
+    fn recount(&self, mend: Mend) -> BoxFuture<'_, Result<Recount, StoreError>>;
+
+    /// Forgets quota sums of hours before `before`.
+    fn forget_uses(&self, before: Bucket) -> BoxFuture<'_, Result<(), StoreError>>;
+
+    /// What binds these rows to their files: equal to the file store's, or the sweep touches nothing.
+    fn store_id(&self) -> BoxFuture<'_, Result<u128, StoreError>>;
+}
+
+/// Whether a check also mends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mend {
+    /// Look only.
+    No,
+    /// Mend what is wrong.
+    Yes,
+}
+
+/// What `SessionStore::recount` found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Recount {
+    /// One sentence for each sum or index entry that was wrong.
+    pub wrong: Vec<String>,
+}
+
+/// A file or part as the file store holds it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stored {
+    /// A committed file.
+    File {
+        /// Whose.
+        id: SlotId,
+        /// Its size in bytes.
+        size_bytes: u64,
+    },
+    /// A part.
+    Part {
+        /// Which.
+        part: PartId,
+        /// Its length in bytes.
+        size_bytes: u64,
+    },
+}
+
+/// The bytes of uploads.
+pub trait FileStore: Send + Sync {
+    /// Cuts `part` back to `from` bytes (creating it where `from` is 0), reserves room up to
+    /// `size_bytes`, appends `body`, and makes bytes durable every so often, telling `progress`.
+    ///
+    /// Returns the durable length when the body ended, early or not, or `progress` refused. A
+    /// write or sync that fails is `Broken`: the part's durable length is then what was last told.
+    fn append(
+        &self,
+        part: PartId,
+        from: u64,
+        size_bytes: u64,
+        body: Body,
+        progress: Progress,
+    ) -> BoxFuture<'_, Result<u64, Failure>>;
+
+    /// Makes what there is of `part` durable and returns its length; 0 where there is none.
+    ///
+    /// Where a crash came between commit and row, the committed file becomes the part again; so
+    /// never call it for a row that is complete.
+    fn settle(&self, part: PartId) -> BoxFuture<'_, Result<u64, StoreError>>;
+
+    /// Makes `part`, `size_bytes` long, the slot's file: durable by name and content. Never
+    /// replaces a file: that is `Corrupt`.
+    fn commit(&self, part: PartId, size_bytes: u64) -> BoxFuture<'_, Result<(), StoreError>>;
+
+    /// The bytes of a file.
+    fn open(&self, id: SlotId, bytes: Range<u64>) -> BoxFuture<'_, Result<Body, StoreError>>;
+
+    /// Removes one part; what is not there is removed already.
+    fn remove_part(&self, part: PartId) -> BoxFuture<'_, Result<(), StoreError>>;
+
+    /// Removes the file and all parts of a slot; what is not there is removed already.
+    fn remove(&self, id: SlotId) -> BoxFuture<'_, Result<(), StoreError>>;
+
+    /// What there is of a slot: its file and its parts.
+    fn find(&self, id: SlotId) -> BoxFuture<'_, Result<Vec<Stored>, StoreError>>;
+
+    /// Up to about `n_max` files and parts with ids after `after`, in order of id, all of a slot
+    /// together: for the audit.
+    fn page(
+        &self,
+        after: Option<SlotId>,
+        n_max: usize,
+    ) -> BoxFuture<'_, Result<Vec<Stored>, StoreError>>;
+
+    /// Free bytes and inodes.
+    fn room(&self) -> BoxFuture<'_, Result<Room, StoreError>>;
+
+    /// What binds these files to their rows.
+    fn store_id(&self) -> BoxFuture<'_, Result<u128, StoreError>>;
+}
+
+/// Both stores, as the service holds them.
+#[derive(Clone)]
+pub struct Stores {
+    /// Rows.
+    pub sessions: Arc<dyn SessionStore>,
+    /// Bytes.
+    pub files: Arc<dyn FileStore>,
+}

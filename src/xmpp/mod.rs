@@ -1,0 +1,1 @@
+//! Edge: streams to the XMPP server.
