@@ -20,6 +20,7 @@ use crate::core::slot::{PartId, SlotId};
 use crate::core::time::Timestamp;
 
 pub mod memory;
+pub mod row;
 
 /// Why something could not be done.
 #[derive(Clone, Debug, thiserror::Error)]
