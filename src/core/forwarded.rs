@@ -73,7 +73,8 @@ fn parse(hop: &[u8]) -> Option<IpAddr> {
             _ => (text, None),
         },
     };
-    let is_port = |port: &str| port.bytes().all(|b| b.is_ascii_digit()) && port.parse::<u16>().is_ok();
+    let is_port =
+        |port: &str| port.bytes().all(|b| b.is_ascii_digit()) && port.parse::<u16>().is_ok();
     if port.is_some_and(|port| !is_port(port)) {
         return None;
     }
@@ -103,7 +104,10 @@ mod tests {
             request.append(FORWARDED_FOR, field.parse().expect("a field value"));
         }
         request.insert("x-real-ip", "203.0.113.99".parse().expect("a field value"));
-        request.insert("forwarded", "for=203.0.113.98".parse().expect("a field value"));
+        request.insert(
+            "forwarded",
+            "for=203.0.113.98".parse().expect("a field value"),
+        );
         let peer = (!peer.is_empty()).then(|| address(peer));
         let got = client(peer, &request, &trusted).map(|address| address.to_string());
         assert_eq!(got.unwrap_or_default(), counts, "{fields:?}");

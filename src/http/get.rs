@@ -21,7 +21,9 @@ pub async fn answer(
     request: Request,
 ) -> Result<Response, Refusal> {
     let (head, _) = request.into_parts();
-    let download = service.open_file(id, name, &head.method, &head.headers).await?;
+    let download = service
+        .open_file(id, name, &head.method, &head.headers)
+        .await?;
     let body = download.body.map_or_else(Body::empty, Body::from_stream);
     let mut response = Response::new(body);
     *response.status_mut() = download.answer.status;

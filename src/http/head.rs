@@ -197,7 +197,10 @@ mod tests {
     fn paths() {
         check_path(&format!("/up/f/{ID}/a.bin"), Ok("a.bin"));
         check_path(&format!("/f/{ID}/a.bin"), Ok("a.bin"));
-        check_path(&format!("/f/{ID}/Gr%C3%BC%c3%9fe%20(1)&+"), Ok("Grüße (1)&+"));
+        check_path(
+            &format!("/f/{ID}/Gr%C3%BC%c3%9fe%20(1)&+"),
+            Ok("Grüße (1)&+"),
+        );
         check_path(&format!("/f/{ID}/"), Ok(""));
         for unknown in [
             "/".to_owned(),
@@ -268,7 +271,16 @@ mod tests {
         ] {
             check_host("/", &[other], Err(Refusal::OtherHost));
         }
-        for bad in ["", ":80", "a b", "a,b", "u@upload.example.org", "a:b", "[::1", "[::1]x"] {
+        for bad in [
+            "",
+            ":80",
+            "a b",
+            "a,b",
+            "u@upload.example.org",
+            "a:b",
+            "[::1",
+            "[::1]x",
+        ] {
             check_host("/", &[bad], Err(Refusal::BadRequest));
         }
         check_host("/", &[], Err(Refusal::BadRequest));

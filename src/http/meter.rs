@@ -7,18 +7,15 @@ use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
 use axum::body::{Body, Bytes};
 use axum::extract::Request;
 use axum::response::Response;
-use futures_util::future::BoxFuture;
 use http::{Method, StatusCode};
 use http_body::{Body as HttpBody, Frame, SizeHint};
-use tokio::sync::watch;
 
-use super::Stage;
 use super::gate::Permit;
 
 /// What is known of a request when it comes.
@@ -61,8 +58,8 @@ impl Reading {
     }
 }
 
-/// Wraps a request's body: it is counted, and breaks off at `Stage::Cutting`.
-pub fn incoming(request: Request, stage: watch::Receiver<Stage>) -> (Request, Reading) {
+/// Wraps a request's body, to count it.
+pub fn incoming(request: Request) -> (Request, Reading) {
     let reading = Reading::default();
     let (head, body) = request.into_parts();
     if body.is_end_stream() {
@@ -72,22 +69,13 @@ pub fn incoming(request: Request, stage: watch::Receiver<Stage>) -> (Request, Re
     let body = Incoming {
         body,
         reading: reading.clone(),
-        cut: Box::pin(cut(stage)),
     };
     (Request::from_parts(head, Body::new(body)), reading)
-}
-
-async fn cut(mut stage: watch::Receiver<Stage>) {
-    if stage.wait_for(|stage| *stage == Stage::Cutting).await.is_err() {
-        // Whoever could cut is gone.
-        std::future::pending::<()>().await;
-    }
 }
 
 struct Incoming {
     body: Body,
     reading: Reading,
-    cut: BoxFuture<'static, ()>,
 }
 
 impl HttpBody for Incoming {
@@ -98,15 +86,7 @@ impl HttpBody for Incoming {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        let frame = match Pin::new(&mut self.body).poll_frame(cx) {
-            Poll::Pending => {
-                return match self.cut.as_mut().poll(cx) {
-                    Poll::Ready(()) => Poll::Ready(Some(Err(axum::Error::new("stopping")))),
-                    Poll::Pending => Poll::Pending,
-                };
-            }
-            Poll::Ready(frame) => frame,
-        };
+        let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
         let read = &self.reading.0;
         match &frame {
             Some(Ok(frame)) => {

@@ -21,6 +21,7 @@ use crate::core::forwarded;
 use crate::core::refusal::Refusal;
 use crate::service::Service;
 
+mod connection;
 mod gate;
 mod get;
 mod guard;
@@ -32,7 +33,6 @@ mod put;
 mod reply;
 pub mod tls;
 
-
 /// Where a request came from: `listen` puts it beside each request.
 #[derive(Clone, Copy, Debug)]
 pub struct Origin {
@@ -42,17 +42,6 @@ pub struct Origin {
     pub local: Option<IpAddr>,
 }
 
-/// How far the service has stopped.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Stage {
-    /// It runs.
-    Running,
-    /// Running requests may end; new uploads are refused.
-    Stopping,
-    /// Running uploads end where they are.
-    Cutting,
-}
-
 /// What requests need beside themselves.
 struct Edge {
     service: Arc<Service>,
@@ -60,24 +49,23 @@ struct Edge {
     trusted: Vec<IpNet>,
     /// Requests in flight through trusted proxies, by the address they name.
     in_flight: Arc<gate::Gate>,
-    stage: watch::Receiver<Stage>,
 }
 
 /// The HTTP side as a tower service: what `listen` serves, and what tests call.
-pub fn router(
-    service: Arc<Service>,
-    http: &config::Http,
-    limits: &config::Limits,
-    stage: watch::Receiver<Stage>,
-) -> Router {
+pub fn router(service: Arc<Service>, http: &config::Http, limits: &config::Limits) -> Router {
     let edge = Edge {
         service,
         site: head::Site::of(&http.public_url),
         trusted: http.trusted_proxies.clone(),
         in_flight: gate::Gate::new(limits.connections_per_address_max),
-        stage,
     };
     Router::new().fallback(handle).with_state(Arc::new(edge))
+}
+
+/// Returns when the service shall stop.
+async fn stopped(shutdown: &mut watch::Receiver<bool>) {
+    // A sender that is gone can never ask for it: the process is ending anyway.
+    let _ = shutdown.wait_for(|stop| *stop).await;
 }
 
 async fn handle(State(edge): State<Arc<Edge>>, request: Request) -> Response {
@@ -88,13 +76,17 @@ async fn handle(State(edge): State<Arc<Edge>>, request: Request) -> Response {
     let style = reply::ErrorStyle::of(request.headers());
     let facts = meter::Facts {
         method: meter::method_name(request.method()),
-        slot: edge.site.file(request.uri().path()).ok().map(|(id, _)| id.short()),
+        slot: edge
+            .site
+            .file(request.uri().path())
+            .ok()
+            .map(|(id, _)| id.short()),
         client,
         started,
     };
     // RFC 9112 #6.1: what came in chunks may hide what another parser would call a second request.
     let is_chunked = request.headers().contains_key(header::TRANSFER_ENCODING);
-    let (request, reading) = meter::incoming(request, edge.stage.clone());
+    let (request, reading) = meter::incoming(request);
     let mut permit = None;
     let answer = match edge.enter(origin, client) {
         Ok(entered) => {
@@ -144,17 +136,7 @@ impl Edge {
         let (id, name) = self.site.file(uri.path())?;
         match *request.method() {
             Method::GET | Method::HEAD => get::answer(&self.service, id, &name, request).await,
-            Method::PUT if *self.stage.borrow() != Stage::Running => Err(Refusal::Stopping),
-            Method::PUT => {
-                let answer = put::answer(&self.service, id, name, request).await;
-                match answer {
-                    // Not the client's doing: the body was cut at `Stage::Cutting`.
-                    Err(Refusal::Interrupted) if *self.stage.borrow() == Stage::Cutting => {
-                        Err(Refusal::Stopping)
-                    }
-                    answer => answer,
-                }
-            }
+            Method::PUT => put::answer(&self.service, id, name, request).await,
             _ => Err(Refusal::MethodNotAllowed),
         }
     }

@@ -37,15 +37,11 @@ pub async fn answer(
     let (head, body) = request.into_parts();
     let token = head::token(&head.uri, &head.headers)?;
     let upload = read(id, name, token, &head.headers)?;
-    let body: Body = Box::pin(body.into_data_stream().map(|piece| piece.map_err(|_| BodyError)));
-    // In a task of its own: a client that goes away while its file is being made durable drops
-    // this future, and the file must come to its end either way.
-    let service = Arc::clone(service);
-    let task = tokio::spawn(async move { service.receive(upload, body).await });
-    let received = task.await.unwrap_or_else(|panic| {
-        tracing::error!(slot = id.short(), %panic, "an upload ended in a panic");
-        Err(Refusal::Broken)
-    })?;
+    let body: Body = Box::pin(
+        body.into_data_stream()
+            .map(|piece| piece.map_err(|_| BodyError)),
+    );
+    let received = service.receive(upload, body).await?;
     Ok(created(received))
 }
 
@@ -82,7 +78,10 @@ fn read(id: SlotId, name: String, token: String, headers: &HeaderMap) -> Result<
         None => return Err(Refusal::LengthMissing),
     };
     let content_type = single(headers, CONTENT_TYPE)?.filter(|text| !text.is_empty());
-    if content_type.as_ref().is_some_and(|text| CONTENT_TYPE_BYTES_MAX < text.len()) {
+    if content_type
+        .as_ref()
+        .is_some_and(|text| CONTENT_TYPE_BYTES_MAX < text.len())
+    {
         return Err(Refusal::BadRequest);
     }
     Ok(Upload {
@@ -133,7 +132,11 @@ fn digest(headers: &HeaderMap) -> Result<Option<Sha256>, Refusal> {
 
 /// `:base64:`, with parameters that mean nothing to us.
 fn byte_sequence(text: &str) -> Option<Sha256> {
-    let text = text.split(';').next().unwrap_or_default().trim_matches([' ', '\t']);
+    let text = text
+        .split(';')
+        .next()
+        .unwrap_or_default()
+        .trim_matches([' ', '\t']);
     let base64 = text.strip_prefix(':')?.strip_suffix(':')?;
     Some(Sha256(STANDARD.decode(base64).ok()?.try_into().ok()?))
 }
@@ -168,7 +171,11 @@ mod tests {
         assert_eq!(upload.length, None);
         let upload = read_fields(&[sized, ("content-type", "")]).expect("taken");
         assert_eq!(upload.content_type, None);
-        let coded = [sized, ("content-encoding", "Identity"), ("content-type", "a/b")];
+        let coded = [
+            sized,
+            ("content-encoding", "Identity"),
+            ("content-type", "a/b"),
+        ];
         let upload = read_fields(&coded).expect("taken");
         assert_eq!(upload.content_type.as_deref(), Some("a/b"));
     }
@@ -178,8 +185,14 @@ mod tests {
         let sized = ("content-length", "1000");
         check_refused(&[], Refusal::LengthMissing);
         check_refused(&[sized, sized], Refusal::BadRequest);
-        check_refused(&[sized, ("content-range", "bytes 0-9/1000")], Refusal::PartialPut);
-        check_refused(&[sized, ("content-encoding", "gzip")], Refusal::ContentEncoded);
+        check_refused(
+            &[sized, ("content-range", "bytes 0-9/1000")],
+            Refusal::PartialPut,
+        );
+        check_refused(
+            &[sized, ("content-encoding", "gzip")],
+            Refusal::ContentEncoded,
+        );
         let both = ("content-encoding", "identity, gzip");
         check_refused(&[sized, both], Refusal::ContentEncoded);
         check_refused(&[sized, ("set-cookie", "a=b")], Refusal::BadRequest);
@@ -212,7 +225,14 @@ mod tests {
         check_digest(&both, some);
         let differ = [("repr-digest", &*plain), ("content-digest", &*other)];
         check_digest(&differ, Err(Refusal::BadRequest));
-        for bad in ["sha-256", "sha-256=", "sha-256=AAAA", "sha-256=:AAAA:", "sha-256=:*:", "sha-256=\"\""] {
+        for bad in [
+            "sha-256",
+            "sha-256=",
+            "sha-256=AAAA",
+            "sha-256=:AAAA:",
+            "sha-256=:*:",
+            "sha-256=\"\"",
+        ] {
             check_digest(&[("repr-digest", bad)], Err(Refusal::BadRequest));
         }
     }
