@@ -100,6 +100,8 @@ pub struct Filter {
     at: At,
     /// Nothing but white space has come yet.
     at_start: bool,
+    /// The stream's own end tag has come.
+    is_ended: bool,
     /// Open elements: 1 is the stream.
     depth: usize,
     /// The stanza under way, as it came; empty once it is cut.
@@ -125,6 +127,7 @@ impl Default for Filter {
         Self {
             at: At::Text,
             at_start: true,
+            is_ended: false,
             depth: 0,
             stanza: Vec::new(),
             head: Vec::new(),
@@ -403,6 +406,7 @@ impl Filter {
                 if 0 < self.depth && !self.names.close(self.depth) {
                     return Err(Broken::NotWellFormed);
                 }
+                self.is_ended = self.depth == 0;
                 if self.depth <= 1 {
                     self.pass(out);
                 }
@@ -537,7 +541,11 @@ impl<Io: AsyncRead + Unpin> AsyncBufRead for Guard<Io> {
             let mut input = ReadBuf::new(&mut this.input);
             ready!(Pin::new(&mut this.io).poll_read(cx, &mut input))?;
             if input.filled().is_empty() {
-                break;
+                if this.filter.is_ended {
+                    break;
+                }
+                // The parser would report it as bad XML.
+                return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
             }
             let pushed = this.filter.push(input.filled(), &mut this.passed);
             this.broken = pushed.err();
