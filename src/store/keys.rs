@@ -1,257 +1,251 @@
-//! The signing keys, kept in `data_dir/keys.toml`.
+//! The signing keys on disk: `keys.toml` in the data directory, for its owner's eyes alone.
 //!
-//! Whoever reads the file can make PUT tokens, so it is ours alone (0600) and replaced as a whole.
+//! The daemon and `slotd keygen --rotate` may change it at the same time: a change is read, decided
+//! and written under a lock, and the file is replaced as a whole, so that a power cut leaves the old
+//! or the new one.
 
-use std::fs::{File, OpenOptions};
-use std::io::{self, Read as _};
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use rustix::fs::OFlags;
+use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 
 use crate::core::time::Timestamp;
 use crate::core::token::{Key, Keys};
-use crate::store::OpenError;
-use crate::store::local::place::replace_file;
 
-const KEYS_FILE: &str = "keys.toml";
-/// Longest file read: 255 keys fit well.
-const FILE_BYTES_MAX: u64 = 64 << 10;
-const HEADER: &str =
-    "# Signing keys of slotd, oldest first; the last one signs. Keep them secret.\n";
+const FILE: &str = "keys.toml";
+const LOCK: &str = "keys.lock";
+/// Permission bits of anybody but the owner.
+const OTHERS: u32 = 0o077;
+/// A file that is larger was not written by us; 255 keys have 30 KiB.
+const FILE_BYTES_MAX: u64 = 64 * 1024;
+
+/// Why there are no keys.
+#[derive(Debug, thiserror::Error)]
+pub enum KeysError {
+    /// The file could not be read or written.
+    #[error("{path}: {source}")]
+    Io {
+        /// Which file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// Others can read the keys.
+    #[error("{path}: others can read the signing keys (run `chmod 600 {path}`)")]
+    Readable {
+        /// Which file.
+        path: PathBuf,
+    },
+    /// The file is not as we wrote it.
+    #[error(
+        "{path}: {what} (restore it from a backup; or move it away, and a new key is made: \
+         uploads under way then need new slots, files stay)"
+    )]
+    Damaged {
+        /// Which file.
+        path: PathBuf,
+        /// What is wrong.
+        what: &'static str,
+    },
+}
 
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct KeyFile {
-    key: Vec<StoredKey>,
+    key: Vec<KeyRow>,
 }
 
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct StoredKey {
+struct KeyRow {
     id: u8,
-    /// XEP-0082 text.
     created_at: String,
-    /// Base64 of 32 bytes.
     secret: String,
 }
 
-/// The state of the key file: when it differs from an earlier one, there are other keys in it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Stamp {
-    inode: u64,
-    modified_at: Option<SystemTime>,
-    size_bytes: u64,
-}
-
-/// Loads the keys of `data_dir`, making a first one where there is no file.
-pub fn load_or_create(data_dir: &Path, now: Timestamp) -> Result<Keys, OpenError> {
-    match load(data_dir)? {
+/// Reads the keys, or makes the first one of `secret`.
+pub fn load_or_create(
+    data_dir: &Path,
+    secret: [u8; 32],
+    now: Timestamp,
+) -> Result<Keys, KeysError> {
+    let _lock = lock(data_dir)?;
+    match read(data_dir)? {
         Some(keys) => Ok(keys),
         None => {
-            let keys = Keys::first(random_secret(data_dir)?, now);
-            save(data_dir, &keys)?;
+            let keys = Keys::first(secret, now);
+            write(data_dir, &keys)?;
             Ok(keys)
         }
     }
 }
 
-/// Loads the keys of `data_dir`; `None` where there is no file.
-///
-/// Refuses a file that others can read or write, and one that is damaged: new keys in its place
-/// would make every link given out useless.
-pub fn load(data_dir: &Path) -> Result<Option<Keys>, OpenError> {
-    let path = path(data_dir);
-    let say = |problem: String| OpenError::new(&path, problem);
-    let Some(file) = open(&path).map_err(|e| say(format!("cannot be opened: {e}")))? else {
-        return Ok(None);
-    };
-    let seen = file
-        .metadata()
-        .map_err(|e| say(format!("cannot be looked at: {e}")))?;
-    if !seen.is_file() {
-        return Err(say("is no file".to_owned()));
-    }
-    if seen.mode() & 0o077 != 0 {
-        let problem = "can be read or written by others; `chmod 0600` it, and replace the keys \
-             with `slotd keygen --rotate` if somebody may have read it";
-        return Err(say(problem.to_owned()));
-    }
-    let mut text = String::new();
-    file.take(FILE_BYTES_MAX)
-        .read_to_string(&mut text)
-        .map_err(|e| say(format!("cannot be read: {e}")))?;
-    match parse(&text) {
-        Some(keys) => Ok(Some(keys)),
-        None => Err(say(
-            "is damaged; restore it from a backup, or remove it to begin with a new key: links \
-             to upload that were given out stop working"
-                .to_owned(),
-        )),
+/// Replaces the keys by what `change` makes of them, and returns those that are kept then.
+pub fn update(
+    data_dir: &Path,
+    change: impl FnOnce(&Keys) -> Option<Keys>,
+) -> Result<Keys, KeysError> {
+    let _lock = lock(data_dir)?;
+    let keys = read(data_dir)?.ok_or_else(|| KeysError::Damaged {
+        path: data_dir.join(FILE),
+        what: "the signing keys are gone",
+    })?;
+    match change(&keys) {
+        Some(next) => {
+            write(data_dir, &next)?;
+            Ok(next)
+        }
+        None => Ok(keys),
     }
 }
 
-/// Replaces the keys of `data_dir`, durably.
-pub fn save(data_dir: &Path, keys: &Keys) -> Result<(), OpenError> {
-    let path = path(data_dir);
-    let stored = keys.list().iter().map(|key| StoredKey {
+/// Held until dropped.
+fn lock(data_dir: &Path) -> Result<File, KeysError> {
+    let path = data_dir.join(LOCK);
+    let open = || {
+        let mut options = OpenOptions::new();
+        let options = options.create(true).truncate(false).write(true).mode(0o600);
+        let file = options.open(&path)?;
+        flock(&file, FlockOperation::LockExclusive)?;
+        Ok(file)
+    };
+    open().map_err(|source| KeysError::Io { path, source })
+}
+
+fn read(data_dir: &Path) -> Result<Option<Keys>, KeysError> {
+    let path = data_dir.join(FILE);
+    let metadata = match fs::metadata(&path) {
+        Ok(metadata) => metadata,
+        Err(source) if source.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(source) => return Err(KeysError::Io { path, source }),
+    };
+    if metadata.mode() & OTHERS != 0 {
+        return Err(KeysError::Readable { path });
+    }
+    let damaged = |what| KeysError::Damaged {
+        path: path.clone(),
+        what,
+    };
+    if FILE_BYTES_MAX < metadata.len() {
+        return Err(damaged("the file is too large"));
+    }
+    let text = fs::read_to_string(&path).map_err(|source| KeysError::Io {
+        path: path.clone(),
+        source,
+    })?;
+    // toml's own words could quote a secret.
+    let file: KeyFile =
+        toml::from_str(&text).map_err(|_| damaged("the signing keys are damaged"))?;
+    let keys: Option<Vec<Key>> = file.key.iter().map(key).collect();
+    let keys = keys.ok_or_else(|| damaged("a signing key is damaged"))?;
+    let keys = Keys::from_list(keys).ok_or_else(|| damaged("there is no signing key"))?;
+    Ok(Some(keys))
+}
+
+fn key(row: &KeyRow) -> Option<Key> {
+    Some(Key {
+        id: row.id,
+        created_at: Timestamp::from_xep0082(&row.created_at)?,
+        secret: STANDARD.decode(&row.secret).ok()?.try_into().ok()?,
+    })
+}
+
+fn write(data_dir: &Path, keys: &Keys) -> Result<(), KeysError> {
+    let path = data_dir.join(FILE);
+    let rows = keys.list().iter().map(|key| KeyRow {
         id: key.id,
         created_at: key.created_at.to_xep0082(),
         secret: STANDARD.encode(key.secret),
     });
     let file = KeyFile {
-        key: stored.collect(),
+        key: rows.collect(),
     };
-    let text = toml::to_string(&file)
-        .map_err(|e| OpenError::new(&path, format!("cannot be written: {e}")))?;
-    replace_file(&path, format!("{HEADER}{text}").as_bytes())
-        .map_err(|e| OpenError::new(&path, format!("cannot be written: {e}")))
+    let text = toml::to_string(&file).expect("rows of strings and numbers are TOML");
+    let text = format!(
+        "# Keys that sign upload tokens, the last one is in use. Keep them secret.\n\n{text}"
+    );
+    replace(data_dir, &path, text.as_bytes()).map_err(|source| KeysError::Io { path, source })
 }
 
-/// The key file's state; `None` where there is none to be seen.
-pub fn stamp(data_dir: &Path) -> Option<Stamp> {
-    let seen = std::fs::symlink_metadata(path(data_dir)).ok()?;
-    Some(Stamp {
-        inode: seen.ino(),
-        modified_at: seen.modified().ok(),
-        size_bytes: seen.len(),
-    })
-}
-
-/// 32 random bytes, for a new key.
-pub fn random_secret(data_dir: &Path) -> Result<[u8; 32], OpenError> {
-    let mut secret = [0; 32];
-    getrandom::fill(&mut secret).map_err(|e| {
-        let problem = format!("gets no key: the operating system has no random numbers ({e})");
-        OpenError::new(&path(data_dir), problem)
-    })?;
-    Ok(secret)
-}
-
-fn path(data_dir: &Path) -> PathBuf {
-    data_dir.join(KEYS_FILE)
-}
-
-fn open(path: &Path) -> io::Result<Option<File>> {
-    let flags = OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
-    match OpenOptions::new()
-        .read(true)
-        .custom_flags(flags.bits() as i32)
-        .open(path)
-    {
-        Ok(file) => Ok(Some(file)),
-        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(e) => Err(e),
-    }
-}
-
-fn parse(text: &str) -> Option<Keys> {
-    let file: KeyFile = toml::from_str(text).ok()?;
-    let mut keys: Vec<Key> = Vec::new();
-    for stored in file.key {
-        // An id of two keys would open with the wrong one.
-        if keys.iter().any(|key| key.id == stored.id) {
-            return None;
-        }
-        keys.push(Key {
-            id: stored.id,
-            created_at: Timestamp::from_xep0082(&stored.created_at)?,
-            secret: STANDARD.decode(stored.secret).ok()?.try_into().ok()?,
-        });
-    }
-    Keys::from_list(keys)
+/// Durable as a whole: written aside, synced, renamed, and the name synced.
+fn replace(data_dir: &Path, path: &Path, text: &[u8]) -> io::Result<()> {
+    let aside = path.with_extension("toml.new");
+    let mut options = OpenOptions::new();
+    let options = options.create(true).truncate(true).write(true).mode(0o600);
+    let mut file = options.open(&aside)?;
+    file.write_all(text)?;
+    file.sync_all()?;
+    fs::rename(&aside, path)?;
+    File::open(data_dir)?.sync_all()
 }
 
 #[cfg(test)]
 mod tests {
-    use std::fs::{self, Permissions};
+    use super::*;
     use std::os::unix::fs::PermissionsExt as _;
 
-    use super::*;
-
-    const NOW: Timestamp = Timestamp(1_800_000_000);
-
-    fn dir() -> tempfile::TempDir {
-        tempfile::tempdir().expect("a directory")
+    fn directory() -> tempfile::TempDir {
+        tempfile::tempdir().expect("a temporary directory")
     }
 
     #[test]
-    fn keys_come_back() {
-        let dir = dir();
-        assert_eq!(load(dir.path()), Ok(None));
-        let first = load_or_create(dir.path(), NOW).expect("a first key");
-        assert_eq!(load_or_create(dir.path(), Timestamp(9)), Ok(first.clone()));
-        let before = stamp(dir.path()).expect("there is a file");
-        let next = first.rotate([9; 32], Timestamp(NOW.0 + 60));
-        save(dir.path(), &next).expect("saved");
-        assert_eq!(load(dir.path()), Ok(Some(next)));
-        assert_ne!(stamp(dir.path()), Some(before));
-        let mode = fs::metadata(path(dir.path())).expect("a file").mode();
+    fn keys_are_made_once_and_read_back() {
+        let directory = directory();
+        let load = |byte| load_or_create(directory.path(), [byte; 32], Timestamp(1000));
+        let first = load(1).expect("made");
+        assert_eq!(load(2).expect("read"), first);
+        let mode = fs::metadata(directory.path().join(FILE))
+            .expect("there")
+            .mode();
         assert_eq!(mode & 0o777, 0o600);
     }
 
     #[test]
-    fn first_keys_differ() {
-        let (a, b) = (dir(), dir());
-        let keys = |dir: &tempfile::TempDir| load_or_create(dir.path(), NOW).expect("a key");
-        assert_ne!(keys(&a), keys(&b));
-    }
-
-    #[track_caller]
-    fn refused(content: &str, mode: u32) -> String {
-        let dir = dir();
-        fs::write(path(dir.path()), content).expect("written");
-        fs::set_permissions(path(dir.path()), Permissions::from_mode(mode)).expect("set");
-        let error = load_or_create(dir.path(), NOW).expect_err("refused");
-        let kept = fs::read_to_string(path(dir.path())).expect("still there");
-        assert_eq!(kept, content, "a refused file stays as it was");
-        error.to_string()
+    fn changes_are_kept() {
+        let directory = directory();
+        load_or_create(directory.path(), [1; 32], Timestamp(1000)).expect("made");
+        let rotate = |keys: &Keys| Some(keys.rotate([2; 32], Timestamp(2000)));
+        let rotated = update(directory.path(), rotate).expect("kept");
+        assert_eq!(rotated.list().len(), 2);
+        assert_eq!(update(directory.path(), |_| None).expect("read"), rotated);
     }
 
     #[test]
-    fn files_that_others_can_read_are_refused() {
-        let dir = dir();
-        load_or_create(dir.path(), NOW).expect("a first key");
-        let good = fs::read_to_string(path(dir.path())).expect("a file");
-        for mode in [0o640, 0o604, 0o660, 0o602] {
-            let words = refused(&good, mode);
-            assert!(words.contains("keys.toml can be read"), "{words}");
-        }
-    }
-
-    #[test]
-    fn damaged_files_are_refused() {
-        let secret = STANDARD.encode([1; 32]);
-        let key = |id: &str, secret: &str| {
-            format!(
-                "[[key]]\nid = {id}\ncreated_at = \"2026-01-02T03:04:05Z\"\nsecret = \"{secret}\"\n"
-            )
+    fn files_that_cannot_be_trusted_are_refused() {
+        let directory = directory();
+        load_or_create(directory.path(), [1; 32], Timestamp(1000)).expect("made");
+        let path = directory.path().join(FILE);
+        let refused = || {
+            let keys = load_or_create(directory.path(), [2; 32], Timestamp(1000));
+            keys.expect_err("refused").to_string()
         };
-        let good = key("1", &secret);
-        assert!(parse(&good).is_some());
-        for content in [
-            String::new(),
-            "key = []".to_owned(),
-            "\0\0\0\0".to_owned(),
-            good[..good.len() - 9].to_owned(),
-            key("256", &secret),
-            key("1", "AAAA"),
-            format!("{good}{good}"),
-            format!("{good}extra = 1\n"),
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).expect("set");
+        assert!(refused().contains("chmod 600"));
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).expect("set");
+        let good = fs::read_to_string(&path).expect("read");
+        for bad in [
+            "",
+            "key = []",
+            "nonsense",
+            &good.replace("secret = \"", "secret = \"x"),
+            &good.replace("created_at = \"", "created_at = \"x"),
+            &"#".repeat(70_000),
         ] {
-            let words = refused(&content, 0o600);
-            assert!(words.contains("is damaged; restore"), "{words}");
+            fs::write(&path, bad).expect("written");
+            let words = refused();
+            assert!(words.contains("keys.toml"), "{words}");
+            assert!(!words.contains("AQEB"), "{words}");
         }
     }
 
     #[test]
-    fn links_are_not_followed() {
-        let dir = dir();
-        std::os::unix::fs::symlink("/etc/passwd", path(dir.path())).expect("a link");
-        assert!(load_or_create(dir.path(), NOW).is_err());
+    fn a_lost_file_is_not_replaced_while_running() {
+        let directory = directory();
+        assert!(update(directory.path(), |_| None).is_err());
     }
 }

@@ -279,8 +279,8 @@ pub struct Stores {
     pub files: Arc<dyn FileStore>,
 }
 
-/// The database's name in the data directory.
-const SESSIONS_FILE: &str = "sessions.redb";
+/// Name of the database file in the data directory.
+const DATABASE: &str = "slotd.redb";
 
 /// Opens both stores of `data_dir`, making what is missing.
 ///
@@ -288,7 +288,7 @@ const SESSIONS_FILE: &str = "sessions.redb";
 /// names the file or directory, and says what to do.
 pub fn open(data_dir: &Path, durability: Durability) -> Result<Stores, OpenError> {
     let files = local::LocalFiles::open(data_dir, durability)?;
-    let path = data_dir.join(SESSIONS_FILE);
+    let path = data_dir.join(DATABASE);
     let new_store_id = id_for_new_rows(&path, &files)?;
     let sessions = redb::RedbSessions::open(&path, durability, new_store_id)?;
     Ok(Stores {
@@ -322,7 +322,7 @@ fn id_for_new_rows(path: &Path, files: &local::LocalFiles) -> Result<u128, OpenE
 /// Opens both stores of `data_dir` for reading, also beside a running service.
 pub fn open_read_only(data_dir: &Path) -> Result<Stores, OpenError> {
     let files = local::LocalFiles::open_read_only(data_dir)?;
-    let sessions = redb::RedbSessions::open_read_only(&data_dir.join(SESSIONS_FILE))?;
+    let sessions = redb::RedbSessions::open_read_only(&data_dir.join(DATABASE))?;
     Ok(Stores {
         sessions: Arc::new(sessions),
         files: Arc::new(files),
