@@ -20,6 +20,7 @@ use crate::core::session::UploadSession;
 use crate::core::slot::{PartId, SlotId};
 use crate::core::time::Timestamp;
 
+pub mod local;
 pub mod memory;
 pub mod redb;
 pub mod row;
