@@ -250,12 +250,12 @@ pub fn parse(file: &Path, text: &str, wanted: &Use) -> Result<Loaded, ConfigErro
     let document = Document::parse(text).map_err(|fault| fail(vec![fault]))?;
     let raw = document.read().map_err(|fault| fail(vec![fault]))?;
     let mut checker = Checker::default();
-    let config = checker.config(&raw, &mut |source| match wanted {
+    let config = checker.config(&raw, &|source| match wanted {
         Use::DataDir => Ok(Secret(String::new())),
         Use::Serving { secret_file } => {
             let forced = secret_file.clone().map(SecretSource::File);
             let credentials_dir = std::env::var_os("CREDENTIALS_DIRECTORY");
-            secret::read(forced.as_ref().unwrap_or(source), credentials_dir)
+            secret::read(forced.as_ref().or(source), credentials_dir)
         }
     });
     if let (Some(config), Use::Serving { .. }) = (&config, wanted) {

@@ -39,10 +39,19 @@ pub enum SecretSource {
     Credential(String),
 }
 
-/// Reads a secret and refuses weak ones.
+/// Reads a secret and refuses weak ones; `None` is refused too.
 ///
 /// `credentials_dir` is `$CREDENTIALS_DIRECTORY`.
-pub fn read(source: &SecretSource, credentials_dir: Option<OsString>) -> Result<Secret, Problem> {
+pub fn read(
+    source: Option<&SecretSource>,
+    credentials_dir: Option<OsString>,
+) -> Result<Secret, Problem> {
+    let Some(source) = source else {
+        return Err(Problem::new(
+            "has no secret",
+            "write secret_file = \"/etc/slotd/component.secret\"; slotd keygen makes one",
+        ));
+    };
     match source {
         SecretSource::Inline(text) => check(text),
         SecretSource::File(path) => check(&read_file(path)?),
