@@ -46,6 +46,8 @@ impl<'t> Document<'t> {
             let next = match (step, value) {
                 (Step::Name(name), None) => entry(&self.table, name),
                 (Step::Name(name), Some(DeValue::Table(table))) => entry(table, name),
+                // The only table where an array was possible: `[component]`.
+                (Step::Index(_), Some(DeValue::Table(_))) => continue,
                 (Step::Index(index), Some(DeValue::Array(array))) => {
                     array.get(*index).map(|item| (item.span(), item.get_ref()))
                 }

@@ -118,7 +118,7 @@ pub fn check_mode(path: &Path, mode: u32) -> Result<(), Problem> {
         return Ok(());
     }
     let shown = path.display();
-    let what = format!("{shown}: open to everybody (mode {:04o})", mode & 0o7777);
+    let what = format!("{shown}: mode {:04o} opens it to everybody", mode & 0o7777);
     Err(Problem::new(what, format!("chmod 0600 {shown}")))
 }
 

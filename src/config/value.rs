@@ -14,7 +14,7 @@ use super::error::Problem;
 use super::{Listen, ServerAddress};
 
 /// No duration is longer: a century.
-const DURATION_MAX: Duration = Duration::from_secs(100 * 365 * 86_400);
+pub const DURATION_MAX: Duration = Duration::from_secs(100 * 365 * 86_400);
 /// No size is larger: an exbibyte.
 const SIZE_BYTES_MAX: u64 = 1 << 60;
 /// The widest networks that can be somebody's own: 10.0.0.0/8, and a provider's IPv6.
@@ -186,14 +186,15 @@ fn unmapped(network: IpNet) -> IpNet {
     }
 }
 
-/// Reads a JID that is a domain: a component's host, or a domain with accounts.
-pub fn domain(text: &str) -> Result<String, Problem> {
+/// Reads a JID that is a domain: a component's host, or a domain with accounts. `remedy` is for
+/// whoever wrote an account.
+pub fn domain(text: &str, remedy: &str) -> Result<String, Problem> {
     let jid = bare_jid(text)?;
     match jid.node() {
         None => Ok(jid.domain().as_str().to_owned()),
         Some(_) => {
             let what = format!("{text:?} is an account, not a host");
-            Err(Problem::new(what, format!("try \"{}\"", jid.domain())))
+            Err(Problem::new(what, remedy))
         }
     }
 }
@@ -237,11 +238,11 @@ pub fn public_url(text: &str, insecure: bool) -> Result<String, Problem> {
     if scheme != "https" && scheme != "http" {
         return Err(whole("is not an https URL"));
     }
-    let uri: http::Uri = text.parse().map_err(|_| whole("is not a URL"))?;
-    let host = uri.host().unwrap_or("");
-    if host.is_empty() || rest.starts_with('/') {
+    if rest.is_empty() || rest.starts_with(['/', ':']) {
         return Err(whole("has no host"));
     }
+    let uri: http::Uri = text.parse().map_err(|_| whole("is not a URL"))?;
+    let host = uri.host().unwrap_or("");
     let authority = uri.authority().map_or("", |it| it.as_str());
     if authority.len() != host.len() && !matches!(uri.port_u16(), Some(1..)) {
         return Err(whole("has no port from 1 to 65535 after the host"));
@@ -297,7 +298,11 @@ pub fn word<T: Copy>(text: &str, words: &[(&str, T)]) -> Result<T, Problem> {
     if let Some((_, value)) = words.iter().find(|(word, _)| *word == text) {
         return Ok(*value);
     }
-    let all: Vec<String> = words.iter().map(|(word, _)| format!("{word:?}")).collect();
     let what = format!("{text:?} is not known");
-    Err(Problem::new(what, format!("use {}", all.join(" or "))))
+    let quoted: Vec<String> = words.iter().map(|(word, _)| format!("{word:?}")).collect();
+    let remedy = match quoted.split_last() {
+        Some((last, rest)) => format!("use {} or {last}", rest.join(", ")),
+        None => String::new(),
+    };
+    Err(Problem::new(what, remedy))
 }

@@ -43,8 +43,8 @@ impl Checker {
         read_secret: &ReadSecret<'_>,
     ) -> Option<Component> {
         let jid = match &raw.jid {
-            Some(jid) => value::domain(jid),
-            None => Err(missing("jid", "upload.example.org")),
+            Some(jid) => value::domain(jid, "name the host: \"upload.example.org\""),
+            None => Err(missing("component", "jid", "upload.example.org")),
         };
         let jid = self.take(key.name("jid"), jid);
         let server = self.take(key.name("server"), value::server(&raw.server));

@@ -18,7 +18,7 @@ impl Checker {
             "http.public_url",
             match &raw.public_url {
                 Some(url) => value::public_url(url, raw.insecure),
-                None => Err(missing("public_url", "https://upload.example.org/")),
+                None => Err(missing("http", "public_url", "https://upload.example.org/")),
             },
         );
         if public_url
@@ -53,7 +53,7 @@ impl Checker {
         let mut file = |name: &str, text: &Option<String>| {
             let path = match text {
                 Some(text) => value::path(text),
-                None => Err(missing(name, &format!("/etc/slotd/{name}.pem"))),
+                None => Err(missing("http.tls", name, &format!("/etc/slotd/{name}.pem"))),
             };
             self.take(Key::of("http.tls").name(name), path)
         };
@@ -70,7 +70,7 @@ impl Checker {
             raw.slots_per_minute,
             1..=1_000_000,
         );
-        let bytes = self.size_or_none("limits.bytes_per_minute", raw.bytes_per_minute.as_deref());
+        let bytes = self.size_or_none("limits.bytes_per_minute", &raw.bytes_per_minute);
         let stall_for = self.duration("limits.stall_for", &raw.stall_for, SECOND..=HOUR);
         let rate_min_bytes = self.size("limits.rate_min", &raw.rate_min, ANY);
         let per_address = self.number("limits.connections_max", raw.connections_max, 1..=1_000_000);

@@ -19,8 +19,8 @@ mod policy;
 const SECOND: Duration = Duration::from_secs(1);
 const HOUR: Duration = Duration::from_secs(3600);
 const DAY: Duration = Duration::from_secs(86_400);
-/// The longest of any duration: a century.
-const EVER: Duration = Duration::from_secs(100 * 365 * 86_400);
+/// Longer than any duration that is read.
+const EVER: Duration = value::DURATION_MAX;
 /// A size of at least one byte.
 const SOME: RangeInclusive<u64> = 1..=u64::MAX;
 /// A size that may be none at all.
@@ -108,25 +108,39 @@ impl Checker {
         None
     }
 
-    fn size(&mut self, key: &str, text: &str, range: RangeInclusive<u64>) -> Option<u64> {
-        let n_bytes = self.take(key, value::size(text))?;
+    fn size(&mut self, key: impl Into<Key>, text: &str, range: RangeInclusive<u64>) -> Option<u64> {
+        let key = key.into();
+        let n_bytes = self.take(key.clone(), value::size(text))?;
         if range.contains(&n_bytes) {
             return Some(n_bytes);
         }
-        self.refuse(
-            key,
-            format!("{text:?} makes no sense here"),
-            "use \"1 B\" or more",
-        );
+        let what = format!("{text:?} makes no sense here");
+        self.refuse(key, what, "use \"1 B\" or more");
         None
     }
 
-    /// A size that may be absent, or `"none"`.
-    fn size_or_none(&mut self, key: &str, text: Option<&str>) -> Option<Option<u64>> {
+    /// A size, or `"none"`.
+    fn size_or_none(&mut self, key: impl Into<Key>, text: &str) -> Option<Option<u64>> {
         match text {
-            None | Some("none") => Some(None),
-            Some(text) => self.size(key, text, SOME).map(Some),
+            "none" => Some(None),
+            text => self.size(key, text, SOME).map(Some),
         }
+    }
+
+    /// A size that no file may pass, or `"none"`.
+    fn size_above_file(
+        &mut self,
+        key: &str,
+        text: &str,
+        size_bytes_max: Option<u64>,
+    ) -> Option<Option<u64>> {
+        let limit = self.size_or_none(key, text)?;
+        // Where max_file_size itself is wrong, it is told there.
+        if limit.is_some() && limit < size_bytes_max {
+            let what = format!("{text:?} is less than limits.max_file_size");
+            self.refuse(key, what, "raise it, or lower limits.max_file_size");
+        }
+        Some(limit)
     }
 
     fn duration(
@@ -135,19 +149,11 @@ impl Checker {
         text: &str,
         range: RangeInclusive<Duration>,
     ) -> Option<Duration> {
-        let duration = self.take(key, value::duration(text))?;
-        if range.contains(&duration) {
-            return Some(duration);
-        }
-        let remedy = match *range.end() {
-            EVER => format!("use {} or more", span(*range.start())),
-            end => format!("use {} to {}", span(*range.start()), span(end)),
-        };
-        self.refuse(key, format!("{text:?} is out of range"), remedy);
-        None
+        let remedy = format!("use {} to {}", span(*range.start()), span(*range.end()));
+        self.duration_within(key, text, range, remedy)
     }
 
-    /// A duration, or `word` for without end.
+    /// A duration of at least `min`, or `word` for without end.
     fn duration_or(
         &mut self,
         key: &str,
@@ -155,10 +161,27 @@ impl Checker {
         word: &str,
         min: Duration,
     ) -> Option<Option<Duration>> {
-        match text {
-            text if text == word => Some(None),
-            text => self.duration(key, text, min..=EVER).map(Some),
+        if text == word {
+            return Some(None);
         }
+        let remedy = format!("use {} or more, or {word:?}", span(min));
+        self.duration_within(key, text, min..=EVER, remedy)
+            .map(Some)
+    }
+
+    fn duration_within(
+        &mut self,
+        key: &str,
+        text: &str,
+        range: RangeInclusive<Duration>,
+        remedy: String,
+    ) -> Option<Duration> {
+        let duration = self.take(key, value::duration(text))?;
+        if range.contains(&duration) {
+            return Some(duration);
+        }
+        self.refuse(key, format!("{text:?} is out of range"), remedy);
+        None
     }
 
     fn list<T>(
@@ -177,14 +200,8 @@ impl Checker {
     }
 
     fn retention(&mut self, raw: &RawRetention, policy: Option<&Policy>) -> Option<Retention> {
-        let total = self.size_or_none("retention.total_max", raw.total_max.as_deref());
-        if let (Some(Some(total)), Some(policy)) = (total, policy)
-            && total < policy.size_bytes_max
-        {
-            let what = "is less than limits.max_file_size";
-            let remedy = "raise it, or lower limits.max_file_size";
-            self.refuse("retention.total_max", what, remedy);
-        }
+        let size_bytes_max = policy.map(|policy| policy.size_bytes_max);
+        let total = self.size_above_file("retention.total_max", &raw.total_max, size_bytes_max);
         let sweep_every = self.duration("retention.sweep_every", &raw.sweep_every, SECOND..=DAY);
         let report_file = match &raw.report_file {
             Some(text) => self
@@ -265,8 +282,9 @@ impl Checker {
     }
 }
 
-fn missing(name: &str, example: &str) -> Problem {
-    Problem::new("is missing", format!("write {name} = {example:?}"))
+fn missing(table: &str, name: &str, example: &str) -> Problem {
+    let remedy = format!("write {name} = {example:?} under [{table}]");
+    Problem::new("is missing", remedy)
 }
 
 /// A bound of a range, in quotes, in the largest unit that fits.

@@ -39,7 +39,9 @@ impl Checker {
 
     fn access(&mut self, raw: &RawAccess, components: Option<&[Component]>) -> Option<Access> {
         let listed = raw.domains.as_deref().unwrap_or_default();
-        let domains = self.list("access.domains", listed, value::domain);
+        let domains = self.list("access.domains", listed, |text| {
+            value::domain(text, "accounts stand in access.jids")
+        });
         let listed = raw.jids.as_deref().unwrap_or_default();
         let jids = self.list("access.jids", listed, value::bare_jid);
         let deny = self.list("access.deny", &raw.deny, value::bare_jid);
@@ -49,22 +51,15 @@ impl Checker {
             deny: deny?,
         };
         if raw.domains.is_none() && raw.jids.is_none() {
-            for component in components? {
-                match component.jid.split_once('.') {
-                    Some((_, parent)) => access.domains.push(parent.to_owned()),
-                    None => {
-                        let what = format!(
-                            "{:?} is below no domain whose accounts may upload",
-                            component.jid
-                        );
-                        self.refuse(
-                            "access.domains",
-                            what,
-                            "name them: domains = [\"example.org\"]",
-                        );
-                        return None;
-                    }
-                }
+            for (index, component) in components?.iter().enumerate() {
+                let Some((_, parent)) = component.jid.split_once('.') else {
+                    let jid = &component.jid;
+                    let what = format!("{jid:?} is below no domain whose accounts may upload");
+                    let remedy = "write domains = [\"example.org\"] under [access]";
+                    let key = Key::of("component").index(index).name("jid");
+                    return self.take(key, Err(Problem::new(what, remedy)));
+                };
+                access.domains.push(parent.to_owned());
             }
             access.domains.sort();
             access.domains.dedup();
@@ -76,27 +71,10 @@ impl Checker {
     }
 
     fn quota(&mut self, raw: &RawQuota, size_bytes_max: Option<u64>) -> Option<Quota> {
-        let mut limit = |name: &str, text: &Option<String>| {
-            let key = format!("quota.{name}");
-            let limit = self.size_or_none(&key, text.as_deref())?;
-            if let (Some(limit), Some(size_bytes_max)) = (limit, size_bytes_max)
-                && limit < size_bytes_max
-            {
-                let what = format!(
-                    "{:?} is less than limits.max_file_size",
-                    text.as_deref().unwrap_or("")
-                );
-                self.refuse(
-                    key.as_str(),
-                    what,
-                    "raise it, or lower limits.max_file_size",
-                );
-            }
-            Some(limit)
-        };
-        let per_requester = limit("per_requester", &raw.per_requester);
-        let per_domain = limit("per_domain", &raw.per_domain);
-        let total = limit("total", &raw.total);
+        let mut limit = |key, text| self.size_above_file(key, text, size_bytes_max);
+        let per_requester = limit("quota.per_requester", &raw.per_requester);
+        let per_domain = limit("quota.per_domain", &raw.per_domain);
+        let total = limit("quota.total", &raw.total);
         let window = self.duration("quota.window", &raw.window, HOUR..=90 * DAY);
         if let Some(window) = window
             && !window.as_secs().is_multiple_of(BUCKET.as_secs())
@@ -109,17 +87,10 @@ impl Checker {
         for (name, text) in &raw.exceptions {
             let key = Key::of("quota.exceptions").name(name);
             let jid = self.take(key.clone(), value::bare_jid(name));
-            // Without limit: more than anything that is ever stored.
-            let limit = match text.as_str() {
-                "none" => Some(u64::MAX),
-                text => self.take(key.clone(), value::size(text)),
-            };
-            if limit == Some(0) {
-                let problem = Problem::new("allows no byte", "use access.deny for that");
-                self.faults.push((key, problem));
-            }
+            let limit = self.size_or_none(key, text);
             if let (Some(jid), Some(limit)) = (jid, limit) {
-                exceptions.insert(jid, limit);
+                // Without limit: more than is ever stored.
+                exceptions.insert(jid, limit.unwrap_or(u64::MAX));
             }
         }
         Some(Quota {
