@@ -10,7 +10,7 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use clap::{Args, Parser, Subcommand};
 use slotd::config::summary::Summary;
-use slotd::config::{self, Component, Config, Loaded, Use};
+use slotd::config::{self, Config, Loaded, Use};
 use slotd::service::audit::{AuditReport, Depth, Kind, Options};
 use slotd::store::Mend;
 use tokio::runtime::Runtime;
@@ -219,7 +219,7 @@ fn check(args: ConfigArgs, connect: bool) -> Result<ExitCode, End> {
     if connect {
         let runtime = runtime(Some(1))?;
         for component in &config.components {
-            if let Err(error) = runtime.block_on(pending::try_login(component)) {
+            if let Err(error) = runtime.block_on(slotd::xmpp::try_login(component)) {
                 return Err(failed(format!("{}: {error}", component.jid)));
             }
             say(&format!("{}: logged in", component.jid))?;
@@ -371,10 +371,6 @@ mod pending {
     }
 
     pub fn rotate_key(_: &Config) -> Result<(), &'static str> {
-        Err("not built in yet")
-    }
-
-    pub async fn try_login(_: &Component) -> Result<(), &'static str> {
         Err("not built in yet")
     }
 }

@@ -57,7 +57,7 @@ impl<'t> Document<'t> {
             at = span.start;
             value = Some(inner);
         }
-        line_at(self.text, at)
+        line_at(self.text.as_bytes(), at)
     }
 
     fn type_fault(&self, error: &Error) -> Fault {
@@ -69,7 +69,7 @@ impl<'t> Document<'t> {
             None => wrong_type(found, error.message()),
         };
         Fault {
-            line: Some(line_at(self.text, span.start)),
+            line: Some(line_at(self.text.as_bytes(), span.start)),
             key,
             problem,
         }
@@ -162,7 +162,7 @@ fn syntax_fault(text: &str, error: &Error) -> Fault {
         Problem::new(error.message(), remedy)
     };
     Fault {
-        line: Some(line_at(text, at)),
+        line: Some(line_at(text.as_bytes(), at)),
         key,
         problem,
     }
@@ -194,7 +194,7 @@ fn key_on_line(before: &str, line: &str) -> Key {
 }
 
 /// The line of the byte at `at`, counted from 1.
-fn line_at(text: &str, at: usize) -> usize {
-    let before = &text.as_bytes()[..at.min(text.len())];
+pub fn line_at(text: &[u8], at: usize) -> usize {
+    let before = &text[..at.min(text.len())];
     1 + before.iter().filter(|byte| **byte == b'\n').count()
 }

@@ -306,3 +306,228 @@ pub fn word<T: Copy>(text: &str, words: &[(&str, T)]) -> Result<T, Problem> {
     };
     Err(Problem::new(what, remedy))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Rows are `text, what it means`; a refusal is told as `what (remedy)`.
+    #[track_caller]
+    fn check<T: std::fmt::Debug>(got: Result<T, Problem>, expected: &str) {
+        let got = match got {
+            Ok(value) => format!("{value:?}"),
+            Err(Problem { what, remedy }) => format!("{what} ({remedy})"),
+        };
+        assert_eq!(got, expected);
+    }
+
+    #[test]
+    fn sizes() {
+        check(size("10 MiB"), "10485760");
+        check(size(" 10MB "), "10000000");
+        check(size("1.5 GiB"), "1610612736");
+        check(size("0 B"), "0");
+        check(size("1 EiB"), "1152921504606846976");
+        for text in [
+            "",
+            " ",
+            "MiB",
+            "-1 MiB",
+            "1e99",
+            "1e3 MiB",
+            "10 parsecs",
+            "1,5 GiB",
+            "0x10 B",
+        ] {
+            assert!(size(text).is_err(), "{text}");
+        }
+        check(size("7"), "\"7\" has no unit (try \"7 B\", or \"100 MiB\")");
+        check(size("2 Gbyte"), "\"2 Gbyte\" is not a size (try \"2 GiB\")");
+        check(
+            size("2 EiB"),
+            "\"2 EiB\" is more than any disk holds (use \"1 EiB\" at most)",
+        );
+    }
+
+    #[test]
+    fn durations() {
+        check(duration("5 minutes"), "300s");
+        check(duration("72hours"), "259200s");
+        check(duration("1 day 2 hours"), "93600s");
+        check(duration("0 s"), "0ns");
+        for text in [
+            "",
+            "soon",
+            "-5 s",
+            "500 ms",
+            "101 years",
+            "1 parsec",
+            "99999999999999999999 s",
+        ] {
+            assert!(duration(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn servers() {
+        check(server("127.0.0.1:5347"), "Tcp(\"127.0.0.1:5347\")");
+        check(
+            server("xmpp.example.org:8888"),
+            "Tcp(\"xmpp.example.org:8888\")",
+        );
+        check(server("[::1]:5347"), "Tcp(\"[::1]:5347\")");
+        check(server("unix:/run/xmpp.sock"), "Unix(\"/run/xmpp.sock\")");
+        for text in [
+            "",
+            ":5347",
+            "::1:5347",
+            "host",
+            "host:0",
+            "host:65536",
+            "host:x",
+            "a b:1",
+        ] {
+            assert!(server(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn listeners() {
+        check(listen("[::]:443"), "Tcp([::]:443)");
+        check(
+            listen("unix:/run/slotd/http.sock"),
+            "Unix(\"/run/slotd/http.sock\")",
+        );
+        for text in [
+            "",
+            "5050",
+            ":5050",
+            "*:5050",
+            "unix:",
+            "unix:relative",
+            "127.0.0.1:0",
+        ] {
+            assert!(listen(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn proxies() {
+        check(proxy("127.0.0.1"), "127.0.0.1/32");
+        check(proxy("10.1.2.3/8"), "10.0.0.0/8");
+        check(proxy("::1"), "::1/128");
+        check(proxy("::ffff:10.0.0.1"), "10.0.0.1/32");
+        for text in [
+            "",
+            "*",
+            "0.0.0.0/0",
+            "0.0.0.0/1",
+            "::/0",
+            "2000::/3",
+            "::ffff:0.0.0.0/96",
+        ] {
+            assert!(proxy(text).is_err(), "{text}");
+        }
+        for text in ["localhost", "10.0.0.0/33", "1.2.3", "1.2.3.4-5", "::/129"] {
+            assert!(proxy(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn urls_end_in_a_slash() {
+        check(
+            public_url("https://u.example.org", false),
+            "\"https://u.example.org/\"",
+        );
+        check(
+            public_url("HTTPS://U.Example.org/a", false),
+            "\"https://u.example.org/a/\"",
+        );
+        check(
+            public_url("https://[2001:db8::1]:8443/", false),
+            "\"https://[2001:db8::1]:8443/\"",
+        );
+    }
+
+    #[test]
+    fn plain_http_stays_on_this_machine() {
+        for url in [
+            "http://localhost:5050/",
+            "http://127.0.0.1/",
+            "http://[::1]/",
+            "http://a.localhost",
+        ] {
+            assert!(public_url(url, false).is_ok(), "{url}");
+        }
+        for url in [
+            "http://example.org/",
+            "http://localhost.example.org/",
+            "http://10.0.0.1/",
+        ] {
+            assert!(public_url(url, false).is_err(), "{url}");
+            assert!(public_url(url, true).is_ok(), "{url}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_public_url() {
+        for url in [
+            "",
+            "upload.example.org",
+            "https:/upload",
+            "https://",
+            "https:///a",
+            "https://:443/",
+            "https://h:/",
+            "https://h:0/",
+            "https://h:65536/",
+            "https://a b/",
+            "https://h/?q",
+            "https://h/#f",
+            "https://u@h/",
+            "https://u:p@h/",
+            "ftp://h/",
+            "https://h\u{e4}/",
+        ] {
+            assert!(public_url(url, true).is_err(), "{url}");
+        }
+    }
+
+    #[test]
+    fn jids() {
+        check(domain("Upload.Example.ORG", ""), "\"upload.example.org\"");
+        assert!(domain("a@example.org", "").is_err());
+        assert!(bare_jid("a@example.org").is_ok());
+        for text in [
+            "",
+            "@",
+            "a@",
+            "@example.org",
+            "a@example.org/x",
+            "a b@example.org",
+        ] {
+            assert!(bare_jid(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn contacts() {
+        for uri in [
+            "mailto:abuse@example.org",
+            "xmpp:a@example.org",
+            "https://example.org/abuse",
+        ] {
+            assert!(contact(uri).is_ok(), "{uri}");
+        }
+        for text in [
+            "",
+            "abuse@example.org",
+            "mailto:",
+            ":x",
+            "mail to:x",
+            "https://a\nb",
+        ] {
+            assert!(contact(text).is_err(), "{text}");
+        }
+    }
+}
