@@ -87,6 +87,24 @@ pub fn duration(text: &str) -> Result<Duration, Problem> {
     Ok(duration)
 }
 
+/// Spells a duration as it would be written: `"30 days"`, in the largest unit that fits.
+pub fn spell(duration: Duration) -> String {
+    let seconds = duration.as_secs();
+    let units = [
+        ("day", 86_400),
+        ("hour", 3600),
+        ("minute", 60),
+        ("second", 1),
+    ];
+    let fits = |(_, unit): &&(&str, u64)| seconds.is_multiple_of(*unit) && *unit <= seconds;
+    let (name, n) = match units.iter().find(fits) {
+        Some((name, unit)) => (*name, seconds / unit),
+        None => ("second", 0),
+    };
+    let s = if n == 1 { "" } else { "s" };
+    format!("{n} {name}{s}")
+}
+
 /// Reads an absolute path.
 pub fn path(text: &str) -> Result<PathBuf, Problem> {
     let path = Path::new(text);
@@ -365,6 +383,20 @@ mod tests {
             "99999999999999999999 s",
         ] {
             assert!(duration(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn durations_are_spelled_as_they_are_read() {
+        for text in [
+            "30 days",
+            "1 day",
+            "25 hours",
+            "90 minutes",
+            "1 second",
+            "0 seconds",
+        ] {
+            assert_eq!(spell(duration(text).expect("a duration")), text);
         }
     }
 

@@ -287,20 +287,7 @@ fn missing(table: &str, name: &str, example: &str) -> Problem {
     Problem::new("is missing", remedy)
 }
 
-/// A bound of a range, in quotes, in the largest unit that fits.
+/// A bound of a range, as it would be written.
 fn span(duration: Duration) -> String {
-    let seconds = duration.as_secs();
-    let units = [
-        ("day", 86_400),
-        ("hour", 3600),
-        ("minute", 60),
-        ("second", 1),
-    ];
-    let fits = |(_, unit): &&(&str, u64)| seconds.is_multiple_of(*unit) && *unit <= seconds;
-    let (name, n) = match units.iter().find(fits) {
-        Some((name, unit)) => (*name, seconds / unit),
-        None => ("second", 0),
-    };
-    let s = if n == 1 { "" } else { "s" };
-    format!("\"{n} {name}{s}\"")
+    format!("{:?}", value::spell(duration))
 }
