@@ -47,11 +47,17 @@ pub fn check_level(text: &str) -> Result<(), String> {
 /// `directives` (the environment's `RUST_LOG`), where given and good, win over the level of the
 /// configuration. Does nothing where a log was started before.
 pub fn start(config: &Log, directives: Option<&str>) {
-    let level = directives
-        .filter(|directives| check_level(directives).is_ok())
-        .unwrap_or(&config.level);
+    let directives = directives.filter(|directives| !directives.is_empty());
+    let wrong = directives.map(check_level).and_then(Result::err);
+    let level = match (directives, &wrong) {
+        (Some(directives), None) => directives,
+        _ => &config.level,
+    };
     // Also takes what crates say through `log`. Fails where a log was started: that one goes on.
     let _ = subscriber(level, config.format, io::stderr).try_init();
+    if let Some(what) = wrong {
+        tracing::warn!("RUST_LOG: {what}; log.level is used");
+    }
 }
 
 /// What writes lines of `level` to `writer`.

@@ -14,6 +14,36 @@ const HIDDEN: &str = "hidden-";
 /// Fewer would be a sign that the folder was not found.
 const BAD_FILES_MIN: usize = 24;
 
+/// Values that are right in few places, or in none.
+const ODD_VALUES: [&str; 26] = [
+    "",
+    "-1",
+    "0",
+    "1",
+    "1.5",
+    "inf",
+    "nan",
+    "99999999999999999999",
+    "true",
+    "1979-05-27",
+    "[]",
+    "{}",
+    "[[]]",
+    "[1]",
+    "{ a = 1 }",
+    r#""""#,
+    r#""\u0000""#,
+    r#""-1""#,
+    r#""none""#,
+    r#""unix:""#,
+    r#"[""]"#,
+    r#"["unix:/x"]"#,
+    r#""0 B""#,
+    r#""1 s""#,
+    r#""\U0001F600""#,
+    "'a",
+];
+
 /// A directory with what the configurations of these tests name.
 fn scene() -> TempDir {
     let dir = tempfile::tempdir().expect("a temporary directory");
@@ -159,6 +189,41 @@ fn the_sample_has_every_option() {
         }
     }
     assert!(60 < n_options, "only {n_options} options were found");
+}
+
+/// Whatever stands where, each fault names a line and a remedy, and nothing panics.
+#[test]
+fn every_option_takes_or_refuses_any_value() {
+    let dir = scene();
+    let sample = with_defaults();
+    let mut n_refused = 0;
+    for (n, line) in sample.lines().enumerate() {
+        let is_option = !line.starts_with('#');
+        let Some((name, _)) = line.split_once(" = ").filter(|_| is_option) else {
+            continue;
+        };
+        for value in ODD_VALUES.iter() {
+            let changed = |(i, line): (usize, &str)| match i == n {
+                true => format!("{name} = {value}\n"),
+                false => format!("{line}\n"),
+            };
+            let text: String = sample.lines().enumerate().map(changed).collect();
+            let Err(error) = load_text(&dir, &text) else {
+                continue;
+            };
+            n_refused += 1;
+            let is_told = |fault: &config::error::Fault| {
+                let is_compared = fault.problem.what.contains(" than limits.");
+                let is_here = fault.line == Some(n + 1);
+                (is_here || is_compared) && !fault.problem.remedy.is_empty()
+            };
+            assert!(
+                error.faults.iter().all(is_told),
+                "{name} = {value}: {error}"
+            );
+        }
+    }
+    assert!(500 < n_refused, "only {n_refused} were refused");
 }
 
 #[test]

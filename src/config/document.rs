@@ -154,7 +154,11 @@ fn syntax_fault(text: &str, error: &Error) -> Fault {
     let at = span.start.min(text.len());
     let line_start = text[..at].rfind('\n').map_or(0, |end| end + 1);
     let line = text[line_start..].lines().next().unwrap_or("");
-    let key = key_on_line(&text[..line_start], line);
+    let key = match at < text.len() {
+        true => key_on_line(&text[..line_start], line),
+        // Something was not closed, anywhere before.
+        false => Key::default(),
+    };
     let problem = if error.message().starts_with("duplicate key") {
         Problem::new("is written twice", "keep one of the two")
     } else {
