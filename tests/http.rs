@@ -60,7 +60,12 @@ impl Front {
     }
 
     async fn send(&self, request: Request<Body>) -> Answer {
-        let response: Response<Body> = self.router.clone().oneshot(request).await.expect("infallible");
+        let response: Response<Body> = self
+            .router
+            .clone()
+            .oneshot(request)
+            .await
+            .expect("infallible");
         let (head, body) = response.into_parts();
         check_common(&head.headers);
         let body = body.collect().await.expect("a whole body").to_bytes();
@@ -82,7 +87,10 @@ impl Front {
         let answer = self.put(slot, &content(SIZE)).await;
         assert_eq!(answer.status, 201, "the slot's owner is harmed");
         let answer = self.ask("GET", &slot.path, &[], b"").await;
-        assert_eq!((answer.status.as_u16(), answer.body), (200, content(SIZE).into()));
+        assert_eq!(
+            (answer.status.as_u16(), answer.body),
+            (200, content(SIZE).into())
+        );
     }
 }
 
@@ -93,7 +101,10 @@ fn check_common(headers: &HeaderMap) {
         ("access-control-allow-origin", "*"),
         ("x-content-type-options", "nosniff"),
         ("referrer-policy", "no-referrer"),
-        ("content-security-policy", "default-src 'none'; frame-ancestors 'none'; sandbox"),
+        (
+            "content-security-policy",
+            "default-src 'none'; frame-ancestors 'none'; sandbox",
+        ),
     ] {
         assert_eq!(headers[name], value);
     }
@@ -124,7 +135,11 @@ async fn check_refused_by(
     let fields: Vec<(&str, &str)> = fields.iter().map(|(n, v)| (*n, &**v)).collect();
     let answer = front.ask(method, &fill(target), &fields, body).await;
     assert_eq!(answer.status, status, "{method} {target} {fields:?}");
-    assert_eq!(front.site.trace(&slot).await, before, "{method} {target} {fields:?}");
+    assert_eq!(
+        front.site.trace(&slot).await,
+        before,
+        "{method} {target} {fields:?}"
+    );
     assert_eq!(answer.header("cache-control"), "no-store");
     assert!(!answer.text().contains(&slot.token) && !answer.text().contains(&slot.path));
     front.check_usable(&slot).await;
@@ -144,7 +159,10 @@ async fn a_file_goes_up_and_comes_down() {
     let front = Front::new();
     let slot = front.site.slot_for("Grüße (1).bin", SIZE).await;
     let missing = front.ask("GET", &slot.path, &[], b"").await;
-    assert_eq!((missing.status.as_u16(), missing.header("cache-control")), (404, "no-store"));
+    assert_eq!(
+        (missing.status.as_u16(), missing.header("cache-control")),
+        (404, "no-store")
+    );
     let answer = front.put(&slot, &content(SIZE)).await;
     assert_eq!(answer.status, 201);
     let etag = answer.header("etag").to_owned();
@@ -153,24 +171,50 @@ async fn a_file_goes_up_and_comes_down() {
     assert!(answer.body.is_empty() && answer.header("connection").is_empty());
 
     let get = front.ask("GET", &slot.path, &[], b"").await;
-    assert_eq!((get.status.as_u16(), &get.body[..]), (200, &content(SIZE)[..]));
-    assert_eq!((get.header("etag"), get.header("content-length")), (&*etag, "1000"));
+    assert_eq!(
+        (get.status.as_u16(), &get.body[..]),
+        (200, &content(SIZE)[..])
+    );
+    assert_eq!(
+        (get.header("etag"), get.header("content-length")),
+        (&*etag, "1000")
+    );
     assert_eq!(get.header("content-type"), "application/octet-stream");
-    assert!(get.header("content-disposition").starts_with("attachment; "));
+    assert!(
+        get.header("content-disposition")
+            .starts_with("attachment; ")
+    );
     assert!(get.header("cache-control").starts_with("public, max-age="));
     let head = front.ask("HEAD", &slot.path, &[], b"").await;
     assert_eq!((head.status.as_u16(), head.body.len()), (200, 0));
     assert_eq!(head.headers, get.headers);
 
-    let part = front.ask("GET", &slot.path, &[("range", "bytes=10-19")], b"").await;
-    assert_eq!((part.status.as_u16(), &part.body[..]), (206, &content(SIZE)[10..20]));
+    let part = front
+        .ask("GET", &slot.path, &[("range", "bytes=10-19")], b"")
+        .await;
+    assert_eq!(
+        (part.status.as_u16(), &part.body[..]),
+        (206, &content(SIZE)[10..20])
+    );
     assert_eq!(part.header("content-range"), "bytes 10-19/1000");
-    let past = front.ask("GET", &slot.path, &[("range", "bytes=1000-")], b"").await;
-    assert_eq!((past.status.as_u16(), past.header("content-range")), (416, "bytes */1000"));
-    let same = front.ask("GET", &slot.path, &[("if-none-match", &etag)], b"").await;
+    let past = front
+        .ask("GET", &slot.path, &[("range", "bytes=1000-")], b"")
+        .await;
+    assert_eq!(
+        (past.status.as_u16(), past.header("content-range")),
+        (416, "bytes */1000")
+    );
+    let same = front
+        .ask("GET", &slot.path, &[("if-none-match", &etag)], b"")
+        .await;
     assert_eq!((same.status.as_u16(), same.body.len()), (304, 0));
-    let other = front.ask("GET", &slot.path, &[("if-match", "\"x\"")], b"").await;
-    assert_eq!((other.status.as_u16(), other.header("cache-control")), (412, "no-store"));
+    let other = front
+        .ask("GET", &slot.path, &[("if-match", "\"x\"")], b"")
+        .await;
+    assert_eq!(
+        (other.status.as_u16(), other.header("cache-control")),
+        (412, "no-store")
+    );
 }
 
 #[tokio::test]
@@ -178,11 +222,25 @@ async fn clients_spell_urls_their_own_way() {
     let front = Front::new();
     let slot = front.site.slot_for("Grüße & (1).bin", SIZE).await;
     // aiohttp undoes needless encoding; some proxies cut the path of the public URL off.
-    let path = slot.path.replace("%26", "&").replace("%28", "(").replace("%29", ")");
+    let path = slot
+        .path
+        .replace("%26", "&")
+        .replace("%28", "(")
+        .replace("%29", ")");
     assert_ne!(path, slot.path);
-    let target = format!("{}?t={}", path.replace("/up/", "/"), slot.token.replace('.', "%2E"));
+    let target = format!(
+        "{}?t={}",
+        path.replace("/up/", "/"),
+        slot.token.replace('.', "%2E")
+    );
     let sized = [("content-length", "1000")];
-    assert_eq!(front.ask("PUT", &target, &sized, &content(SIZE)).await.status, 201);
+    assert_eq!(
+        front
+            .ask("PUT", &target, &sized, &content(SIZE))
+            .await
+            .status,
+        201
+    );
     assert_eq!(front.ask("GET", &path, &[], b"").await.status, 200);
 }
 
@@ -213,9 +271,27 @@ async fn h01_to_h04_credentials() {
     put(&[("authorization", "Basic cm9tZW86anVsaWV0")], 401).await;
     put(&[("authorization", "Bearer")], 401).await;
     put(&[("authorization", "bearer  {T}")], 401).await;
-    put(&[("authorization", &format!("Bearer {}", "x".repeat(8192)))], 401).await;
-    put(&[("authorization", "Bearer {T}"), ("authorization", "Bearer x")], 400).await;
-    put(&[("authorization", "Bearer x"), ("authorization", "Bearer {T}")], 400).await;
+    put(
+        &[("authorization", &format!("Bearer {}", "x".repeat(8192)))],
+        401,
+    )
+    .await;
+    put(
+        &[
+            ("authorization", "Bearer {T}"),
+            ("authorization", "Bearer x"),
+        ],
+        400,
+    )
+    .await;
+    put(
+        &[
+            ("authorization", "Bearer x"),
+            ("authorization", "Bearer {T}"),
+        ],
+        400,
+    )
+    .await;
     let twice = [sized, ("authorization", "Bearer x")];
     check_refused("PUT", "{P}?t={T}", &twice, &content(SIZE), 400).await;
     check_refused("PUT", "{P}?t={T}&t=x", &[sized], &content(SIZE), 400).await;
@@ -239,7 +315,10 @@ async fn challenges_say_whether_there_was_a_token() {
     let missing = check_refused_by(&front, "PUT", "{P}", &[sized], b"", 401).await;
     assert_eq!(missing.header("www-authenticate"), "Bearer");
     let bad = check_refused_by(&front, "PUT", "{P}?t=x", &[sized], b"", 401).await;
-    assert_eq!(bad.header("www-authenticate"), "Bearer error=\"invalid_token\"");
+    assert_eq!(
+        bad.header("www-authenticate"),
+        "Bearer error=\"invalid_token\""
+    );
     assert_eq!(bad.header("connection"), "");
     let unread = check_refused_by(&front, "PUT", "{P}?t=x", &[sized], &content(SIZE), 401).await;
     assert_eq!(unread.header("connection"), "close");
@@ -278,7 +357,11 @@ async fn h22_to_h26_fields() {
     check_put_refused(&[("expect", "foo")], 417).await;
     check_put_refused(&[("content-range", "bytes 0-999/1000")], 400).await;
     check_put_refused(&[("content-encoding", "gzip")], 415).await;
-    check_put_refused(&[("content-type", &format!("text/{}", "a".repeat(8192)))], 400).await;
+    check_put_refused(
+        &[("content-type", &format!("text/{}", "a".repeat(8192)))],
+        400,
+    )
+    .await;
     let injected = [("content-type", "text/html"), ("set-cookie", "a=b")];
     check_put_refused(&injected, 400).await;
     check_put_refused(&[("repr-digest", "sha-256=:AAAA:")], 400).await;
@@ -290,7 +373,9 @@ async fn h25_content_types() {
         let front = Front::new();
         let slot = front.site.slot().await;
         let fields = [("content-length", "1000"), ("content-type", content_type)];
-        let answer = front.ask("PUT", &slot.put_path(), &fields, &content(SIZE)).await;
+        let answer = front
+            .ask("PUT", &slot.put_path(), &fields, &content(SIZE))
+            .await;
         assert_eq!(answer.status, 201, "{content_type}");
         let get = front.ask("GET", &slot.path, &[], b"").await;
         assert_eq!(get.header("content-type"), "application/octet-stream");
@@ -306,14 +391,18 @@ async fn announced_digests_are_compared() {
     let slot = front.site.slot().await;
     let wrong = "sha-256=:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=:";
     let fields = [("content-length", "1000"), ("repr-digest", wrong)];
-    let answer = front.ask("PUT", &slot.put_path(), &fields, &content(SIZE)).await;
+    let answer = front
+        .ask("PUT", &slot.put_path(), &fields, &content(SIZE))
+        .await;
     assert_eq!(answer.status, 422);
     assert_eq!(front.ask("GET", &slot.path, &[], b"").await.status, 404);
     let answer = front.put(&slot, &content(SIZE)).await;
     let right = answer.header("repr-digest").to_owned();
     let slot = front.site.slot().await;
     let fields = [("content-length", "1000"), ("content-digest", &*right)];
-    let answer = front.ask("PUT", &slot.put_path(), &fields, &content(SIZE)).await;
+    let answer = front
+        .ask("PUT", &slot.put_path(), &fields, &content(SIZE))
+        .await;
     assert_eq!(answer.status, 201);
 }
 
@@ -322,20 +411,35 @@ async fn h19_hosts() {
     for (hosts, status) in [
         (&[("host", "other.example")][..], 421),
         (&[("host", "")], 400),
-        (&[("host", "upload.example.org"), ("host", "upload.example.org")], 400),
+        (
+            &[
+                ("host", "upload.example.org"),
+                ("host", "upload.example.org"),
+            ],
+            400,
+        ),
     ] {
         let fields = [&[("content-length", "1000")], hosts].concat();
         check_refused("PUT", "{P}?t={T}", &fields, &content(SIZE), status).await;
         check_refused("GET", "{P}", hosts, b"", status).await;
     }
     let absolute = "http://other.example{P}?t={T}";
-    check_refused("PUT", absolute, &[("content-length", "1000")], &content(SIZE), 421).await;
+    check_refused(
+        "PUT",
+        absolute,
+        &[("content-length", "1000")],
+        &content(SIZE),
+        421,
+    )
+    .await;
 }
 
 #[tokio::test]
 async fn h27_methods() {
     let front = Front::new();
-    for method in ["DELETE", "TRACE", "PROPFIND", "MOVE", "put", "POST", "PATCH", "MKCOL"] {
+    for method in [
+        "DELETE", "TRACE", "PROPFIND", "MOVE", "put", "POST", "PATCH", "MKCOL",
+    ] {
         let answer = check_refused_by(&front, method, "{P}?t={T}", &[], b"", 405).await;
         assert_eq!(answer.header("allow"), "OPTIONS, HEAD, GET, PUT");
     }
@@ -348,7 +452,10 @@ async fn h28_preflight() {
     let fields = [
         ("origin", "https://chat.example"),
         ("access-control-request-method", "PUT"),
-        ("access-control-request-headers", "authorization,content-type"),
+        (
+            "access-control-request-headers",
+            "authorization,content-type",
+        ),
     ];
     for target in [&slot.path, &slot.put_path(), "*", "/"] {
         let answer = front.ask("OPTIONS", target, &fields, b"").await;
@@ -405,7 +512,10 @@ async fn a_stopping_service_says_when_to_come_back() {
     let slot = front.site.slot().await;
     front.site.service.drain();
     let answer = front.put(&slot, &content(SIZE)).await;
-    assert_eq!((answer.status.as_u16(), answer.header("retry-after")), (503, "0"));
+    assert_eq!(
+        (answer.status.as_u16(), answer.header("retry-after")),
+        (503, "0")
+    );
     assert_eq!(front.ask("GET", &slot.path, &[], b"").await.status, 404);
 }
 
@@ -440,7 +550,10 @@ async fn of_a_proxys_requests_those_in_flight_count() {
     let held = [ask("192.0.2.1").await, ask("198.51.100.1, 192.0.2.1").await];
     assert!(held.iter().all(|answer| answer.status() == 404));
     let refused = ask("192.0.2.1").await;
-    assert_eq!((refused.status().as_u16(), &refused.headers()["retry-after"]), (429, &"5".parse().expect("a value")));
+    assert_eq!(
+        (refused.status().as_u16(), &refused.headers()["retry-after"]),
+        (429, &"5".parse().expect("a value"))
+    );
     assert_eq!(ask("192.0.2.1, 192.0.2.2").await.status(), 404);
     assert_eq!(ask("garbage").await.status(), 404);
     drop(held);

@@ -150,7 +150,9 @@ impl Site {
 
     /// Lets time pass.
     pub fn wait(&self, time: Duration) {
-        self.world.now_s.fetch_add(time.as_secs(), Ordering::Relaxed);
+        self.world
+            .now_s
+            .fetch_add(time.as_secs(), Ordering::Relaxed);
     }
 
     /// A slot for `a.bin` of `SIZE` bytes.
