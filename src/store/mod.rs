@@ -5,6 +5,7 @@
 //! passes what `memory` passes (`tests/conformance.rs`).
 
 use std::ops::Range;
+use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
 
@@ -20,6 +21,8 @@ use crate::core::slot::{PartId, SlotId};
 use crate::core::time::Timestamp;
 
 pub mod memory;
+pub mod redb;
+pub mod row;
 
 /// Why something could not be done.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -41,6 +44,25 @@ pub enum StoreError {
     /// What is stored is not what was put there.
     #[error("{0} is damaged")]
     Corrupt(String),
+}
+
+/// Why a store cannot be opened: the file or directory, and a sentence that says what to do.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{} {problem}", path.display())]
+pub struct OpenError {
+    /// What cannot be opened.
+    pub path: PathBuf,
+    /// The rest of the sentence.
+    pub problem: String,
+}
+
+impl OpenError {
+    fn new(path: &Path, problem: impl Into<String>) -> Self {
+        Self {
+            path: path.to_owned(),
+            problem: problem.into(),
+        }
+    }
 }
 
 /// Why something did not happen: we said no, or we could not.
