@@ -1,14 +1,14 @@
 //! Requests to the router and their answers: a row a request. `tests/wire.rs` has what only bytes
 //! on a socket can show.
 
-mod site;
+mod support;
 
 use axum::Router;
 use axum::body::{Body, Bytes};
 use http::{HeaderMap, Request, Response, StatusCode};
 use http_body_util::BodyExt as _;
-use site::{SIZE, Site, TestSlot, content};
 use slotd::http::{Origin, router};
+use support::site::{self, SIZE, Site, TestSlot, content};
 use tower::ServiceExt as _;
 
 type Fields<'a> = &'a [(&'a str, &'a str)];
@@ -42,7 +42,7 @@ impl Front {
     }
 
     fn over(site: Site) -> Self {
-        let router = router(site.service.clone(), &site::http(), &site::limits());
+        let router = router(site.0.service.clone(), &site::http(), &site::limits());
         Self { site, router }
     }
 
@@ -254,7 +254,7 @@ async fn a_put_comes_again() {
     assert_eq!(first.headers, again.headers);
     let other = front.put(&slot, &vec![0; SIZE]).await;
     assert_eq!(other.status, 409);
-    front.site.wait(std::time::Duration::from_secs(301));
+    front.site.0.world.pass(301);
     assert_eq!(front.put(&slot, &content(SIZE)).await.status, 401);
     let get = front.ask("GET", &slot.path, &[], b"").await;
     assert_eq!(get.body, content(SIZE));
@@ -328,7 +328,7 @@ async fn challenges_say_whether_there_was_a_token() {
 async fn t05_no_field_brings_a_dead_token_back() {
     let front = Front::new();
     let slot = front.site.slot().await;
-    front.site.wait(std::time::Duration::from_secs(301));
+    front.site.0.world.pass(301);
     let before = front.site.trace(&slot).await;
     for (query, field) in [
         ("", ("x-forwarded-for", "127.0.0.1")),
@@ -510,7 +510,7 @@ async fn problems_for_those_who_ask() {
 async fn a_stopping_service_says_when_to_come_back() {
     let front = Front::new();
     let slot = front.site.slot().await;
-    front.site.service.drain();
+    front.site.0.service.drain();
     let answer = front.put(&slot, &content(SIZE)).await;
     assert_eq!(
         (answer.status.as_u16(), answer.header("retry-after")),
@@ -540,7 +540,7 @@ async fn of_a_proxys_requests_those_in_flight_count() {
     http.trusted_proxies = vec!["127.0.0.0/8".parse().expect("a network")];
     let mut limits = site::limits();
     limits.connections_per_address_max = 2;
-    let router = router(site.service.clone(), &http, &limits);
+    let router = router(site.0.service.clone(), &http, &limits);
     let slot = site.slot().await;
     let ask = async |forwarded_for: &str| {
         let request = through_proxy(&slot, forwarded_for);

@@ -1,21 +1,23 @@
 //! Bytes on real sockets and what comes back: framing, limits, early answers, stopping.
 
-mod site;
+mod support;
 
 use std::io;
 use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt as _;
 use std::sync::Arc;
 use std::time::Duration;
 
-use site::{SIZE, Site, TestSlot, content};
-use slotd::config::{Http, Limits};
+use slotd::config::{Http, Limits, Listen, Tls};
 use slotd::http::listen::Listeners;
 use slotd::store::Stored;
+use support::site::{self, SIZE, Site, TestSlot, content};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
+use tokio_rustls::{TlsConnector, rustls};
 
 /// How long an answer may take before the test says that there is none.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -37,7 +39,7 @@ impl Front {
         let listeners = Listeners::bind(&http).expect("bound");
         let address = listeners.addresses().first().copied();
         let (shutdown, stopping) = watch::channel(false);
-        let service = site.service.clone();
+        let service = site.0.service.clone();
         let serving = tokio::spawn(async move {
             listeners.serve(&http, &limits, service, stopping).await;
         });
@@ -78,6 +80,7 @@ impl Front {
     async fn check_usable(&self, slot: &TestSlot, why: &str) {
         let stored = self
             .site
+            .0
             .stores
             .files
             .find(slot.id)
@@ -619,7 +622,10 @@ async fn f05_a_download_that_nobody_reads_is_ended() {
     let front = Front::with(Site::new(), site::http(), limits);
     let size = 64 << 20;
     let slot = front.site.slot_for("a.bin", size).await;
-    let mut bytes = put_head(&slot, &format!("Content-Length: {size}\r\nConnection: close\r\n"));
+    let mut bytes = put_head(
+        &slot,
+        &format!("Content-Length: {size}\r\nConnection: close\r\n"),
+    );
     bytes.extend(content(size));
     assert_eq!(statuses(&front.ask(&bytes).await), [201]);
     drop(bytes);
@@ -631,8 +637,14 @@ async fn f05_a_download_that_nobody_reads_is_ended() {
     sleep(Duration::from_millis(2500)).await;
     let mut read = Vec::new();
     // An error as well as an early end: the client sees that the file is not whole.
-    let _ = timeout(PATIENCE, stream.read_to_end(&mut read)).await.expect("ended");
-    assert!(!read.is_empty() && read.len() < size, "{} of {size}", read.len());
+    let _ = timeout(PATIENCE, stream.read_to_end(&mut read))
+        .await
+        .expect("ended");
+    assert!(
+        !read.is_empty() && read.len() < size,
+        "{} of {size}",
+        read.len()
+    );
 }
 
 #[tokio::test]
@@ -756,4 +768,129 @@ async fn stopping_cuts_uploads_that_do_not_end() {
         )
     };
     assert!(stored.iter().any(is_part), "the bytes are kept");
+}
+
+/// What `Listeners::bind` says of these sockets.
+fn bind_error(listen: Vec<Listen>) -> String {
+    let http = Http {
+        listen,
+        ..site::http()
+    };
+    Listeners::bind(&http).err().expect("refused").to_string()
+}
+
+#[tokio::test]
+async fn sockets_that_cannot_be_had() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("bound");
+    let address = taken.local_addr().expect("an address");
+    let words = bind_error(vec![Listen::Tcp(address)]);
+    assert!(
+        words.contains(&address.to_string()) && words.contains("another program"),
+        "{words}"
+    );
+    let words = bind_error(vec![Listen::Tcp(([192, 0, 2, 1], 0).into())]);
+    assert!(words.contains("does not have the address"), "{words}");
+    let dir = tempfile::tempdir().expect("a directory");
+    let file = dir.path().join("file");
+    std::fs::write(&file, "precious").expect("written");
+    let words = bind_error(vec![Listen::Unix(file.clone())]);
+    assert!(words.contains("something else than a socket"), "{words}");
+    assert_eq!(
+        std::fs::read_to_string(&file).expect("still there"),
+        "precious"
+    );
+    let words = bind_error(vec![Listen::Unix(dir.path().join("missing/socket"))]);
+    assert!(words.contains("create it"), "{words}");
+}
+
+#[tokio::test]
+async fn unix_sockets() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("socket");
+    // What a crash leaves.
+    drop(std::os::unix::net::UnixListener::bind(&path).expect("bound"));
+    let http = Http {
+        listen: vec![Listen::Unix(path.clone())],
+        ..site::http()
+    };
+    let front = Front::with(Site::new(), http.clone(), site::limits());
+    let mode = std::fs::metadata(&path)
+        .expect("there")
+        .permissions()
+        .mode();
+    assert_eq!(mode & 0o777, 0o660);
+    assert!(bind_error(http.listen).contains("another program"));
+    let slot = front.site.slot().await;
+    let mut stream = UnixStream::connect(&path).await.expect("connected");
+    let fields = "Content-Length: 1000\r\nX-Forwarded-For: 192.0.2.1\r\nConnection: close\r\n";
+    send(&mut stream, &put_head(&slot, fields)).await;
+    send(&mut stream, &content(SIZE)).await;
+    assert_eq!(statuses(&read_all(&mut stream).await), [201]);
+    front.shutdown.send(true).expect("it listens");
+    timeout(PATIENCE, front.serving)
+        .await
+        .expect("ended")
+        .expect("no panic");
+    assert!(!path.exists());
+}
+
+/// A site with a certificate, and what trusts it.
+fn tls_front(dir: &tempfile::TempDir) -> (Front, TlsConnector) {
+    let pair = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).expect("a pair");
+    let tls = Tls {
+        certificate: dir.path().join("cert.pem"),
+        key: dir.path().join("key.pem"),
+    };
+    std::fs::write(&tls.certificate, pair.cert.pem()).expect("written");
+    std::fs::write(&tls.key, pair.signing_key.serialize_pem()).expect("written");
+    let http = Http {
+        tls: Some(tls),
+        ..site::http()
+    };
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(pair.cert.der().clone()).expect("a certificate");
+    let config = rustls::ClientConfig::builder()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let connector = TlsConnector::from(Arc::new(config));
+    (Front::with(Site::new(), http, site::limits()), connector)
+}
+
+#[tokio::test]
+async fn tls_without_a_proxy() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (front, connector) = tls_front(&dir);
+    let slot = front.site.slot().await;
+    let connect = async || {
+        let name = "localhost".try_into().expect("a name");
+        let stream = connector.connect(name, front.connect().await).await;
+        stream.expect("a handshake")
+    };
+    let mut stream = connect().await;
+    let mut bytes = put_head(&slot, "Content-Length: 1000\r\nConnection: close\r\n");
+    bytes.extend(content(SIZE));
+    send(&mut stream, &bytes).await;
+    assert_eq!(statuses(&read_all(&mut stream).await), [201]);
+    // An early answer, under a body that is still being sent.
+    let mut stream = connect().await;
+    send(&mut stream, &put_head(&slot, "Content-Length: 8000000\r\n")).await;
+    send(&mut stream, &vec![0; 8_000_000]).await;
+    assert_eq!(statuses(&read_all(&mut stream).await), [413]);
+    // Who speaks without TLS is closed, not answered.
+    let mut plain = front.connect().await;
+    send(&mut plain, b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
+    let mut answer = Vec::new();
+    // A reset is as good as an end.
+    let _ = timeout(PATIENCE, plain.read_to_end(&mut answer))
+        .await
+        .expect("closed");
+    assert_eq!(statuses(&String::from_utf8_lossy(&answer)), [0; 0]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn f03_handshakes_must_come_in_time() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (front, _) = tls_front(&dir);
+    let client_hello_begins = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03";
+    assert!(time_to_end(&front, client_hello_begins).await < Duration::from_millis(10_100));
 }
