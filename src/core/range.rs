@@ -9,7 +9,12 @@ pub enum Selection {
     /// The whole file, status 200.
     Whole,
     /// Bytes `first..=last`, status 206. Invariant: `first <= last < size_bytes`.
-    Part { first: u64, last: u64 },
+    Part {
+        /// The first byte's index.
+        first: u64,
+        /// The last byte's index.
+        last: u64,
+    },
     /// Nothing: no byte of the range is in the file, status 416.
     Unsatisfiable,
 }

@@ -1,19 +1,34 @@
 //! What we can do: one method each. The only caller of the stores.
+//!
+//! A method fetches facts, asks core, applies the effect, in that order. Stores' troubles end here:
+//! they are logged once, with what was being done, and edges get a refusal without innards.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use http::{HeaderMap, Method};
 use jid::Jid;
+use tracing::{debug, error, info};
 
-use crate::core::download::Answer;
-use crate::core::policy::Policy;
+use crate::core::download::{self, Answer};
+use crate::core::policy::{self, Policy, STORAGE_RETRY_IN};
 use crate::core::rate::Rate;
 use crate::core::refusal::Refusal;
+use crate::core::session::UploadSession;
 use crate::core::slot::{Sha256, Slot, SlotId, SlotRequest};
 use crate::core::time::Timestamp;
-use crate::core::token::Keys;
-use crate::store::{Body, Stores};
+use crate::core::token::{self, Keys};
+use crate::store::{Body, Failure, StoreError, Stores};
+
+pub mod audit;
+mod intake;
+mod rates;
+mod receive;
+pub mod sweep;
+mod transfers;
+
+use rates::Rates;
+use transfers::Transfers;
 
 /// The two things that cannot be computed.
 pub trait World: Send + Sync {
@@ -21,6 +36,8 @@ pub trait World: Send + Sync {
     fn now(&self) -> Timestamp;
     /// 128 random bits of the operating system.
     fn random(&self) -> u128;
+    /// Time since some fixed moment, which nobody can set.
+    fn monotonic(&self) -> Duration;
 }
 
 /// The rules, as the service needs them.
@@ -83,41 +100,114 @@ pub struct Download {
 }
 
 /// The service: shared by all edges behind `Arc`.
-pub struct Service {}
+pub struct Service {
+    settings: Arc<Settings>,
+    keys: RwLock<Keys>,
+    stores: Stores,
+    world: Arc<dyn World>,
+    started_at: Duration,
+    transfers: Arc<Transfers>,
+    rates: Rates,
+}
 
-#[allow(unused_variables)]
 impl Service {
     /// The service over its stores.
     pub fn new(settings: Settings, keys: Keys, stores: Stores, world: Arc<dyn World>) -> Arc<Self> {
-        todo!()
+        Arc::new(Self {
+            settings: Arc::new(settings),
+            keys: RwLock::new(keys),
+            stores,
+            started_at: world.monotonic(),
+            world,
+            transfers: Arc::default(),
+            rates: Rates::default(),
+        })
     }
 
     /// The largest file a slot is given for, in bytes.
     pub fn size_bytes_max(&self) -> u64 {
-        todo!()
+        self.settings.policy.size_bytes_max
     }
 
     /// How long the service has run: XEP-0012.
     pub fn uptime(&self) -> Duration {
-        todo!()
+        self.world.monotonic().saturating_sub(self.started_at)
     }
 
     /// Issues a slot to `requester` (a full JID in most stanzas). XEP-0363 #request.
+    ///
+    /// Refuses as `policy` does, and `SlotRateReached`. The row is durable before this returns.
     pub async fn request_slot(
         &self,
         requester: &Jid,
         request: SlotRequest,
     ) -> Result<Slot, Refusal> {
-        todo!()
+        let now = self.world.now();
+        let result = self.admit(requester, request, now).await;
+        match &result {
+            Ok(row) => info!(
+                requester = %row.owner,
+                slot = row.id.short(),
+                size_bytes = row.file.size_bytes,
+                "slot issued"
+            ),
+            Err(refusal) => debug!(requester = %requester.to_bare(), ?refusal, "slot refused"),
+        }
+        result.map(|row| self.slot(&row))
     }
 
-    /// Takes a PUT. Does not poll `body` before the request is admitted, so that a refusal comes
-    /// before `100 Continue`.
-    pub async fn receive(&self, upload: Upload, body: Body) -> Result<Received, Refusal> {
-        todo!()
+    async fn admit(
+        &self,
+        requester: &Jid,
+        request: SlotRequest,
+        now: Timestamp,
+    ) -> Result<UploadSession, Refusal> {
+        let settings = self.settings.clone();
+        let owner = requester.to_bare();
+        policy::screen(&settings.policy, requester, &request, now)?;
+        let size_bytes = request.size_bytes;
+        let (slot_rate, byte_rate) = (settings.slot_rate, settings.byte_rate);
+        self.rates
+            .take(&owner, size_bytes, slot_rate, byte_rate, now)?;
+        let full = |refusal| match refusal {
+            Refusal::NoSpace => Refusal::StorageFull {
+                retry_at: now.plus(STORAGE_RETRY_IN),
+            },
+            refusal => refusal,
+        };
+        let free = self.stores.files.room().await;
+        let free = free.map_err(|e| full(broken("ask for free space", &e)))?;
+        let since = settings.policy.quota.since(now);
+        let id = SlotId(self.world.random());
+        let requester = owner.clone();
+        let decide = Box::new(move |usage: &policy::Usage| {
+            policy::admit(&settings.policy, &requester, &request, usage, free, id, now)
+        });
+        let row = self.stores.sessions.admit(owner, since, decide).await;
+        row.map_err(|failure| full(refusal_of("admit a slot", failure)))
     }
 
-    /// Opens a file for GET or HEAD.
+    fn slot(&self, row: &UploadSession) -> Slot {
+        let keys = self.keys.read().unwrap_or_else(PoisonError::into_inner);
+        let token = token::seal(&keys, &row.put_claims());
+        let base = &self.settings.public_url;
+        let get_url = format!("{base}f/{}/{}", row.id, row.file.name.to_url_segment());
+        if self.settings.token_in_header {
+            Slot {
+                put_url: get_url.clone(),
+                get_url,
+                put_headers: vec![("Authorization", format!("Bearer {token}"))],
+            }
+        } else {
+            Slot {
+                put_url: format!("{get_url}?t={token}"),
+                get_url,
+                put_headers: Vec::new(),
+            }
+        }
+    }
+
+    /// Opens a file for GET or HEAD; refuses as `download::answer` does.
     pub async fn open_file(
         &self,
         id: SlotId,
@@ -125,6 +215,77 @@ impl Service {
         method: &Method,
         headers: &HeaderMap,
     ) -> Result<Download, Refusal> {
-        todo!()
+        let row = self.stores.sessions.get(id).await;
+        let row = row.map_err(|e| broken("look a file up", &e))?;
+        let row = row.ok_or(Refusal::UnknownFile)?;
+        let answer = download::answer(&row, name, method, headers, self.world.now())?;
+        let body = match answer.bytes.clone() {
+            Some(bytes) => {
+                let body = self.stores.files.open(id, bytes).await;
+                Some(body.map_err(|e| broken("open a file", &e))?)
+            }
+            None => None,
+        };
+        Ok(Download { answer, body })
+    }
+
+    /// The keys in use.
+    pub fn keys(&self) -> Keys {
+        let keys = self.keys.read().unwrap_or_else(PoisonError::into_inner);
+        keys.clone()
+    }
+
+    /// Puts other keys into use; what the old ones alone sealed is refused from now on.
+    pub fn set_keys(&self, keys: Keys) {
+        *self.keys.write().unwrap_or_else(PoisonError::into_inner) = keys;
+    }
+
+    /// The keys after a rotation that is due, to be kept before `set_keys` puts them into use.
+    pub fn next_keys(&self) -> Option<Keys> {
+        let now = self.world.now();
+        let keys = self.keys();
+        let kept = keys.retire(self.settings.keep_old_for, now);
+        let is_due = |every| kept.is_rotation_due(every, now);
+        let next = if self.settings.rotate_every.is_some_and(is_due) {
+            kept.rotate(self.random_secret(), now)
+        } else {
+            kept
+        };
+        (next != keys).then_some(next)
+    }
+
+    fn random_secret(&self) -> [u8; 32] {
+        let halves = [self.world.random(), self.world.random()];
+        let mut secret = [0; 32];
+        secret[..16].copy_from_slice(&halves[0].to_be_bytes());
+        secret[16..].copy_from_slice(&halves[1].to_be_bytes());
+        secret
+    }
+
+    /// Refuses new uploads from now on; tells how many are running.
+    pub fn drain(&self) -> usize {
+        self.transfers.stop()
+    }
+
+    /// Cuts the uploads that still run, and returns when their last bytes are durable.
+    pub async fn cut_uploads(&self) {
+        self.transfers.cut_all().await;
+    }
+}
+
+/// What edges get to know of a failure; the log gets the rest.
+fn refusal_of(doing: &'static str, failure: Failure) -> Refusal {
+    match failure {
+        Failure::Refused(refusal) => refusal,
+        Failure::Broken(store_error) => broken(doing, &store_error),
+    }
+}
+
+/// Logs a store's trouble, once, and turns it into what a peer may know.
+fn broken(doing: &'static str, store_error: &StoreError) -> Refusal {
+    error!(error = %store_error, "could not {doing}");
+    match store_error {
+        StoreError::NoSpace { .. } => Refusal::NoSpace,
+        StoreError::Unavailable { .. } | StoreError::Corrupt(_) => Refusal::Broken,
     }
 }

@@ -65,7 +65,7 @@ pub type Admit = Box<dyn FnMut(&Usage) -> Result<UploadSession, Refusal> + Send>
 /// Changes a row; run inside the store's transaction, as often as the store needs to.
 pub type Change = Box<dyn FnMut(UploadSession) -> Result<UploadSession, Refusal> + Send>;
 /// Told each time more bytes of a part are durable, with the part's durable length; refuses when
-/// the writer shall stop.
+/// the writer shall stop. The last length is not always told: `append` returns it.
 pub type Progress = Arc<dyn Fn(u64) -> BoxFuture<'static, Result<(), Failure>> + Send + Sync>;
 /// The bytes of an upload or a download, in pieces of any size.
 pub type Body = Pin<Box<dyn Stream<Item = Result<Bytes, BodyError>> + Send>>;
@@ -172,6 +172,24 @@ pub enum Stored {
         /// Its length in bytes.
         size_bytes: u64,
     },
+}
+
+impl Stored {
+    /// The slot it belongs to.
+    pub fn slot(&self) -> SlotId {
+        match self {
+            Self::File { id, .. } => *id,
+            Self::Part { part, .. } => part.slot,
+        }
+    }
+
+    /// Its place in a listing: by slot, the file before the parts.
+    fn place(&self) -> (SlotId, Option<u16>) {
+        match self {
+            Self::File { id, .. } => (*id, None),
+            Self::Part { part, .. } => (part.slot, Some(part.attempt)),
+        }
+    }
 }
 
 /// The bytes of uploads.

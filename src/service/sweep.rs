@@ -1,0 +1,279 @@
+//! Removing what is due: the file first, the row last.
+//!
+//! A crash in between leaves a row without a file, which the next sweep ends, never a file without
+//! a row. Nothing is removed while rows and files do not belong together, nor after the clock has
+//! leapt: a wrong clock or a lost database must not empty the store.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tracing::{info, warn};
+
+use crate::core::session::{Sweep, UploadSession};
+use crate::core::slot::SlotId;
+use crate::core::time::Timestamp;
+use crate::service::{Service, World, broken};
+use crate::store::{Change, StoreError};
+
+/// Files and uploads removed in one batch.
+const BATCH_MAX: usize = 100;
+/// Rows looked at in one batch; as many that will not go hold up the others.
+const ROWS_MAX: usize = 1000;
+/// How far the wall clock may run ahead of the monotonic one between two sweeps.
+const LEAP_MAX: Duration = Duration::from_secs(3600);
+/// How long the sweep rests after the clock has leapt.
+const LEAP_PAUSE: Duration = Duration::from_secs(600);
+
+/// Why a file or an upload went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Reason {
+    /// A complete file's time was over.
+    Retention,
+    /// A complete file was the oldest, and too much was stored.
+    TotalSize,
+    /// An upload did not go on in time.
+    Unfinished,
+}
+
+/// A line of the deletion report.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct Removed {
+    /// When, as XEP-0082 writes it.
+    pub at: String,
+    /// The first 8 characters of the slot: no link can be made of them.
+    pub slot: String,
+    /// Whose file it was.
+    pub owner: String,
+    /// Its size, or the size it should have got.
+    pub size_bytes: u64,
+    /// When its slot was issued.
+    pub created_at: String,
+    /// Why it went.
+    pub reason: Reason,
+}
+
+/// What a sweep did.
+#[derive(Clone, Debug, Default)]
+pub struct Report {
+    /// What went.
+    pub removed: Vec<Removed>,
+    /// How many would not go.
+    pub n_failed: usize,
+    /// Whether there may be more to do at once.
+    pub has_more: bool,
+}
+
+/// Whether a row that was due is done with.
+enum Done {
+    Yes,
+    No,
+}
+
+/// Sweeps; one for each service.
+pub struct Sweeper {
+    service: Arc<Service>,
+    clock: Mutex<Clock>,
+}
+
+impl Sweeper {
+    /// A sweeper of `service`'s stores.
+    pub fn new(service: Arc<Service>) -> Self {
+        let clock = Mutex::new(Clock::new(service.world.as_ref()));
+        Self { service, clock }
+    }
+
+    /// Removes up to about a hundred things that are due. Call again while `has_more`.
+    pub async fn sweep(&self) -> Report {
+        let now = {
+            let mut clock = self.clock.lock().unwrap_or_else(PoisonError::into_inner);
+            clock.check(self.service.world.as_ref())
+        };
+        let Some(now) = now else {
+            return Report::default();
+        };
+        match self.service.sweep_batch(now).await {
+            Ok(report) => report,
+            Err(e) => {
+                broken("sweep", &e);
+                Report::default()
+            }
+        }
+    }
+}
+
+impl Service {
+    async fn sweep_batch(&self, now: Timestamp) -> Result<Report, StoreError> {
+        let mut report = Report::default();
+        if !self.stores_belong_together().await? {
+            return Ok(report);
+        }
+        // Rows that will not go, or are in use, are seen again: behind them come others.
+        let mut n_kept = 0;
+        let mut n_done = 0;
+        while report.removed.len() < BATCH_MAX && n_kept + n_done < ROWS_MAX {
+            let due = self.stores.sessions.due(now, n_kept + BATCH_MAX).await?;
+            if due.len() <= n_kept {
+                break;
+            }
+            for id in due.into_iter().skip(n_kept) {
+                match self.sweep_one(id, now, &mut report).await {
+                    Done::Yes => n_done += 1,
+                    Done::No => n_kept += 1,
+                }
+            }
+        }
+        if report.removed.len() < BATCH_MAX {
+            self.sweep_oldest(now, &mut report).await?;
+        }
+        report.has_more =
+            0 < n_done && (BATCH_MAX <= report.removed.len() || ROWS_MAX <= n_kept + n_done);
+        self.stores
+            .sessions
+            .forget_uses(self.settings.policy.quota.since(now))
+            .await?;
+        Ok(report)
+    }
+
+    /// Whether rows and files carry the same store id; without it nothing may be removed.
+    async fn stores_belong_together(&self) -> Result<bool, StoreError> {
+        let rows = self.stores.sessions.store_id().await?;
+        let files = self.stores.files.store_id().await?;
+        if rows != files {
+            warn!(
+                "nothing is swept: the database and the files in data_dir are of different \
+                 stores; restore the one that was lost, or run `slotd audit --repair`"
+            );
+        }
+        Ok(rows == files)
+    }
+
+    async fn sweep_one(&self, id: SlotId, now: Timestamp, report: &mut Report) -> Done {
+        // Somebody is writing: they are alive, whatever the row says.
+        let Some(_holder) = self.transfers.try_hold(id) else {
+            return Done::No;
+        };
+        match self.sweep_held(id, now).await {
+            Ok(Some(removed)) => {
+                report.removed.push(removed);
+                Done::Yes
+            }
+            Ok(None) => Done::Yes,
+            Err(e) => {
+                broken("remove what is due", &e);
+                report.n_failed += 1;
+                Done::No
+            }
+        }
+    }
+
+    async fn sweep_held(&self, id: SlotId, now: Timestamp) -> Result<Option<Removed>, StoreError> {
+        let Some(row) = self.stores.sessions.get(id).await? else {
+            return Ok(None);
+        };
+        match row.sweep(now) {
+            Sweep::Keep => Ok(None),
+            Sweep::Expire => {
+                self.stores.files.remove(id).await?;
+                self.make_tombstone(id).await?;
+                Ok(Some(removed(&row, Reason::Unfinished, now)))
+            }
+            Sweep::RemoveFile => {
+                self.remove_file(id).await?;
+                Ok(Some(removed(&row, Reason::Retention, now)))
+            }
+            Sweep::RemoveRow => {
+                self.remove_file(id).await?;
+                Ok(None)
+            }
+        }
+    }
+
+    async fn make_tombstone(&self, id: SlotId) -> Result<(), StoreError> {
+        let change: Change = Box::new(|row| Ok(row.expire()));
+        match self.stores.sessions.update(id, change).await {
+            Err(crate::store::Failure::Broken(e)) => Err(e),
+            // No row: somebody else removed it, which is as good.
+            _ => Ok(()),
+        }
+    }
+
+    async fn remove_file(&self, id: SlotId) -> Result<(), StoreError> {
+        self.stores.files.remove(id).await?;
+        self.stores.sessions.remove(id).await
+    }
+
+    /// Removes the oldest files while more is stored than shall be.
+    async fn sweep_oldest(&self, now: Timestamp, report: &mut Report) -> Result<(), StoreError> {
+        let Some(bytes_max) = self.settings.total_bytes_max else {
+            return Ok(());
+        };
+        let mut stored_bytes = self.stores.sessions.totals().await?.stored_bytes;
+        if stored_bytes <= bytes_max {
+            return Ok(());
+        }
+        for id in self.stores.sessions.oldest(BATCH_MAX).await? {
+            if stored_bytes <= bytes_max || BATCH_MAX <= report.removed.len() {
+                break;
+            }
+            let Some(_holder) = self.transfers.try_hold(id) else {
+                continue;
+            };
+            let Some(row) = self.stores.sessions.get(id).await? else {
+                continue;
+            };
+            self.remove_file(id).await?;
+            stored_bytes -= row.stored_bytes().min(stored_bytes);
+            report.removed.push(removed(&row, Reason::TotalSize, now));
+        }
+        Ok(())
+    }
+}
+
+fn removed(row: &UploadSession, reason: Reason, now: Timestamp) -> Removed {
+    let (slot, size_bytes) = (row.id.short(), row.file.size_bytes);
+    info!(slot, size_bytes, ?reason, "removed");
+    Removed {
+        at: now.to_xep0082(),
+        slot,
+        owner: row.owner.to_string(),
+        size_bytes,
+        created_at: row.created_at.to_xep0082(),
+        reason,
+    }
+}
+
+/// Tells whether the wall clock can be believed.
+struct Clock {
+    wall: Timestamp,
+    monotonic: Duration,
+    rest_until: Duration,
+}
+
+impl Clock {
+    fn new(world: &dyn World) -> Self {
+        Self {
+            wall: world.now(),
+            monotonic: world.monotonic(),
+            rest_until: Duration::ZERO,
+        }
+    }
+
+    /// The time to sweep by, unless the clock has leapt ahead lately.
+    fn check(&mut self, world: &dyn World) -> Option<Timestamp> {
+        let (wall, monotonic) = (world.now(), world.monotonic());
+        let expected = self
+            .wall
+            .plus(monotonic.saturating_sub(self.monotonic))
+            .plus(LEAP_MAX);
+        if expected < wall {
+            warn!(
+                "the clock leapt ahead by more than an hour: nothing is swept for {} minutes",
+                LEAP_PAUSE.as_secs() / 60
+            );
+            self.rest_until = monotonic.saturating_add(LEAP_PAUSE);
+        }
+        (self.wall, self.monotonic) = (wall, monotonic);
+        (self.rest_until <= monotonic).then_some(wall)
+    }
+}

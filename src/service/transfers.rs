@@ -1,0 +1,242 @@
+//! Who is writing to which slot on this node, and how a newer request cuts an older one.
+//!
+//! The newest request of a slot wins at once: it cuts the one before it and waits until that one's
+//! last byte is durable and noted. So at most one holder of a slot acts at any time, in the order
+//! of arrival, and the sweep is a holder like any other.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::watch;
+
+use crate::core::refusal::Refusal;
+use crate::core::slot::SlotId;
+use crate::core::time::Timestamp;
+
+/// The slots that are being written to.
+#[derive(Default)]
+pub(super) struct Transfers {
+    // A std Mutex: it is held for map look-ups only, never across an await.
+    live: Mutex<Live>,
+}
+
+#[derive(Default)]
+struct Live {
+    by_slot: HashMap<SlotId, Holder>,
+    n_begun: u64,
+    is_stopping: bool,
+}
+
+/// What others know of a transfer.
+struct Holder {
+    serial: u64,
+    cut: watch::Sender<bool>,
+    /// Closes when the transfer has ended.
+    ended: watch::Receiver<()>,
+    last_byte_at: Arc<Mutex<Timestamp>>,
+}
+
+/// The right to write to a slot, until dropped.
+pub(super) struct Transfer {
+    transfers: Arc<Transfers>,
+    id: SlotId,
+    serial: u64,
+    cut: watch::Receiver<bool>,
+    last_byte_at: Arc<Mutex<Timestamp>>,
+    /// Dropped last: tells the next holder that this one has ended.
+    _ended: watch::Sender<()>,
+}
+
+impl Transfers {
+    /// Takes the slot over: cuts its holder, waits for it to end, and holds the slot.
+    ///
+    /// Refuses `TakenOver` where a newer request came meanwhile, `Stopping` after `stop`.
+    pub(super) async fn begin(self: &Arc<Self>, id: SlotId) -> Result<Transfer, Refusal> {
+        let (transfer, older) = self.register(id)?;
+        if let Some((cut, mut ended)) = older {
+            // A holder that has just ended has dropped its receiver.
+            let _ = cut.send(true);
+            // Waited for even when cut: the next holder relies on all earlier ones having ended.
+            while ended.changed().await.is_ok() {}
+        }
+        if transfer.is_cut() {
+            return Err(Refusal::TakenOver);
+        }
+        Ok(transfer)
+    }
+
+    /// Holds the slot if nobody does: for the sweep.
+    pub(super) fn try_hold(self: &Arc<Self>, id: SlotId) -> Option<Transfer> {
+        if self.lock().by_slot.contains_key(&id) {
+            return None;
+        }
+        match self.register(id) {
+            Ok((transfer, None)) => Some(transfer),
+            _ => None,
+        }
+    }
+
+    #[expect(clippy::type_complexity, reason = "named parts would be read once")]
+    fn register(
+        self: &Arc<Self>,
+        id: SlotId,
+    ) -> Result<(Transfer, Option<(watch::Sender<bool>, watch::Receiver<()>)>), Refusal> {
+        let mut live = self.lock();
+        if live.is_stopping {
+            return Err(Refusal::Stopping);
+        }
+        live.n_begun += 1;
+        let serial = live.n_begun;
+        let (cut_sender, cut) = watch::channel(false);
+        let (ended_sender, ended) = watch::channel(());
+        let last_byte_at = Arc::new(Mutex::new(Timestamp::default()));
+        let holder = Holder {
+            serial,
+            cut: cut_sender,
+            ended,
+            last_byte_at: last_byte_at.clone(),
+        };
+        let older = live.by_slot.insert(id, holder);
+        let transfer = Transfer {
+            transfers: self.clone(),
+            id,
+            serial,
+            cut,
+            last_byte_at,
+            _ended: ended_sender,
+        };
+        Ok((transfer, older.map(|older| (older.cut, older.ended))))
+    }
+
+    /// When the slot's holder got its last byte, if anybody holds it.
+    pub(super) fn last_byte_at(&self, id: SlotId) -> Option<Timestamp> {
+        let live = self.lock();
+        let holder = live.by_slot.get(&id)?;
+        Some(*lock(&holder.last_byte_at))
+    }
+
+    /// Lets nobody begin any more, and tells how many are writing.
+    pub(super) fn stop(&self) -> usize {
+        let mut live = self.lock();
+        live.is_stopping = true;
+        live.by_slot.len()
+    }
+
+    /// Whether `stop` was called.
+    pub(super) fn is_stopping(&self) -> bool {
+        self.lock().is_stopping
+    }
+
+    /// Cuts everybody and waits until all have ended.
+    pub(super) async fn cut_all(&self) {
+        let all: Vec<_> = {
+            let live = self.lock();
+            let holders = live.by_slot.values();
+            holders
+                .map(|holder| (holder.cut.clone(), holder.ended.clone()))
+                .collect()
+        };
+        for (cut, _) in &all {
+            let _ = cut.send(true);
+        }
+        for (_, mut ended) in all {
+            while ended.changed().await.is_ok() {}
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Live> {
+        lock(&self.live)
+    }
+}
+
+/// Locks whatever happened to other holders: the data is whole between statements.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Transfer {
+    /// Whether a newer request took over, or the service stops.
+    pub(super) fn is_cut(&self) -> bool {
+        *self.cut.borrow()
+    }
+
+    /// Turns true when a newer request takes over, or the service stops.
+    pub(super) fn cut(&self) -> watch::Receiver<bool> {
+        self.cut.clone()
+    }
+
+    /// Notes that a byte came: see `Transfers::last_byte_at`.
+    pub(super) fn note_byte(&self, now: Timestamp) {
+        *lock(&self.last_byte_at) = now;
+    }
+}
+
+impl Drop for Transfer {
+    fn drop(&mut self) {
+        let mut live = self.transfers.lock();
+        let is_own = |holder: &Holder| holder.serial == self.serial;
+        if live.by_slot.get(&self.id).is_some_and(is_own) {
+            live.by_slot.remove(&self.id);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ID: SlotId = SlotId(7);
+
+    #[tokio::test]
+    async fn a_newer_one_waits_for_the_older_to_end() {
+        let transfers = Arc::new(Transfers::default());
+        let first = transfers.begin(ID).await.expect("nobody holds it");
+        let second = tokio::spawn({
+            let transfers = transfers.clone();
+            async move { transfers.begin(ID).await.map(|_| ()) }
+        });
+        let mut cut = first.cut();
+        cut.changed().await.expect("the second cuts the first");
+        assert!(first.is_cut() && !second.is_finished());
+        drop(first);
+        assert_eq!(second.await.expect("no panic"), Ok(()));
+        assert!(transfers.try_hold(ID).is_some());
+    }
+
+    #[tokio::test]
+    async fn of_many_at_once_the_last_wins() {
+        let transfers = Arc::new(Transfers::default());
+        let first = transfers.begin(ID).await.expect("nobody holds it");
+        assert!(transfers.try_hold(ID).is_none());
+        let waiting: Vec<_> = (0..5).map(|_| Box::pin(transfers.begin(ID))).collect();
+        let mut outcomes = Vec::new();
+        let all = futures_util::future::join_all(waiting);
+        let end_first = async {
+            tokio::task::yield_now().await;
+            drop(first);
+        };
+        let (results, ()) = tokio::join!(all, end_first);
+        for result in results {
+            outcomes.push(result.map(|_| ()).is_ok());
+        }
+        assert_eq!(outcomes, [false, false, false, false, true]);
+    }
+
+    #[tokio::test]
+    async fn stopping_cuts_everybody() {
+        let transfers = Arc::new(Transfers::default());
+        let transfer = transfers.begin(ID).await.expect("nobody holds it");
+        assert_eq!(transfers.stop(), 1);
+        assert_eq!(
+            transfers.begin(SlotId(8)).await.err(),
+            Some(Refusal::Stopping)
+        );
+        let end = async {
+            let mut cut = transfer.cut();
+            cut.changed().await.expect("cut");
+            drop(transfer);
+        };
+        tokio::join!(transfers.cut_all(), end);
+        assert_eq!(transfers.stop(), 0);
+    }
+}
