@@ -20,6 +20,8 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 CONTRIB = ROOT / "contrib"
 DOMAIN = "localhost"
 SERVICE = "upload.localhost"
+# Another component of the same server.
+NEIGHBOR = "neighbor.localhost"
 SECRET = "only-for-tests-on-loopback"
 PASSWORD = "a-password"
 LOG_TAIL_LINES = 40

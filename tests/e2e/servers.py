@@ -9,7 +9,7 @@ import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from bed import CONTRIB, DOMAIN, PASSWORD, as_shipped, fill, free_port, run
+from bed import CONTRIB, DOMAIN, NEIGHBOR, PASSWORD, SECRET, as_shipped, fill, free_port, run
 
 
 class Server:
@@ -50,7 +50,8 @@ class Prosody(Server):
             (self.dir / file).write_bytes((bed.dir / file).read_bytes())
         text = fill((CONTRIB / "prosody/try.cfg.lua").read_text(), dir=self.dir, domain=DOMAIN,
                     c2s_port=self.c2s_port, component_port=self.component_port)
-        self.conf.write_text(text + "\n" + as_shipped("prosody/slotd.cfg.lua"))
+        neighbor = f'\nComponent "{NEIGHBOR}"\n\tcomponent_secret = "{SECRET}"\n'
+        self.conf.write_text(text + "\n" + as_shipped("prosody/slotd.cfg.lua") + neighbor)
         self.process = bed.process(self.name, ["prosody", "-F", "--config", self.conf])
 
     def account(self, user):
@@ -71,7 +72,8 @@ class Ejabberd(Server):
                     c2s_port=self.c2s_port, api_port=self.api_port)
         entry = as_shipped("ejabberd/slotd.yml").partition("listen:\n")[2]
         entry = re.sub(r"port: \d+", f"port: {self.component_port}", entry)
-        (self.dir / "ejabberd.yml").write_text(text + entry)
+        neighbor = f'      "{NEIGHBOR}":\n        password: "{SECRET}"\n'
+        (self.dir / "ejabberd.yml").write_text(text + entry + neighbor)
         env = {
             "EJABBERD_CONFIG_PATH": str(self.dir / "ejabberd.yml"),
             "EJABBERD_LOG_PATH": str(self.dir / "ejabberd.log"),

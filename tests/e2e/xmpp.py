@@ -3,6 +3,7 @@ what no library would."""
 
 import asyncio
 import base64
+import hashlib
 import itertools
 import xml.etree.ElementTree as ET
 from dataclasses import dataclass, field
@@ -175,6 +176,52 @@ class Client:
             self.writer.close()
         except (ConnectionError, OSError, RuntimeError):
             pass
+
+
+class Component(Client):
+    """Another component of the server: it may send from any JID below its name."""
+
+    def __init__(self, server, name, sender):
+        super().__init__(server, name)
+        self.name, self.jid = name, sender
+
+    @classmethod
+    async def attach(cls, server, name, secret, sender):
+        """Connects and says its secret; IQs then come from `sender`."""
+        component = cls(server, name, sender)
+        await asyncio.wait_for(component._attach(secret), 30)
+        return component
+
+    async def _attach(self, secret):
+        self.reader, self.writer = await asyncio.open_connection(
+            "127.0.0.1", self.server.component_port)
+        self._parser = ET.XMLPullParser(["start", "end"])
+        self._depth, self._root, self._ready = 0, None, []
+        self.send(f"<?xml version='1.0'?><stream:stream to='{self.name}' "
+                  "xmlns='jabber:component:accept' "
+                  "xmlns:stream='http://etherx.jabber.org/streams'>")
+        while self._root is None:
+            self._parser.feed(await self.reader.read(1))
+            for event, node in self._parser.read_events():
+                self._depth += 1
+                self._root = node
+        proof = hashlib.sha1((self._root.get("id") + secret).encode()).hexdigest()
+        self.send(f"<handshake>{proof}</handshake>")
+        answer = await self._next()
+        if not answer.tag.endswith("}handshake"):
+            raise Trouble(f"component {self.name} not let in: {ET.tostring(answer)!r}")
+        self._task = asyncio.ensure_future(self._read())
+
+    async def iq(self, payload, to=SERVICE, kind="get", within_s=15.0):
+        """Asks as `sender`; returns the result stanza or raises `Refused`."""
+        id = self.next_id()
+        answer = self.expect(id)
+        self.send(f"<iq type='{kind}' id='{id}' from={quoteattr(self.jid)} to={quoteattr(to)}>"
+                  f"{payload}</iq>")
+        stanza = await asyncio.wait_for(answer, within_s)
+        if stanza.get("type") == "error":
+            raise Refused(stanza)
+        return stanza
 
 
 def read_slot(result):
