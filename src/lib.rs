@@ -3,6 +3,7 @@
 pub mod config;
 pub mod core;
 pub mod http;
+pub mod log;
 pub mod service;
 pub mod store;
 pub mod xmpp;

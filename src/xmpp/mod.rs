@@ -1,1 +1,211 @@
-//! Edge: streams to the XMPP server.
+//! Edge: streams to the XMPP server. Logs in, stays logged in, and says in the log why it is not.
+//!
+//! `login` connects, `stream` serves, `route` answers, `elements` and `disco` translate, `guard` keeps
+//! the parser safe. Here is what happens between two streams: how long to wait, and what to say.
+//! Nothing is kept for a lost stream: XEP-0114 has no resumption, so every IQ can be asked again.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use futures_util::SinkExt;
+use jid::BareJid;
+use minidom::Element;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, timeout};
+use tracing::{error, info, warn};
+
+use crate::config::Component;
+use crate::service::Service;
+
+mod disco;
+mod elements;
+pub mod guard;
+mod login;
+mod route;
+mod stream;
+
+pub use disco::Contact;
+pub use login::{LOGIN_WITHIN, LoginError};
+use route::Desk;
+use stream::End;
+
+/// The first wait for a server that is gone, and for one that refused us.
+const LOST_WAIT_MIN: Duration = Duration::from_millis(100);
+const REFUSED_WAIT_MIN: Duration = Duration::from_secs(1);
+/// The longest wait while the server may just be restarting: back 2 s after it answers again.
+const LOST_WAIT_MAX: Duration = Duration::from_millis(1500);
+/// After so many attempts in vain it is not; about ten minutes.
+const RESTART_ATTEMPTS_MAX: u32 = 400;
+/// The longest waits for a server that stays away, and for one that refuses us.
+const AWAY_WAIT_MAX: Duration = Duration::from_secs(5);
+const REFUSED_WAIT_MAX: Duration = Duration::from_secs(60);
+/// A stream that lived this long was a good one: the next wait is a first one again. Longer than the
+/// longest wait, so that two daemons that push each other out of one name do so once a minute.
+const GOOD_AFTER: Duration = Duration::from_secs(120);
+/// The same line is logged at most this often.
+const SAME_LINE_EVERY: Duration = Duration::from_secs(60);
+/// How many lines are remembered for that.
+const LINES_MAX: usize = 16;
+
+/// Holds the streams of all components until `stop` turns true; then closes them and returns.
+///
+/// Never gives up: whatever is wrong on the server's side may be mended while we wait.
+pub async fn run(
+    components: Vec<Component>,
+    contact: Contact,
+    service: Arc<Service>,
+    stop: watch::Receiver<bool>,
+) {
+    let hosts = components.iter().filter_map(|component| {
+        let host = BareJid::new(&component.jid);
+        // The configuration has checked it.
+        host.inspect_err(|error| error!(jid = component.jid, %error, "no JID")).ok()
+    });
+    let desk = Desk::new(service, hosts.collect(), contact);
+    let mut streams = JoinSet::new();
+    for component in components {
+        let lines = Arc::new(Lines::default());
+        for _ in 0..component.connections.max(1) {
+            let (component, desk) = (component.clone(), Arc::clone(&desk));
+            streams.spawn(hold(component, desk, Arc::clone(&lines), stop.clone()));
+        }
+    }
+    while let Some(ended) = streams.join_next().await {
+        if let Err(error) = ended {
+            error!(%error, "a component stream ended in a panic");
+        }
+    }
+}
+
+/// Logs in and out again: does `component` work as it is configured?
+///
+/// With Prosody's `kick_old` this takes the name from a running slotd, which then logs in again.
+pub async fn try_login(component: &Component) -> Result<(), LoginError> {
+    let mut wire = login::log_in(component).await?;
+    // The answer is known; a server that does not say good-bye does not change it.
+    let closed = timeout(LOGIN_WITHIN, SinkExt::<&Element>::close(&mut wire)).await;
+    drop(closed);
+    Ok(())
+}
+
+/// Keeps one stream of `component` up.
+async fn hold(
+    component: Component,
+    desk: Arc<Desk>,
+    lines: Arc<Lines>,
+    mut stop: watch::Receiver<bool>,
+) {
+    let mut attempts = 0_u32;
+    let mut was_refused = false;
+    loop {
+        let login = tokio::select! {
+            login = login::log_in(&component) => login,
+            () = stream::stopped(&mut stop) => return,
+        };
+        let refused = match login {
+            Err(error) => {
+                lines.say(&component.jid, Level::Warn, &error.to_string());
+                attempts = attempts.saturating_add(1);
+                error.is_refusal()
+            }
+            Ok(wire) => {
+                lines.say(&component.jid, Level::Info, "component is online");
+                let since = Instant::now();
+                let end = stream::serve(wire, &desk, &component.jid, &mut stop).await;
+                if let End::Stopped = end {
+                    return;
+                }
+                lines.say(&component.jid, Level::Warn, &words(&end, &component));
+                if GOOD_AFTER <= since.elapsed() {
+                    attempts = 0;
+                }
+                attempts = attempts.saturating_add(1);
+                match end {
+                    End::Error(error) => error.into_login_error(&component).is_refusal(),
+                    _ => false,
+                }
+            }
+        };
+        if refused != was_refused {
+            // A server that is up again may refuse us for a moment; and the other way round.
+            was_refused = refused;
+            attempts = 1;
+        }
+        let wait = wait(refused, attempts, stream::random());
+        tokio::select! {
+            () = tokio::time::sleep(wait) => {}
+            () = stream::stopped(&mut stop) => return,
+        }
+    }
+}
+
+/// Why a stream ended, for an admin.
+fn words(end: &End, component: &Component) -> String {
+    match end {
+        End::Stopped => "stopped".to_owned(),
+        End::Closed => "the XMPP server closed the connection; connecting again".to_owned(),
+        End::Silent => "the XMPP server is silent; connecting again".to_owned(),
+        End::Stuck => "the XMPP server does not take our answers; connecting again".to_owned(),
+        End::Broken(broken) => format!("{broken}; connecting again"),
+        End::Error(error) => match error.clone().into_login_error(component) {
+            LoginError::Refused { reason, .. } => {
+                format!("the XMPP server ended the stream: {reason}; connecting again")
+            }
+            LoginError::Closed { .. } => {
+                format!("the XMPP server shuts down ({}); connecting again", error.condition)
+            }
+            known => known.to_string(),
+        },
+    }
+}
+
+/// How long to wait after `attempts` in vain: doubled each time up to the longest wait, and then any
+/// time from half of that to all of it, so that many components do not come at once.
+fn wait(refused: bool, attempts: u32, random: u64) -> Duration {
+    let (first, longest) = match refused {
+        true => (REFUSED_WAIT_MIN, REFUSED_WAIT_MAX),
+        false if attempts <= RESTART_ATTEMPTS_MAX => (LOST_WAIT_MIN, LOST_WAIT_MAX),
+        false => (LOST_WAIT_MIN, AWAY_WAIT_MAX),
+    };
+    let doubled = first.saturating_mul(1 << attempts.saturating_sub(1).min(16));
+    let half = doubled.min(longest) / 2;
+    let share = u32::try_from(random % 1024).expect("less than 1024");
+    half + half * share / 1023
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Level {
+    Info,
+    Warn,
+}
+
+/// The lines said lately about one component, by all of its streams.
+#[derive(Default)]
+struct Lines(Mutex<Vec<(String, Instant)>>);
+
+impl Lines {
+    /// Logs `line`, unless it was logged a short while ago.
+    fn say(&self, jid: &str, level: Level, line: &str) {
+        if !self.is_new(line, Instant::now()) {
+            return;
+        }
+        match level {
+            Level::Info => info!(jid, "{line}"),
+            Level::Warn => warn!(jid, "{line}"),
+        }
+    }
+
+    fn is_new(&self, line: &str, now: Instant) -> bool {
+        let mut said = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        said.retain(|(_, at)| now.duration_since(*at) < SAME_LINE_EVERY);
+        if said.iter().any(|(other, _)| other == line) {
+            return false;
+        }
+        if said.len() == LINES_MAX {
+            said.remove(0);
+        }
+        said.push((line.to_owned(), now));
+        true
+    }
+}

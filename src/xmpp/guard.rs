@@ -1,0 +1,591 @@
+//! The byte filter under the XML parser: any account of the server can send us XML.
+//!
+//! What reaches the parser is bounded: each stanza arrives whole, or, where it is too deep, too
+//! wide or too long, as the bare tag it began with. An IQ without a payload is a bad request by
+//! itself, so its sender is told so and the stream goes on; nothing of the rest was kept. XML that
+//! RFC 6120 #11.1 forbids, tags that do not match and stanzas without end break the stream.
+//!
+//! It does not check characters, names and namespaces: that is the parser's work.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use tokio::io::{AsyncBufRead, AsyncRead, AsyncWrite, ReadBuf};
+use tracing::debug;
+use xmpp_parsers::stream_error::DefinedCondition;
+
+/// Longest name or attribute value, in bytes; the parser's own limit is 8192.
+pub const TOKEN_BYTES_MAX: usize = 4096;
+/// Deepest nesting, the stanza itself counted: dropping an element is recursive.
+pub const DEPTH_MAX: usize = 32;
+/// Most attributes of one tag, namespaces counted.
+pub const ATTRIBUTES_MAX: usize = 64;
+/// Most elements of one stanza: an element of 4 bytes takes 200 in memory.
+pub const ELEMENTS_MAX: usize = 1024;
+/// Longest stanza that is read, in bytes.
+pub const STANZA_BYTES_MAX: usize = 512 * 1024;
+/// Longest stanza that is skipped, in bytes; a longer one ends the stream.
+pub const SKIPPED_BYTES_MAX: u64 = 16 * 1024 * 1024;
+
+/// Longest entity or character reference; `&#x10FFFF;` has 10 bytes.
+const REFERENCE_BYTES_MAX: usize = 32;
+/// How much is read from the socket at once.
+const READ_BYTES: usize = 16 * 1024;
+/// A buffer that one large stanza made larger than this is given back.
+const KEPT_BYTES_MAX: usize = 64 * 1024;
+
+/// Why the stream cannot go on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Broken {
+    /// A DTD, a processing instruction or a comment.
+    #[error("the server sent XML that XMPP forbids (a comment, instruction or DTD)")]
+    Restricted,
+    /// Tags that do not match, or no XML at all.
+    #[error("the server sent XML that is not well-formed")]
+    NotWellFormed,
+    /// A stanza longer than what is skipped.
+    #[error("the server sent a stanza without end")]
+    TooLong,
+}
+
+impl Broken {
+    /// What the server is told (RFC 6120 #4.9.3).
+    pub fn condition(self) -> DefinedCondition {
+        match self {
+            Self::Restricted => DefinedCondition::RestrictedXml,
+            Self::NotWellFormed => DefinedCondition::NotWellFormed,
+            Self::TooLong => DefinedCondition::PolicyViolation,
+        }
+    }
+}
+
+/// Where in the XML the next byte stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum At {
+    /// Between tags.
+    Text,
+    /// After `<`.
+    Open,
+    /// In the name of a start tag.
+    StartName,
+    /// In a start tag, after a space or a value.
+    Tag,
+    /// In an attribute's name.
+    AttributeName,
+    /// After an attribute's name and a space.
+    Equals,
+    /// After `=`.
+    Quote,
+    /// In an attribute's value, which ends with this quote.
+    Value(u8),
+    /// After the `/` of an empty element.
+    EmptyTag,
+    /// In the name of an end tag.
+    EndName,
+    /// After the name of an end tag.
+    EndTag,
+    /// In `<![CDATA[`, after so many of its bytes.
+    Bang(usize),
+    /// In a CDATA section, after so many of the bytes of `]]>`.
+    Cdata(usize),
+    /// In the XML declaration; the value is the last byte.
+    Declaration(u8),
+}
+
+const CDATA_START: &[u8] = b"<![CDATA[";
+
+/// The filter's state: bytes in, bounded XML out, whatever the pieces they come in.
+pub struct Filter {
+    at: At,
+    /// Nothing but white space has come yet.
+    at_start: bool,
+    /// The stream's own end tag has come.
+    is_ended: bool,
+    /// Open elements: 1 is the stream.
+    depth: usize,
+    /// The stanza under way, as it came; empty once it is cut.
+    stanza: Vec<u8>,
+    /// The bare first tag of the stanza under way, not yet closed.
+    head: Vec<u8>,
+    cut: bool,
+    stanza_bytes: u64,
+    n_elements: usize,
+    n_attributes: usize,
+    /// Decoded length of the name or value under way.
+    token_bytes: usize,
+    /// Length of the reference under way in a value.
+    reference_bytes: usize,
+    name: Vec<u8>,
+    /// Where the value under way begins in `head`, if it is kept there.
+    kept_from: Option<usize>,
+    names: Names,
+}
+
+impl Default for Filter {
+    fn default() -> Self {
+        Self {
+            at: At::Text,
+            at_start: true,
+            is_ended: false,
+            depth: 0,
+            stanza: Vec::new(),
+            head: Vec::new(),
+            cut: false,
+            stanza_bytes: 0,
+            n_elements: 0,
+            n_attributes: 0,
+            token_bytes: 0,
+            reference_bytes: 0,
+            name: Vec::new(),
+            kept_from: None,
+            names: Names::default(),
+        }
+    }
+}
+
+impl Filter {
+    /// Takes what came and appends what may pass to `out`; an error is the stream's end.
+    pub fn push(&mut self, bytes: &[u8], out: &mut Vec<u8>) -> Result<(), Broken> {
+        for &byte in bytes {
+            self.step(byte, out)?;
+        }
+        Ok(())
+    }
+
+    fn step(&mut self, byte: u8, out: &mut Vec<u8>) -> Result<(), Broken> {
+        if self.depth <= 1 && self.at == At::Text && byte != b'<' {
+            // Between stanzas: white space, or something that the parser will not like.
+            out.push(byte);
+            return Ok(());
+        }
+        self.count(byte)?;
+        match self.at {
+            At::Text => {
+                if byte == b'<' {
+                    self.at = At::Open;
+                }
+            }
+            At::Open => self.open(byte)?,
+            At::StartName | At::Tag | At::AttributeName | At::Equals | At::Quote => {
+                self.in_tag(byte, out)?;
+            }
+            At::Value(quote) => self.value(byte, quote)?,
+            At::EmptyTag => match byte {
+                b'>' => self.end_start_tag(true, out)?,
+                _ => return Err(Broken::NotWellFormed),
+            },
+            At::EndName | At::EndTag => self.end_tag(byte, out)?,
+            At::Bang(n) => match CDATA_START.get(n) {
+                Some(expected) if *expected == byte && 1 < self.depth => {
+                    let all = n + 1 == CDATA_START.len();
+                    self.at = if all { At::Cdata(0) } else { At::Bang(n + 1) };
+                }
+                _ => return Err(Broken::Restricted),
+            },
+            At::Cdata(n) => {
+                self.at = match (byte, n) {
+                    (b']', 0) => At::Cdata(1),
+                    (b']', _) => At::Cdata(2),
+                    (b'>', 2) => At::Text,
+                    _ => At::Cdata(0),
+                }
+            }
+            At::Declaration(last) => {
+                self.at = At::Declaration(byte);
+                if (last, byte) == (b'?', b'>') {
+                    self.pass(out);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Keeps the byte, while the stanza may still be read.
+    fn count(&mut self, byte: u8) -> Result<(), Broken> {
+        self.stanza_bytes += 1;
+        if SKIPPED_BYTES_MAX < self.stanza_bytes {
+            return Err(Broken::TooLong);
+        }
+        if !self.cut {
+            self.stanza.push(byte);
+            if STANZA_BYTES_MAX < self.stanza.len() {
+                self.cut("length");
+            }
+        }
+        Ok(())
+    }
+
+    fn cut(&mut self, why: &'static str) {
+        if !self.cut {
+            debug!(why, "stanza beyond our limits is skipped");
+        }
+        self.cut = true;
+        self.stanza = Vec::new();
+    }
+
+    fn open(&mut self, byte: u8) -> Result<(), Broken> {
+        self.name.clear();
+        self.token_bytes = 0;
+        match byte {
+            b'/' => {
+                self.names.current = Names::EMPTY;
+                self.at = At::EndName;
+            }
+            b'!' => self.at = At::Bang(2),
+            b'?' if self.at_start => self.at = At::Declaration(0),
+            b'?' => return Err(Broken::Restricted),
+            _ if is_name(byte) => {
+                self.at = At::StartName;
+                self.n_attributes = 0;
+                self.n_elements += 1;
+                self.names.current = Names::EMPTY;
+                if DEPTH_MAX < self.depth {
+                    self.cut("depth");
+                }
+                if ELEMENTS_MAX < self.n_elements {
+                    self.cut("elements");
+                }
+                if self.is_head() {
+                    self.head.clear();
+                    self.head.push(b'<');
+                }
+                self.start_name(byte);
+            }
+            _ => return Err(Broken::NotWellFormed),
+        }
+        self.at_start = false;
+        Ok(())
+    }
+
+    /// Whether the tag under way is the first of its stanza.
+    fn is_head(&self) -> bool {
+        self.depth <= 1
+    }
+
+    fn start_name(&mut self, byte: u8) {
+        self.names.push_byte(byte);
+        if self.is_head() && self.token_bytes < TOKEN_BYTES_MAX {
+            self.head.push(byte);
+            self.name.push(byte);
+        }
+        self.token();
+    }
+
+    /// Counts a byte of a name or value.
+    fn token(&mut self) {
+        self.token_bytes += 1;
+        if TOKEN_BYTES_MAX < self.token_bytes {
+            self.cut("token");
+        }
+    }
+
+    /// A byte of a start tag, outside values.
+    fn in_tag(&mut self, byte: u8, out: &mut Vec<u8>) -> Result<(), Broken> {
+        let at_name = matches!(self.at, At::StartName);
+        let before_value = matches!(self.at, At::AttributeName | At::Equals);
+        match byte {
+            b'\'' | b'"' if self.at == At::Quote => self.start_value(byte),
+            b'=' if before_value => self.at = At::Quote,
+            _ if is_space(byte) => {
+                self.at = match self.at {
+                    At::StartName | At::Tag => At::Tag,
+                    At::AttributeName | At::Equals => At::Equals,
+                    other => other,
+                }
+            }
+            b'>' if matches!(self.at, At::StartName | At::Tag) => {
+                self.end_start_tag(false, out)?;
+            }
+            b'/' if matches!(self.at, At::StartName | At::Tag) => self.at = At::EmptyTag,
+            _ if !is_name(byte) => return Err(Broken::NotWellFormed),
+            _ if at_name => self.start_name(byte),
+            _ if self.at == At::Tag => {
+                self.at = At::AttributeName;
+                self.name.truncate(self.head_name_bytes());
+                self.token_bytes = 0;
+                self.n_attributes += 1;
+                if ATTRIBUTES_MAX < self.n_attributes {
+                    self.cut("attributes");
+                }
+                self.attribute_name(byte);
+            }
+            _ if self.at == At::AttributeName => self.attribute_name(byte),
+            _ => return Err(Broken::NotWellFormed),
+        }
+        Ok(())
+    }
+
+    /// `name` holds the name of a head tag, a space, and the attribute's name.
+    fn head_name_bytes(&self) -> usize {
+        let space = self.name.iter().position(|byte| *byte == b' ');
+        space.unwrap_or(self.name.len())
+    }
+
+    fn attribute_name(&mut self, byte: u8) {
+        if self.is_head() && self.token_bytes < TOKEN_BYTES_MAX {
+            if self.token_bytes == 0 {
+                self.name.push(b' ');
+            }
+            self.name.push(byte);
+        }
+        self.token();
+    }
+
+    fn start_value(&mut self, quote: u8) {
+        let too_long = TOKEN_BYTES_MAX < self.token_bytes;
+        self.at = At::Value(quote);
+        self.token_bytes = 0;
+        self.reference_bytes = 0;
+        self.kept_from = None;
+        if self.is_head() && !too_long && is_kept(&self.name) {
+            self.kept_from = Some(self.head.len());
+            let attribute = &self.name[self.head_name_bytes()..];
+            self.head.extend_from_slice(attribute);
+            self.head.extend([b'=', quote]);
+        }
+    }
+
+    fn value(&mut self, byte: u8, quote: u8) -> Result<(), Broken> {
+        if self.kept_from.is_some() {
+            self.head.push(byte);
+        }
+        if byte == quote {
+            self.at = At::Tag;
+            self.kept_from = None;
+            return Ok(());
+        }
+        match (byte, self.reference_bytes) {
+            (b'<', _) => return Err(Broken::NotWellFormed),
+            (b'&', _) => {
+                self.reference_bytes = 1;
+                self.token();
+            }
+            (_, 0) => self.token(),
+            (b';', _) => self.reference_bytes = 0,
+            // A character reference stands for up to 4 bytes, an entity for one.
+            (b'#', 1) => {
+                self.reference_bytes = 2;
+                self.token_bytes += 2;
+                self.token();
+            }
+            (_, REFERENCE_BYTES_MAX) => return Err(Broken::NotWellFormed),
+            _ => self.reference_bytes += 1,
+        }
+        if TOKEN_BYTES_MAX < self.token_bytes
+            && let Some(from) = self.kept_from.take()
+        {
+            self.head.truncate(from);
+        }
+        Ok(())
+    }
+
+    fn end_start_tag(&mut self, is_empty: bool, out: &mut Vec<u8>) -> Result<(), Broken> {
+        self.at = At::Text;
+        match self.depth {
+            0 if self.cut => return Err(Broken::TooLong),
+            0 => self.pass(out),
+            _ => {}
+        }
+        if !is_empty {
+            if 0 < self.depth {
+                self.names.open(self.depth);
+            }
+            self.depth += 1;
+        } else if self.depth == 1 {
+            self.pass(out);
+        }
+        Ok(())
+    }
+
+    fn end_tag(&mut self, byte: u8, out: &mut Vec<u8>) -> Result<(), Broken> {
+        match byte {
+            b'>' if 0 < self.depth => {
+                self.at = At::Text;
+                self.depth -= 1;
+                if 0 < self.depth && !self.names.close(self.depth) {
+                    return Err(Broken::NotWellFormed);
+                }
+                self.is_ended = self.depth == 0;
+                if self.depth <= 1 {
+                    self.pass(out);
+                }
+            }
+            _ if is_space(byte) => self.at = At::EndTag,
+            _ if is_name(byte) && self.at == At::EndName => {
+                self.names.push_byte(byte);
+                self.token();
+            }
+            _ => return Err(Broken::NotWellFormed),
+        }
+        Ok(())
+    }
+
+    /// Hands on what is complete: a stanza, its bare first tag, or a tag of the stream itself.
+    fn pass(&mut self, out: &mut Vec<u8>) {
+        self.at = At::Text;
+        if self.cut {
+            out.append(&mut self.head);
+            out.extend_from_slice(b"/>");
+        } else {
+            out.extend_from_slice(&self.stanza);
+        }
+        self.stanza.clear();
+        if KEPT_BYTES_MAX < self.stanza.capacity() {
+            self.stanza = Vec::new();
+        }
+        self.cut = false;
+        self.stanza_bytes = 0;
+        self.n_elements = 0;
+    }
+}
+
+/// Checks that tags match without keeping their names: hashes, exact to `DEPTH_MAX`, and below that
+/// one sum that only comes back to where it was if every tag matched.
+#[derive(Default)]
+struct Names {
+    current: u64,
+    open: Vec<u64>,
+    deep: u64,
+}
+
+impl Names {
+    /// FNV-1a of nothing.
+    const EMPTY: u64 = 0xcbf2_9ce4_8422_2325;
+    const FNV_PRIME: u64 = 0x0100_0000_01b3;
+    const FACTOR: u64 = 0x9e37_79b9_7f4a_7c15;
+    /// `FACTOR * FACTOR_INVERSE == 1`.
+    const FACTOR_INVERSE: u64 = 0xf1de_83e1_9937_733d;
+
+    fn push_byte(&mut self, byte: u8) {
+        self.current = (self.current ^ u64::from(byte)).wrapping_mul(Self::FNV_PRIME);
+    }
+
+    fn open(&mut self, depth: usize) {
+        if depth <= DEPTH_MAX {
+            self.open.push(self.current);
+        } else {
+            self.deep = self.deep.wrapping_mul(Self::FACTOR);
+            self.deep = self.deep.wrapping_add(self.current);
+        }
+    }
+
+    /// Whether the tag that ends at `depth` has the name it began with.
+    fn close(&mut self, depth: usize) -> bool {
+        if depth <= DEPTH_MAX {
+            return self.open.pop() == Some(self.current) && self.deep == 0;
+        }
+        self.deep = self.deep.wrapping_sub(self.current);
+        self.deep = self.deep.wrapping_mul(Self::FACTOR_INVERSE);
+        true
+    }
+}
+
+/// Whether an attribute of a first tag is needed to answer: `name` is the tag's name, a space, and
+/// the attribute's name.
+fn is_kept(name: &[u8]) -> bool {
+    let mut words = name.split(|byte| *byte == b' ');
+    let (Some(tag), Some(attribute)) = (words.next(), words.next()) else {
+        return false;
+    };
+    if let Some(prefix) = attribute.strip_prefix(b"xmlns:") {
+        let mut parts = tag.split(|byte| *byte == b':');
+        return parts.next() == Some(prefix) && parts.next().is_some();
+    }
+    [&b"id"[..], b"from", b"to", b"type", b"xmlns"].contains(&attribute)
+}
+
+fn is_space(byte: u8) -> bool {
+    matches!(byte, b' ' | b'\t' | b'\r' | b'\n')
+}
+
+/// Whether a byte can stand in a name; the parser knows better.
+fn is_name(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || matches!(byte, b':' | b'_' | b'-' | b'.') || !byte.is_ascii()
+}
+
+/// A socket under its filter.
+pub struct Guard<Io> {
+    io: Io,
+    filter: Filter,
+    broken: Option<Broken>,
+    passed: Vec<u8>,
+    n_consumed: usize,
+    input: Box<[u8]>,
+}
+
+impl<Io> Guard<Io> {
+    /// Puts the filter on `io`, at the beginning of a stream.
+    pub fn new(io: Io) -> Self {
+        Self {
+            io,
+            filter: Filter::default(),
+            broken: None,
+            passed: Vec::new(),
+            n_consumed: 0,
+            input: vec![0; READ_BYTES].into_boxed_slice(),
+        }
+    }
+}
+
+impl<Io: AsyncRead + Unpin> AsyncBufRead for Guard<Io> {
+    fn poll_fill_buf(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<&[u8]>> {
+        let this = self.get_mut();
+        while this.n_consumed == this.passed.len() {
+            if let Some(broken) = this.broken {
+                return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, broken)));
+            }
+            this.passed.clear();
+            this.passed.shrink_to(KEPT_BYTES_MAX);
+            this.n_consumed = 0;
+            let mut input = ReadBuf::new(&mut this.input);
+            ready!(Pin::new(&mut this.io).poll_read(cx, &mut input))?;
+            if input.filled().is_empty() {
+                if this.filter.is_ended {
+                    break;
+                }
+                // The parser would report it as bad XML.
+                return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
+            }
+            let pushed = this.filter.push(input.filled(), &mut this.passed);
+            this.broken = pushed.err();
+        }
+        Poll::Ready(Ok(&this.passed[this.n_consumed..]))
+    }
+
+    fn consume(self: Pin<&mut Self>, amount: usize) {
+        self.get_mut().n_consumed += amount;
+    }
+}
+
+impl<Io: AsyncRead + Unpin> AsyncRead for Guard<Io> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let bytes = ready!(self.as_mut().poll_fill_buf(cx))?;
+        let n = bytes.len().min(buffer.remaining());
+        buffer.put_slice(&bytes[..n]);
+        self.consume(n);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<Io: AsyncWrite + Unpin> AsyncWrite for Guard<Io> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.get_mut().io).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().io).poll_shutdown(cx)
+    }
+}

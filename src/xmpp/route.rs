@@ -1,0 +1,253 @@
+//! Every stanza and who answers it: one table.
+//!
+//! RFC 6120 #8: each IQ of type get or set gets exactly one answer, `result` and `error` get none.
+//! `from`, `to` and `id` go into the answer as the text they came as; JIDs are parsed for decisions
+//! alone. The host is told by the stanza's `to`, never by the stream it came on: ejabberd hands the
+//! stanzas of all of a listener's hosts to any of its streams.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
+use jid::{BareJid, DomainPart, Jid};
+use minidom::rxml::xml_ncname;
+use minidom::{Element, NSChoice};
+use tracing::{debug, error};
+use xmpp_parsers::ns;
+
+use super::disco::{self, Contact};
+use super::elements;
+use crate::core::refusal::Refusal;
+use crate::core::slot::SlotRequest;
+use crate::service::Service;
+
+/// Most slot requests of one stream that are decided at the same time.
+pub const RUNNING_MAX: usize = 256;
+/// When to ask again if there are more.
+const BUSY_RETRY_IN: Duration = Duration::from_secs(1);
+
+/// Servers write stanzas in the component's namespace and take both.
+const STANZAS: NSChoice<'static> = NSChoice::AnyOf(&[ns::COMPONENT, ns::JABBER_CLIENT]);
+
+/// What all streams answer from.
+pub struct Desk {
+    service: Arc<Service>,
+    hosts: Vec<BareJid>,
+    contact: Contact,
+}
+
+impl Desk {
+    /// A desk for the hosts whose stanzas we answer.
+    pub fn new(service: Arc<Service>, hosts: Vec<BareJid>, contact: Contact) -> Arc<Self> {
+        Arc::new(Self {
+            service,
+            hosts,
+            contact,
+        })
+    }
+}
+
+/// What becomes of a stanza.
+pub enum Answer {
+    /// Nothing is due.
+    None,
+    /// A stanza.
+    Now(Element),
+    /// A stanza that waits for the store.
+    Later(BoxFuture<'static, Element>),
+}
+
+/// What a handler made of a payload.
+enum Work {
+    /// The payload of the result.
+    Done(Option<Element>),
+    /// A slot is asked for.
+    Slot(SlotRequest),
+}
+
+struct Route {
+    kind: &'static str,
+    name: &'static str,
+    /// Also the feature that disco#info lists.
+    namespace: &'static str,
+    handler: fn(&Desk, &Element) -> Result<Work, Refusal>,
+}
+
+#[rustfmt::skip]
+const ROUTES: &[Route] = &[
+    Route { kind: "get", name: "query",   namespace: ns::DISCO_INFO,  handler: disco_info },
+    Route { kind: "get", name: "query",   namespace: ns::DISCO_ITEMS, handler: |_, query| done(disco::items(query)) },
+    Route { kind: "get", name: "request", namespace: ns::HTTP_UPLOAD, handler: |_, request| elements::slot_request(request).map(Work::Slot) },
+    Route { kind: "get", name: "ping",    namespace: ns::PING,        handler: |_, _| Ok(Work::Done(None)) },
+    Route { kind: "get", name: "query",   namespace: disco::VERSION,  handler: |_, _| done(Ok(disco::version())) },
+    Route { kind: "get", name: "query",   namespace: disco::LAST,     handler: |desk, _| done(Ok(disco::last(desk.service.uptime().as_secs()))) },
+];
+
+fn done(payload: Result<Element, Refusal>) -> Result<Work, Refusal> {
+    payload.map(|payload| Work::Done(Some(payload)))
+}
+
+fn disco_info(desk: &Desk, query: &Element) -> Result<Work, Refusal> {
+    let features = ROUTES.iter().map(|route| route.namespace);
+    let size_bytes_max = desk.service.size_bytes_max();
+    done(disco::info(query, features, size_bytes_max, &desk.contact))
+}
+
+/// Answers a stanza of any kind; `n_running` answers of this stream are still to come.
+pub fn route(desk: &Arc<Desk>, stanza: &Element, n_running: usize) -> Answer {
+    if !stanza.has_ns(STANZAS) {
+        debug!(name = stanza.name(), "element that is no stanza is ignored");
+        return Answer::None;
+    }
+    match stanza.name() {
+        "iq" => route_iq(desk, stanza, n_running),
+        "presence" => answer_presence(stanza),
+        _ => Answer::None,
+    }
+}
+
+fn route_iq(desk: &Arc<Desk>, stanza: &Element, n_running: usize) -> Answer {
+    let kind = stanza.attr("type").unwrap_or_default();
+    if kind == "result" || kind == "error" {
+        return Answer::None;
+    }
+    let Some(head) = Head::read(stanza) else {
+        debug!("IQ without usable id or sender is dropped");
+        return Answer::None;
+    };
+    let payload = elements::only_child(stanza);
+    let refuse = |refusal: &Refusal| {
+        debug!(from = head.from, to = head.to, ?refusal, "IQ refused");
+        Answer::Now(head.error(refusal, payload))
+    };
+    match handle(desk, &head, kind, payload) {
+        Ok(Work::Done(payload)) => Answer::Now(head.result(payload)),
+        Ok(Work::Slot(_)) if RUNNING_MAX <= n_running => refuse(&Refusal::TooManyRequests {
+            retry_in: BUSY_RETRY_IN,
+        }),
+        Ok(Work::Slot(request)) => match elements::requester(&head.from) {
+            Some(requester) => {
+                let payload = payload.and_then(elements::echo);
+                let desk = Arc::clone(desk);
+                Answer::Later(issue_slot(desk, head, requester, request, payload).boxed())
+            }
+            None => refuse(&Refusal::NotAllowed),
+        },
+        Err(refusal) => refuse(&refusal),
+    }
+}
+
+fn handle(
+    desk: &Desk,
+    head: &Head,
+    kind: &str,
+    payload: Option<&Element>,
+) -> Result<Work, Refusal> {
+    if kind != "get" && kind != "set" {
+        return Err(Refusal::BadStanza);
+    }
+    if !desk.is_ours(&head.to) {
+        return Err(Refusal::UnknownNode);
+    }
+    let payload = payload.ok_or(Refusal::BadStanza)?;
+    let served = |route: &&Route| payload.is(route.name, route.namespace);
+    let route = ROUTES.iter().find(served).ok_or(Refusal::UnknownPayload)?;
+    if route.kind != kind {
+        return Err(Refusal::BadStanza);
+    }
+    (route.handler)(desk, payload)
+}
+
+impl Desk {
+    /// Whether `to` is one of our hosts, without localpart and resource.
+    fn is_ours(&self, to: &str) -> bool {
+        // The prepared spelling is the usual one.
+        let is_host = |host: &BareJid| host.as_str() == to;
+        self.hosts.iter().any(is_host)
+            || Jid::new(to).is_ok_and(|to| self.hosts.iter().any(|host| *host == to))
+    }
+}
+
+async fn issue_slot(
+    desk: Arc<Desk>,
+    head: Head,
+    requester: Jid,
+    request: SlotRequest,
+    payload: Option<Element>,
+) -> Element {
+    // A fault in one request must not end the stream of all.
+    let slot = AssertUnwindSafe(desk.service.request_slot(&requester, request));
+    let slot = slot.catch_unwind().await.unwrap_or_else(|_| {
+        error!(from = head.from, "slot request ended in a panic");
+        Err(Refusal::Broken)
+    });
+    match slot {
+        Ok(slot) => head.result(Some(elements::slot(slot))),
+        Err(refusal) => head.error(&refusal, payload.as_ref()),
+    }
+}
+
+/// Nobody can be told about our presence; whoever asks shall not wait for it.
+fn answer_presence(stanza: &Element) -> Answer {
+    let from = stanza.attr("from").unwrap_or_default();
+    if stanza.attr("type") != Some("subscribe") || !is_address(from) {
+        return Answer::None;
+    }
+    let answer = Element::builder("presence", ns::COMPONENT)
+        .attr(xml_ncname!("type").to_owned(), "unsubscribed")
+        .attr(xml_ncname!("from").to_owned(), stanza.attr("to"))
+        .attr(xml_ncname!("to").to_owned(), from)
+        .attr(xml_ncname!("id").to_owned(), stanza.attr("id"));
+    Answer::Now(answer.build())
+}
+
+/// Whether an answer can be sent to `text`: servers close streams over addresses that are none.
+fn is_address(text: &str) -> bool {
+    let bare = text.split('/').next().unwrap_or_default();
+    match bare.split_once('@') {
+        Some((local, domain)) => !local.is_empty() && DomainPart::new(domain).is_ok(),
+        None => DomainPart::new(bare).is_ok(),
+    }
+}
+
+/// What an IQ's answer needs, as it came.
+struct Head {
+    id: String,
+    from: String,
+    to: String,
+}
+
+impl Head {
+    fn read(stanza: &Element) -> Option<Self> {
+        let id = stanza.attr("id").filter(|id| !id.is_empty())?;
+        let from = stanza.attr("from").filter(|from| is_address(from))?;
+        // Without `to` no answer has a sender; servers always write it.
+        let to = stanza.attr("to").filter(|to| is_address(to))?;
+        Some(Self {
+            id: id.to_owned(),
+            from: from.to_owned(),
+            to: to.to_owned(),
+        })
+    }
+
+    fn answer(&self, kind: &str) -> minidom::element::ElementBuilder {
+        Element::builder("iq", ns::COMPONENT)
+            .attr(xml_ncname!("type").to_owned(), kind)
+            .attr(xml_ncname!("from").to_owned(), &self.to)
+            .attr(xml_ncname!("to").to_owned(), &self.from)
+            .attr(xml_ncname!("id").to_owned(), &self.id)
+    }
+
+    fn result(&self, payload: Option<Element>) -> Element {
+        self.answer("result").append_all(payload).build()
+    }
+
+    fn error(&self, refusal: &Refusal, payload: Option<&Element>) -> Element {
+        self.answer("error")
+            .append_all(payload.and_then(elements::echo))
+            .append(elements::error(refusal))
+            .build()
+    }
+}

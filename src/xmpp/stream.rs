@@ -1,0 +1,303 @@
+//! One stream that is logged in: reads stanzas, writes answers, notices when the server is gone.
+//!
+//! One task does it all, without waiting in between: what is ready is read, up to a batch; what is
+//! decided is written and flushed once; while the server does not take our answers we go on reading
+//! until the outbox is full. Slot requests wait for the store side by side and are answered in the
+//! order in which they finish.
+
+use std::collections::VecDeque;
+use std::collections::hash_map::RandomState;
+use std::future::{Future as _, poll_fn};
+use std::hash::{BuildHasher as _, Hasher as _};
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use futures_util::stream::FuturesUnordered;
+use futures_util::{Sink, SinkExt as _, Stream as _, StreamExt as _};
+use minidom::Element;
+use minidom::rxml::xml_ncname;
+use tokio::sync::watch;
+use tokio::time::{Instant, Sleep, sleep, timeout};
+use tokio_xmpp::xmlstream::ReadError;
+use tracing::{debug, warn};
+use xmpp_parsers::ns;
+use xmpp_parsers::stream_error::{self, DefinedCondition};
+
+use super::elements;
+use super::guard::Broken;
+use super::login::{StreamError, Wire};
+use super::route::{self, Answer, Desk};
+use crate::core::refusal::Refusal;
+
+/// Most stanzas read before what they asked for is written.
+const BATCH_MAX: usize = 64;
+/// Most answers that wait for the server to take them; then we stop reading.
+const OUTBOX_MAX: usize = 1024;
+/// How long the server may take nothing of what we write.
+const WRITE_WITHIN: Duration = Duration::from_secs(10);
+/// How often a silent server is asked for a sign of life.
+const PING_EVERY: Duration = Duration::from_secs(1);
+/// How long answers under way may take when we are stopped.
+const STOP_WITHIN: Duration = Duration::from_secs(2);
+
+/// Why a stream ended.
+#[derive(Debug)]
+pub enum End {
+    /// We were told to stop.
+    Stopped,
+    /// The server closed the stream or the connection, or the connection broke.
+    Closed,
+    /// Nothing came for `QUIET_FOR` and `ANSWER_WITHIN`.
+    Silent,
+    /// The server did not take our answers.
+    Stuck,
+    /// The server sent a stream error.
+    Error(StreamError),
+    /// The server sent what no stream can hold; it was told so.
+    Broken(Broken),
+}
+
+/// Serves a stream until it ends. When `stop` turns true, answers under way are still sent.
+pub async fn serve(wire: Wire, desk: &Arc<Desk>, host: &str, stop: &mut watch::Receiver<bool>) -> End {
+    let mut stream = Served {
+        wire,
+        desk,
+        host,
+        outbox: VecDeque::new(),
+        running: FuturesUnordered::new(),
+        is_dirty: false,
+        is_stopping: false,
+        write_by: None,
+        ping_at: None,
+    };
+    let end = tokio::select! {
+        end = poll_fn(|cx| stream.poll(cx)) => end,
+        () = stopped(stop) => End::Stopped,
+    };
+    if let End::Stopped = end {
+        stream.is_stopping = true;
+        let rest = timeout(STOP_WITHIN, poll_fn(|cx| stream.poll(cx)));
+        if rest.await.is_err() {
+            debug!("stopped with answers still to come");
+        }
+    }
+    stream.close(&end).await;
+    end
+}
+
+/// Waits until `stop` is true, or nobody is left to say so.
+pub async fn stopped(stop: &mut watch::Receiver<bool>) {
+    if stop.wait_for(|stop| *stop).await.is_err() {
+        debug!("nobody is left to stop the stream; stopping");
+    }
+}
+
+struct Served<'a> {
+    wire: Wire,
+    desk: &'a Arc<Desk>,
+    host: &'a str,
+    /// Answers not yet taken by the wire.
+    outbox: VecDeque<Element>,
+    running: FuturesUnordered<BoxFuture<'static, Element>>,
+    /// Something was given to the wire and not yet flushed.
+    is_dirty: bool,
+    /// Nothing more is read.
+    is_stopping: bool,
+    /// When the server must have taken something; set while it takes nothing.
+    write_by: Option<Pin<Box<Sleep>>>,
+    /// When to ask for the next sign of life; set while the server is silent.
+    ping_at: Option<Pin<Box<Sleep>>>,
+}
+
+impl Served<'_> {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<End> {
+        if let Poll::Ready(end) = self.poll_read(cx) {
+            return Poll::Ready(end);
+        }
+        let was_full = OUTBOX_MAX <= self.outbox.len();
+        self.poll_ping(cx);
+        while let Poll::Ready(Some(answer)) = self.running.poll_next_unpin(cx) {
+            self.outbox.push_back(answer);
+        }
+        let written = self.poll_write(cx);
+        if was_full && self.outbox.len() < OUTBOX_MAX {
+            // Nothing was read meanwhile, so nothing else would wake us for it.
+            cx.waker().wake_by_ref();
+        }
+        match written {
+            Poll::Ready(Ok(())) if self.is_stopping && self.running.is_empty() => {
+                Poll::Ready(End::Stopped)
+            }
+            Poll::Ready(Ok(())) => Poll::Pending,
+            Poll::Ready(Err(error)) => Poll::Ready(ended(&error)),
+            Poll::Pending => self.poll_stuck(cx),
+        }
+    }
+
+    /// Reads what is ready, up to a batch; pending in any case but the stream's end.
+    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<End> {
+        for _ in 0..BATCH_MAX {
+            if self.is_stopping || OUTBOX_MAX <= self.outbox.len() {
+                return Poll::Pending;
+            }
+            let Poll::Ready(read) = Pin::new(&mut self.wire).poll_next(cx) else {
+                return Poll::Pending;
+            };
+            match read {
+                Some(Ok(element)) => {
+                    self.ping_at = None;
+                    if let Some(error) = StreamError::read(&element) {
+                        return Poll::Ready(End::Error(error));
+                    }
+                    match route::route(self.desk, &element, self.running.len()) {
+                        Answer::None => {}
+                        Answer::Now(answer) => self.outbox.push_back(answer),
+                        Answer::Later(answer) => self.running.push(answer),
+                    }
+                }
+                Some(Err(ReadError::SoftTimeout)) => {
+                    self.ping_at.get_or_insert_with(|| Box::pin(sleep(Duration::ZERO)));
+                }
+                Some(Err(ReadError::ParseError(error))) => {
+                    debug!(%error, "element that cannot be read is ignored");
+                }
+                Some(Err(ReadError::HardError(error))) => return Poll::Ready(ended(&error)),
+                Some(Err(ReadError::StreamFooterReceived)) | None => {
+                    return Poll::Ready(End::Closed);
+                }
+            }
+        }
+        // There may be more: come back after the others.
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    fn poll_ping(&mut self, cx: &mut Context<'_>) {
+        while let Some(ping_at) = &mut self.ping_at {
+            if ping_at.as_mut().poll(cx).is_pending() {
+                break;
+            }
+            ping_at.as_mut().reset(Instant::now() + PING_EVERY);
+            self.outbox.push_back(ping(self.host));
+        }
+    }
+
+    /// Ready when all is written and flushed.
+    fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut wire = Pin::new(&mut self.wire);
+        while let Some(answer) = self.outbox.front() {
+            match Sink::<&Element>::poll_ready(wire.as_mut(), cx)? {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(()) => self.write_by = None,
+            }
+            match wire.as_mut().start_send(answer) {
+                Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
+                    warn!(%error, "answer that cannot be written is replaced by an error");
+                    if let Some(plain) = plain_error(answer) {
+                        wire.as_mut().start_send(&plain).or_else(ignore_invalid)?;
+                    }
+                }
+                other => other?,
+            }
+            self.is_dirty = true;
+            self.outbox.pop_front();
+        }
+        if self.is_dirty {
+            match Sink::<&Element>::poll_flush(wire, cx)? {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(()) => self.is_dirty = false,
+            }
+        }
+        self.write_by = None;
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_stuck(&mut self, cx: &mut Context<'_>) -> Poll<End> {
+        let write_by = || Box::pin(sleep(WRITE_WITHIN));
+        let write_by = self.write_by.get_or_insert_with(write_by);
+        write_by.as_mut().poll(cx).map(|()| End::Stuck)
+    }
+
+    /// Says good-bye, where the server may still listen.
+    async fn close(mut self, end: &End) {
+        let condition = match end {
+            End::Broken(broken) => Some(broken.condition()),
+            End::Silent => Some(DefinedCondition::ConnectionTimeout),
+            _ => None,
+        };
+        let farewell = async {
+            if let Some(condition) = condition {
+                let error = stream_error::StreamError::new(condition, "en", "");
+                self.wire.send(&error).await?;
+            }
+            self.wire.shutdown().await
+        };
+        if let End::Stuck = end {
+            return;
+        }
+        if let Ok(Err(error)) | Err(error) = timeout(STOP_WITHIN, farewell)
+            .await
+            .map_err(io::Error::from)
+        {
+            debug!(%error, "stream closed without its end tag");
+        }
+    }
+}
+
+/// What an I/O error means; the parser's errors come as such, too.
+fn ended(error: &io::Error) -> End {
+    let broken = error.get_ref().and_then(|inner| inner.downcast_ref::<Broken>());
+    match (broken, error.kind()) {
+        (Some(broken), _) => End::Broken(*broken),
+        (None, io::ErrorKind::InvalidData) => End::Broken(Broken::NotWellFormed),
+        (None, io::ErrorKind::TimedOut) => End::Silent,
+        (None, _) => End::Closed,
+    }
+}
+
+fn ignore_invalid(error: io::Error) -> io::Result<()> {
+    match error.kind() {
+        io::ErrorKind::InvalidInput => Ok(()),
+        _ => Err(error),
+    }
+}
+
+/// The error that takes the place of an answer with unwritable content; its addresses came from
+/// the parser and can be written.
+fn plain_error(answer: &Element) -> Option<Element> {
+    if answer.name() != "iq" {
+        return None;
+    }
+    let attribute = |name| answer.attr(name);
+    let plain = Element::builder("iq", ns::COMPONENT)
+        .attr(xml_ncname!("type").to_owned(), "error")
+        .attr(xml_ncname!("from").to_owned(), attribute("from"))
+        .attr(xml_ncname!("to").to_owned(), attribute("to"))
+        .attr(xml_ncname!("id").to_owned(), attribute("id"))
+        .append(elements::error(&Refusal::Broken));
+    Some(plain.build())
+}
+
+/// A ping through the server to ourselves: XEP-0199 #s2c.
+///
+/// It needs no knowledge of the server's name. Where several streams share the host (ejabberd), the
+/// server picks one by any part of either address, or at random: another local part each time lets
+/// each stream hear from time to time. It is answered like any IQ to an address nobody has.
+fn ping(host: &str) -> Element {
+    let nobody = format!("keepalive-{:016x}@{host}", random());
+    let attributes = Element::builder("iq", ns::COMPONENT)
+        .attr(xml_ncname!("type").to_owned(), "get")
+        .attr(xml_ncname!("from").to_owned(), &nobody)
+        .attr(xml_ncname!("to").to_owned(), &nobody)
+        .attr(xml_ncname!("id").to_owned(), "keepalive");
+    attributes.append(Element::bare("ping", ns::PING)).build()
+}
+
+/// A number that need not be secret: jitter, names nobody has.
+pub fn random() -> u64 {
+    RandomState::new().build_hasher().finish()
+}
