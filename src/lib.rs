@@ -2,8 +2,10 @@
 
 pub mod config;
 pub mod core;
+pub mod daemon;
 pub mod http;
 pub mod log;
 pub mod service;
 pub mod store;
+pub mod upkeep;
 pub mod xmpp;

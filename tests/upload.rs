@@ -511,15 +511,21 @@ async fn rotated_keys_open_old_tokens_for_their_grace() {
     settings.policy.lifetimes.idle_for = Duration::from_secs(72 * 3600);
     let bench = bench(settings);
     let upload = slot(&bench).await;
-    assert_eq!(bench.service.next_keys(), None);
+    assert_eq!(bench.service.next_keys(&bench.service.keys()), None);
     bench.world.pass(86_400);
-    let keys = bench.service.next_keys().expect("a rotation is due");
+    let keys = bench
+        .service
+        .next_keys(&bench.service.keys())
+        .expect("a rotation is due");
     bench.service.set_keys(keys);
     assert!(put(&bench, &upload, whole(content(0))).await.is_ok());
     let late = slot(&bench).await;
     for _ in 0..4 {
         bench.world.pass(86_400);
-        let keys = bench.service.next_keys().expect("a rotation is due");
+        let keys = bench
+            .service
+            .next_keys(&bench.service.keys())
+            .expect("a rotation is due");
         bench.service.set_keys(keys);
     }
     let refused = put(&bench, &late, whole(content(0))).await;
