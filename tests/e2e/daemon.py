@@ -82,3 +82,7 @@ class Slotd:
             except FileNotFoundError:
                 continue
         return found
+
+    def partials(self):
+        """The files of uploads that are not complete."""
+        return sorted(name for name in self.files() if name.startswith("parts/"))
