@@ -197,6 +197,8 @@ impl<I: AsyncRead + Unpin> Guard<I> {
         match Pin::new(&mut self.io).poll_read(cx, &mut piece) {
             Poll::Pending => {
                 ready!(self.deadline.as_mut().poll(cx));
+                // What came of a head that never ended gets no answer, so there is none to protect.
+                self.buffer = BytesMut::new();
                 return Poll::Ready(Ok(false));
             }
             Poll::Ready(read) => read?,

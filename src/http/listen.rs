@@ -162,18 +162,6 @@ impl Listeners {
     }
 }
 
-/// Binds and serves: see `Listeners`.
-pub async fn serve(
-    http: &Http,
-    limits: &Limits,
-    service: Arc<Service>,
-    shutdown: watch::Receiver<bool>,
-) -> io::Result<()> {
-    let listeners = Listeners::bind(http).map_err(io::Error::other)?;
-    listeners.serve(http, limits, service, shutdown).await;
-    Ok(())
-}
-
 /// Lets running requests end within `stop_within`, then cuts uploads where they are, which their
 /// clients are told by 503, then everything.
 async fn stop(service: &Service, mut connections: JoinSet<()>, stop_within: Duration) {

@@ -22,6 +22,7 @@ use crate::core::slot::{PartId, SlotId};
 use crate::core::time::Timestamp;
 
 pub mod keys;
+pub mod local;
 pub mod memory;
 pub mod redb;
 pub mod row;
@@ -282,9 +283,28 @@ pub struct Stores {
 const DATABASE: &str = "slotd.redb";
 
 /// Opens the stores of `data_dir`, creating what is missing.
-pub fn open(data_dir: &Path, durability: Durability) -> Result<Stores, OpenError> {
-    let files = memory::MemoryFiles::new(1);
-    let sessions = redb::RedbSessions::open(&data_dir.join(DATABASE), durability, 1)?;
+///
+/// Refuses a database and files that are not of the same store: whichever was lost, going on would
+/// lose the other.
+pub async fn open(data_dir: &Path, durability: Durability) -> Result<Stores, OpenError> {
+    let files = local::LocalFiles::open(data_dir, durability)?;
+    let path = data_dir.join(DATABASE);
+    let say = |e: StoreError| OpenError::new(&path, e.to_string());
+    let files_id = files.store_id().await.map_err(say)?;
+    let is_lost = !path.exists() && !files.page(None, 1).await.map_err(say)?.is_empty();
+    if is_lost {
+        return Err(OpenError::new(
+            &path,
+            "is lost, but its files are there: restore it from a backup; or, to start afresh \
+                       without them, move files/ and parts/ away",
+        ));
+    }
+    let sessions = redb::RedbSessions::open(&path, durability, files_id)?;
+    if sessions.store_id().await.map_err(say)? != files_id {
+        let problem = "is not the database of the files beside it: restore the one that \
+                       was replaced; or, to start afresh, move files/, parts/ and the database away";
+        return Err(OpenError::new(&path, problem));
+    }
     Ok(Stores {
         sessions: Arc::new(sessions),
         files: Arc::new(files),
@@ -293,7 +313,7 @@ pub fn open(data_dir: &Path, durability: Durability) -> Result<Stores, OpenError
 
 /// Opens the stores of `data_dir` for looking, also beside a service that writes to them.
 pub fn open_read_only(data_dir: &Path) -> Result<Stores, OpenError> {
-    let files = memory::MemoryFiles::new(1);
+    let files = local::LocalFiles::open_read_only(data_dir)?;
     let sessions = redb::RedbSessions::open_read_only(&data_dir.join(DATABASE))?;
     Ok(Stores {
         sessions: Arc::new(sessions),
