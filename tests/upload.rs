@@ -513,13 +513,19 @@ async fn rotated_keys_open_old_tokens_for_their_grace() {
     let upload = slot(&bench).await;
     assert_eq!(bench.service.next_keys(&bench.service.keys()), None);
     bench.world.pass(86_400);
-    let keys = bench.service.next_keys(&bench.service.keys()).expect("a rotation is due");
+    let keys = bench
+        .service
+        .next_keys(&bench.service.keys())
+        .expect("a rotation is due");
     bench.service.set_keys(keys);
     assert!(put(&bench, &upload, whole(content(0))).await.is_ok());
     let late = slot(&bench).await;
     for _ in 0..4 {
         bench.world.pass(86_400);
-        let keys = bench.service.next_keys(&bench.service.keys()).expect("a rotation is due");
+        let keys = bench
+            .service
+            .next_keys(&bench.service.keys())
+            .expect("a rotation is due");
         bench.service.set_keys(keys);
     }
     let refused = put(&bench, &late, whole(content(0))).await;

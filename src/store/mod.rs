@@ -14,12 +14,14 @@ use futures_util::Stream;
 use futures_util::future::BoxFuture;
 use jid::BareJid;
 
+use crate::config::Durability;
 use crate::core::policy::{Bucket, Room, Usage};
 use crate::core::refusal::Refusal;
 use crate::core::session::UploadSession;
 use crate::core::slot::{PartId, SlotId};
 use crate::core::time::Timestamp;
 
+pub mod keys;
 pub mod memory;
 pub mod redb;
 pub mod row;
@@ -274,4 +276,27 @@ pub struct Stores {
     pub sessions: Arc<dyn SessionStore>,
     /// Bytes.
     pub files: Arc<dyn FileStore>,
+}
+
+/// Name of the database file in the data directory.
+const DATABASE: &str = "slotd.redb";
+
+/// Opens the stores of `data_dir`, creating what is missing.
+pub fn open(data_dir: &Path, durability: Durability) -> Result<Stores, OpenError> {
+    let files = memory::MemoryFiles::new(1);
+    let sessions = redb::RedbSessions::open(&data_dir.join(DATABASE), durability, 1)?;
+    Ok(Stores {
+        sessions: Arc::new(sessions),
+        files: Arc::new(files),
+    })
+}
+
+/// Opens the stores of `data_dir` for looking, also beside a service that writes to them.
+pub fn open_read_only(data_dir: &Path) -> Result<Stores, OpenError> {
+    let files = memory::MemoryFiles::new(1);
+    let sessions = redb::RedbSessions::open_read_only(&data_dir.join(DATABASE))?;
+    Ok(Stores {
+        sessions: Arc::new(sessions),
+        files: Arc::new(files),
+    })
 }

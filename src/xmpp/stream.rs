@@ -62,7 +62,12 @@ pub enum End {
 }
 
 /// Serves a stream until it ends. When `stop` turns true, answers under way are still sent.
-pub async fn serve(wire: Wire, desk: &Arc<Desk>, host: &str, stop: &mut watch::Receiver<bool>) -> End {
+pub async fn serve(
+    wire: Wire,
+    desk: &Arc<Desk>,
+    host: &str,
+    stop: &mut watch::Receiver<bool>,
+) -> End {
     let mut stream = Served {
         wire,
         desk,
@@ -160,7 +165,8 @@ impl Served<'_> {
                     }
                 }
                 Some(Err(ReadError::SoftTimeout)) => {
-                    self.ping_at.get_or_insert_with(|| Box::pin(sleep(Duration::ZERO)));
+                    self.ping_at
+                        .get_or_insert_with(|| Box::pin(sleep(Duration::ZERO)));
                 }
                 Some(Err(ReadError::ParseError(error))) => {
                     debug!(%error, "element that cannot be read is ignored");
@@ -250,7 +256,9 @@ impl Served<'_> {
 
 /// What an I/O error means; the parser's errors come as such, too.
 fn ended(error: &io::Error) -> End {
-    let broken = error.get_ref().and_then(|inner| inner.downcast_ref::<Broken>());
+    let broken = error
+        .get_ref()
+        .and_then(|inner| inner.downcast_ref::<Broken>());
     match (broken, error.kind()) {
         (Some(broken), _) => End::Broken(*broken),
         (None, io::ErrorKind::InvalidData) => End::Broken(Broken::NotWellFormed),

@@ -17,11 +17,11 @@ use ::redb::{Database, ReadTransaction, ReadableDatabase as _};
 use tokio::sync::{mpsc, oneshot};
 use tracing::{error, warn};
 
+use crate::store::Failure;
 use crate::store::redb::disk::Syncs;
 use crate::store::redb::opening::{self, Check};
 use crate::store::redb::schema::{Fault, Outcome, Tables};
 use crate::store::redb::trouble::Trouble;
-use crate::store::Failure;
 
 /// Writers that may wait for the thread; more wait for a place in the queue.
 const QUEUE_MAX: usize = 4096;
