@@ -25,7 +25,11 @@ fn server() -> ServerAddress {
 }
 
 fn start(bench: &Bench) -> Fake {
-    Fake::start(bench.service.clone(), vec![component(server())], BUFFER_BYTES)
+    Fake::start(
+        bench.service.clone(),
+        vec![component(server())],
+        BUFFER_BYTES,
+    )
 }
 
 fn iq(kind: &str, from: &str, payload: &str) -> String {
@@ -51,7 +55,10 @@ fn brief(answers: &[Element]) -> String {
     let condition = error.children().next().expect("a condition").name();
     let texts = error.children().filter(|child| child.name() == "text");
     assert_eq!(texts.count(), 1, "words for a person: {error:?}");
-    let app = error.children().nth(2).map(|app| format!(" {}", app.name()));
+    let app = error
+        .children()
+        .nth(2)
+        .map(|app| format!(" {}", app.name()));
     let kind = error.attr("type").expect("an error type");
     format!("error {kind} {condition}{}", app.unwrap_or_default())
 }
@@ -63,7 +70,8 @@ async fn every_stanza_gets_its_answer() {
     const UNKNOWN: &str = "error cancel service-unavailable";
     let good = request("filename='a.bin' size='1000'");
     let get = |payload: &str| iq("get", ROMEO, payload);
-    let to = |address: &str| get(&good).replace("to='upload.example.org'", &format!("to='{address}'"));
+    let to =
+        |address: &str| get(&good).replace("to='upload.example.org'", &format!("to='{address}'"));
     let query = |namespace: &str| format!("<query xmlns='{namespace}'/>");
     let info = query("http://jabber.org/protocol/disco#info");
     let info_node = info.replace("/>", " node='x'/>");
@@ -74,26 +82,49 @@ async fn every_stanza_gets_its_answer() {
     let rows: Vec<(String, &str)> = vec![
         (get(&good), "iq result slot"),
         (get(&format!("\n {good}\n")), "iq result slot"),
-        (get(&good).replace("<iq ", "<iq xmlns='jabber:client' "), "iq result slot"),
-        (iq("get", "romeo@example.org/\u{1f980}\u{1faf6}", &good), "iq result slot"),
+        (
+            get(&good).replace("<iq ", "<iq xmlns='jabber:client' "),
+            "iq result slot",
+        ),
+        (
+            iq("get", "romeo@example.org/\u{1f980}\u{1faf6}", &good),
+            "iq result slot",
+        ),
         (iq("get", "ROMEO@example.org", &good), "iq result slot"),
         (to("UPLOAD.example.org"), "iq result slot"),
         // I01, I02, I03, I04, I14
         (get(&request("size='1000'")), BAD),
         (get(&request("filename='a/b' size='1000'")), BAD),
         (get(&request("filename='a' size='1e3'")), BAD),
-        (get(&request("filename='a' size='1000001'")), "error modify not-acceptable file-too-large"),
-        (get(&request(&format!("filename='a' size='{}'", "9".repeat(400)))),
-            "error modify not-acceptable file-too-large"),
-        (get(&request("filename='a' size='1' content-type='*/*'")), BAD),
-        (get(&request("filename='a' size='1' content-type=''")), "iq result slot"),
+        (
+            get(&request("filename='a' size='1000001'")),
+            "error modify not-acceptable file-too-large",
+        ),
+        (
+            get(&request(&format!(
+                "filename='a' size='{}'",
+                "9".repeat(400)
+            ))),
+            "error modify not-acceptable file-too-large",
+        ),
+        (
+            get(&request("filename='a' size='1' content-type='*/*'")),
+            BAD,
+        ),
+        (
+            get(&request("filename='a' size='1' content-type=''")),
+            "iq result slot",
+        ),
         (get(&purpose("message")), BAD),
         // I05
         (iq("set", ROMEO, &good), BAD),
         // I06
         (get(&good).replace("id='i'", ""), ""),
         (get(&good).replace("id='i'", "id=''"), ""),
-        (get(&good).replace("id='i'", &format!("id='{}'", "x".repeat(10 * 1024))), ""),
+        (
+            get(&good).replace("id='i'", &format!("id='{}'", "x".repeat(10 * 1024))),
+            "",
+        ),
         (get(&good).replace(&format!("from='{ROMEO}'"), ""), ""),
         (iq("get", "", &good), ""),
         (iq("get", "@", &good), ""),
@@ -101,10 +132,19 @@ async fn every_stanza_gets_its_answer() {
         (iq("get", "romeo@/phone", &good), ""),
         (iq("get", "a@@example.org/phone", &good), ""),
         // I07, I08
-        (iq("get", "upload.example.org", &good), "error auth forbidden"),
+        (
+            iq("get", "upload.example.org", &good),
+            "error auth forbidden",
+        ),
         (iq("get", "muc.example.org", &good), "error auth forbidden"),
-        (iq("get", "romeo@example.net/phone", &good), "error auth forbidden"),
-        (iq("get", "\u{1f980}@example.org/phone", &good), "error auth forbidden"),
+        (
+            iq("get", "romeo@example.net/phone", &good),
+            "error auth forbidden",
+        ),
+        (
+            iq("get", "\u{1f980}@example.org/phone", &good),
+            "error auth forbidden",
+        ),
         // I09, I10
         (get(&format!("{good}{good}")), BAD),
         (get(&format!("{good}<x xmlns='urn:example'/>")), BAD),
@@ -121,13 +161,31 @@ async fn every_stanza_gets_its_answer() {
         (iq("foo", ROMEO, &good), BAD),
         (get(&good).replace("type='get'", ""), BAD),
         // I13
-        (format!("<message from='{ROMEO}' to='upload.example.org'><body>a</body></message>"), ""),
-        (format!("<message from='{ROMEO}' to='upload.example.org' type='error'/>"), ""),
-        (format!("<presence from='{ROMEO}' to='upload.example.org'/>"), ""),
-        (format!("<presence from='{ROMEO}' to='upload.example.org' type='probe'/>"), ""),
-        (format!("<presence from='{ROMEO}' to='upload.example.org' type='error'/>"), ""),
-        ("<presence from='romeo@example.org' to='upload.example.org' type='subscribe'/>".to_owned(),
-            "presence unsubscribed "),
+        (
+            format!("<message from='{ROMEO}' to='upload.example.org'><body>a</body></message>"),
+            "",
+        ),
+        (
+            format!("<message from='{ROMEO}' to='upload.example.org' type='error'/>"),
+            "",
+        ),
+        (
+            format!("<presence from='{ROMEO}' to='upload.example.org'/>"),
+            "",
+        ),
+        (
+            format!("<presence from='{ROMEO}' to='upload.example.org' type='probe'/>"),
+            "",
+        ),
+        (
+            format!("<presence from='{ROMEO}' to='upload.example.org' type='error'/>"),
+            "",
+        ),
+        (
+            "<presence from='romeo@example.org' to='upload.example.org' type='subscribe'/>"
+                .to_owned(),
+            "presence unsubscribed ",
+        ),
         // Addresses
         (to("user@upload.example.org"), NOT_HERE),
         (to("upload.example.org/resource"), NOT_HERE),
@@ -138,14 +196,28 @@ async fn every_stanza_gets_its_answer() {
         (get(&info_node), NOT_HERE),
         (iq("set", ROMEO, &info), BAD),
         (iq("get", "anybody@example.net", &info), "iq result query"),
-        (get(&query("http://jabber.org/protocol/disco#items")), "iq result query"),
+        (
+            get(&query("http://jabber.org/protocol/disco#items")),
+            "iq result query",
+        ),
         (get(&query("jabber:iq:version")), "iq result query"),
         (get(&query("jabber:iq:last")), "iq result query"),
         (get("<ping xmlns='urn:xmpp:ping'/>"), "iq result "),
-        (iq("set", ROMEO, "<command xmlns='http://jabber.org/protocol/commands' node='x'/>"), UNKNOWN),
+        (
+            iq(
+                "set",
+                ROMEO,
+                "<command xmlns='http://jabber.org/protocol/commands' node='x'/>",
+            ),
+            UNKNOWN,
+        ),
         // No stanzas
         ("<r xmlns='urn:xmpp:sm:3'/>".to_owned(), ""),
-        ("<iq xmlns='urn:example' type='get' id='i' from='a@b' to='upload.example.org'/>".to_owned(), ""),
+        (
+            "<iq xmlns='urn:example' type='get' id='i' from='a@b' to='upload.example.org'/>"
+                .to_owned(),
+            "",
+        ),
     ];
     let bench = bench(settings());
     let mut fake = start(&bench);
@@ -163,7 +235,10 @@ async fn every_stanza_gets_its_answer() {
             assert_eq!(answer.attr("from"), sent.attr("to"), "{stanza}");
         }
     }
-    assert_eq!(bench.stores.sessions.totals().await.expect("sums").n_rows, 7);
+    assert_eq!(
+        bench.stores.sessions.totals().await.expect("sums").n_rows,
+        7
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -171,10 +246,17 @@ async fn discovery_lists_what_is_served() {
     let bench = bench(settings());
     let mut fake = start(&bench);
     let mut peer = fake.log_in().await;
-    let info = iq("get", ROMEO, "<query xmlns='http://jabber.org/protocol/disco#info'/>");
+    let info = iq(
+        "get",
+        ROMEO,
+        "<query xmlns='http://jabber.org/protocol/disco#info'/>",
+    );
     let answers = peer.ask(info).await.expect("an answer");
     let query = answers[0].children().next().expect("a query");
-    let features: Vec<_> = query.children().filter_map(|child| child.attr("var")).collect();
+    let features: Vec<_> = query
+        .children()
+        .filter_map(|child| child.attr("var"))
+        .collect();
     let expected = [
         "http://jabber.org/protocol/disco#info",
         "http://jabber.org/protocol/disco#items",
@@ -188,11 +270,20 @@ async fn discovery_lists_what_is_served() {
         "urn:xmpp:http:upload:purpose:0#permanent",
     ];
     assert_eq!(features, expected);
-    let forms: Vec<_> = query.children().filter(|child| child.name() == "x").collect();
+    let forms: Vec<_> = query
+        .children()
+        .filter(|child| child.name() == "x")
+        .collect();
     assert_eq!(forms.len(), 2);
-    assert_eq!(forms[0].text() + &forms[0].children().map(Element::text).collect::<String>(), "");
+    assert_eq!(
+        forms[0].text() + &forms[0].children().map(Element::text).collect::<String>(),
+        ""
+    );
     let size = forms[0].children().nth(1).expect("the size");
-    assert_eq!(size.children().next().map(Element::text).as_deref(), Some("1000000"));
+    assert_eq!(
+        size.children().next().map(Element::text).as_deref(),
+        Some("1000000")
+    );
 }
 
 /// I15: after the limit `wait` with a stamp; others are served.
@@ -213,13 +304,25 @@ async fn a_flood_is_told_to_wait() {
         .collect();
     let answers = peer.ask(flood).await.expect("answers");
     assert_eq!(answers.len(), 1000);
-    let refused = answers.iter().filter(|answer| answer.attr("type") == Some("error"));
+    let refused = answers
+        .iter()
+        .filter(|answer| answer.attr("type") == Some("error"));
     assert_eq!(refused.clone().count(), 900);
     for answer in refused {
-        assert_eq!(brief(std::slice::from_ref(answer)), "error wait resource-constraint retry");
+        assert_eq!(
+            brief(std::slice::from_ref(answer)),
+            "error wait resource-constraint retry"
+        );
     }
-    let other = iq("get", "juliet@example.org/b", &request("filename='a' size='1'"));
-    assert_eq!(brief(&peer.ask(other).await.expect("an answer")), "iq result slot");
+    let other = iq(
+        "get",
+        "juliet@example.org/b",
+        &request("filename='a' size='1'"),
+    );
+    assert_eq!(
+        brief(&peer.ask(other).await.expect("an answer")),
+        "iq result slot"
+    );
 }
 
 /// X03, X04, X05: skipped and answered, and the stream stays.
@@ -239,10 +342,16 @@ async fn stanzas_beyond_our_limits_are_answered() {
         format!("<x>{}</x>", "a".repeat(10 << 20)),
         format!("<x><![CDATA[{}]]></x>", "a".repeat(1 << 20)),
     ] {
-        let answers = peer.ask(iq("get", ROMEO, &payload)).await.expect("the stream lives");
+        let answers = peer
+            .ask(iq("get", ROMEO, &payload))
+            .await
+            .expect("the stream lives");
         assert_eq!(brief(&answers), "error modify bad-request");
         assert_eq!(answers[0].attr("to"), Some(ROMEO));
-        let others = [iq("result", ROMEO, &payload), format!("<message>{payload}</message>")];
+        let others = [
+            iq("result", ROMEO, &payload),
+            format!("<message>{payload}</message>"),
+        ];
         for stanza in others {
             assert_eq!(peer.ask(stanza).await.expect("the stream lives"), []);
         }
@@ -257,7 +366,10 @@ async fn xml_that_no_stream_can_hold_ends_it() {
     let lol = "<!DOCTYPE lolz [<!ENTITY a 'lol'><!ENTITY b '&a;&a;&a;'>]><iq>&b;</iq>";
     for (xml, condition) in [
         (lol.into(), "restricted-xml"),
-        ("<!DOCTYPE x SYSTEM 'file:///etc/passwd'>".into(), "restricted-xml"),
+        (
+            "<!DOCTYPE x SYSTEM 'file:///etc/passwd'>".into(),
+            "restricted-xml",
+        ),
         ("<iq><?x?></iq>".into(), "restricted-xml"),
         ("<!-- -->".into(), "restricted-xml"),
         (iq("get", ROMEO, "&lol;").into(), "not-well-formed"),
@@ -269,7 +381,10 @@ async fn xml_that_no_stream_can_hold_ends_it() {
         (b"<a:iq/>".to_vec(), "not-well-formed"),
         (b"<iq id='a' id='b'/>".to_vec(), "not-well-formed"),
         (b"text between stanzas".to_vec(), "not-well-formed"),
-        (format!("<iq>{}", "a".repeat(17 << 20)).into(), "policy-violation"),
+        (
+            format!("<iq>{}", "a".repeat(17 << 20)).into(),
+            "policy-violation",
+        ),
     ] {
         let xml: Vec<u8> = xml;
         let mut peer = fake.log_in().await;
@@ -332,7 +447,11 @@ async fn a_server_that_takes_nothing_is_left() {
     let mut fake = Fake::start(bench.service.clone(), vec![component(server())], 1024);
     let mut peer = fake.log_in().await;
     let since = Instant::now();
-    let info = iq("get", ROMEO, "<query xmlns='http://jabber.org/protocol/disco#info'/>");
+    let info = iq(
+        "get",
+        ROMEO,
+        "<query xmlns='http://jabber.org/protocol/disco#info'/>",
+    );
     // We never read: at some point we cannot write, either.
     while peer.send(&info).await.is_ok() {}
     assert_eq!(since.elapsed().as_secs(), 10);
@@ -362,9 +481,15 @@ async fn refusals_are_asked_again_ever_more_rarely() {
             peer.send(answer).await.expect("sent");
             peer.read_to_end().await;
         }
-        assert!((10..=30).contains(&n_tries), "{condition}: {n_tries} tries in ten minutes");
+        assert!(
+            (10..=30).contains(&n_tries),
+            "{condition}: {n_tries} tries in ten minutes"
+        );
         let lines = log.lines(words);
-        assert!((1..=11).contains(&lines), "{condition}: {lines} lines in ten minutes");
+        assert!(
+            (1..=11).contains(&lines),
+            "{condition}: {lines} lines in ten minutes"
+        );
         fake.running.abort();
     }
 }
@@ -428,15 +553,36 @@ async fn each_failure_to_log_in_has_its_words() {
     const COMPONENT_PORT: &str = "the port for components";
     let header_c2s = HEADER.replace("jabber:component:accept", "jabber:client");
     for (answer, words) in [
-        (HEADER.to_owned() + &stream_error("host-unknown", ""), "does not know the component"),
-        (HEADER.to_owned() + &stream_error("not-authorized", ""), "component_secret"),
-        (HEADER.to_owned() + &stream_error("conflict", ""), "kick_old"),
-        (HEADER.to_owned() + &stream_error("system-shutdown", ""), "starting or stopping"),
-        (HEADER.to_owned() + &stream_error("policy-violation", "a\nb"), "policy-violation (a\\nb)"),
-        (header_c2s + &stream_error("invalid-namespace", ""), COMPONENT_PORT),
+        (
+            HEADER.to_owned() + &stream_error("host-unknown", ""),
+            "does not know the component",
+        ),
+        (
+            HEADER.to_owned() + &stream_error("not-authorized", ""),
+            "component_secret",
+        ),
+        (
+            HEADER.to_owned() + &stream_error("conflict", ""),
+            "kick_old",
+        ),
+        (
+            HEADER.to_owned() + &stream_error("system-shutdown", ""),
+            "starting or stopping",
+        ),
+        (
+            HEADER.to_owned() + &stream_error("policy-violation", "a\nb"),
+            "policy-violation (a\\nb)",
+        ),
+        (
+            header_c2s + &stream_error("invalid-namespace", ""),
+            COMPONENT_PORT,
+        ),
         (HEADER.to_owned() + "<iq/>", COMPONENT_PORT),
         (HEADER.to_owned(), "starting or stopping"),
-        ("HTTP/1.1 400 Bad Request\r\n\r\n".to_owned(), COMPONENT_PORT),
+        (
+            "HTTP/1.1 400 Bad Request\r\n\r\n".to_owned(),
+            COMPONENT_PORT,
+        ),
         ("<html>".to_owned(), COMPONENT_PORT),
         (String::new(), "starting or stopping"),
     ] {

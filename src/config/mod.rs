@@ -2,16 +2,38 @@
 //!
 //! `raw` is what was written; this is what it means. Every check that needs no I/O is made on the
 //! way from one to the other, so that the rooms below never check again.
+//!
+//! `document` reads the text and knows the lines, `raw` has keys and defaults, `value` reads single
+//! values, `check` makes a `Config` of them, `secret` and `files` look at the disk and change
+//! nothing, `error` tells what is wrong and where, `summary` what is right.
 
 use std::fmt;
+use std::io::{self, Read};
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use ipnet::IpNet;
 
 use crate::core::policy::Policy;
 use crate::core::rate::Rate;
+
+use self::check::Checker;
+use self::document::Document;
+use self::error::{ConfigError, Fault, Key, Problem};
+use self::secret::SecretSource;
+
+mod check;
+mod document;
+pub mod error;
+mod files;
+mod raw;
+mod secret;
+pub mod summary;
+mod value;
+
+/// No configuration file is larger.
+const CONFIG_BYTES_MAX: u64 = 1 << 20;
 
 /// The whole configuration.
 #[derive(Clone, Debug)]
@@ -182,4 +204,108 @@ pub enum LogFormat {
     Text,
     /// For programs: one JSON object a line.
     Json,
+}
+
+/// A configuration without faults.
+#[derive(Clone, Debug)]
+pub struct Loaded {
+    /// What it means.
+    pub config: Config,
+    /// What is allowed and yet may hurt, a line each.
+    pub warnings: Vec<String>,
+}
+
+/// What a configuration is wanted for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Use {
+    /// To serve: needs secrets, and files that can be read.
+    Serving {
+        /// Where the secret of every component is, in place of what the file says.
+        secret_file: Option<PathBuf>,
+    },
+    /// To look after `data_dir`: logs in nowhere, so that no secret is read.
+    DataDir,
+}
+
+/// Reads a configuration file and whatever secrets it names. Changes nothing anywhere.
+pub fn load(file: &Path, wanted: &Use) -> Result<Loaded, ConfigError> {
+    let fail = |line, what: String, remedy: &str| ConfigError {
+        file: file.to_owned(),
+        faults: vec![Fault {
+            line,
+            key: Key::default(),
+            problem: Problem::new(what, remedy),
+        }],
+    };
+    let bytes = read(file).map_err(|error| {
+        let remedy = "name a readable file with --config; conf/slotd.toml is a sample";
+        fail(None, format!("cannot be read: {error}"), remedy)
+    })?;
+    let text = std::str::from_utf8(&bytes).map_err(|error| {
+        let line = document::line_at(&bytes, error.valid_up_to());
+        fail(
+            Some(line),
+            "is not UTF-8".to_owned(),
+            "save the file as UTF-8",
+        )
+    })?;
+    parse(file, text, wanted)
+}
+
+fn read(file: &Path) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let file = std::fs::File::open(file)?;
+    file.take(CONFIG_BYTES_MAX + 1).read_to_end(&mut bytes)?;
+    if CONFIG_BYTES_MAX < bytes.len() as u64 {
+        return Err(io::Error::other("it is larger than 1 MiB"));
+    }
+    Ok(bytes)
+}
+
+/// Reads `text`, which is the content of `file`, and whatever secrets it names.
+pub fn parse(file: &Path, text: &str, wanted: &Use) -> Result<Loaded, ConfigError> {
+    let fail = |faults: Vec<Fault>| ConfigError {
+        file: file.to_owned(),
+        faults,
+    };
+    let document = Document::parse(text).map_err(|fault| fail(vec![fault]))?;
+    let raw = document.read().map_err(|fault| fail(vec![fault]))?;
+    let mut checker = Checker::default();
+    let config = checker.config(&raw, &|source| match wanted {
+        Use::DataDir => Ok(Secret(String::new())),
+        Use::Serving { secret_file } => {
+            let forced = secret_file.clone().map(SecretSource::File);
+            let credentials_dir = std::env::var_os("CREDENTIALS_DIRECTORY");
+            secret::read(forced.as_ref().or(source), credentials_dir)
+        }
+    });
+    if let (Some(config), Use::Serving { .. }) = (&config, wanted) {
+        files::look(config, &mut checker);
+        if raw.has_inline_secret() {
+            files::look_at_own_mode(file, &mut checker);
+        }
+    }
+    match config {
+        Some(config) if checker.faults.is_empty() => Ok(Loaded {
+            config,
+            warnings: checker.warnings.into_iter().map(warning).collect(),
+        }),
+        _ => {
+            let mut faults: Vec<Fault> = checker
+                .faults
+                .into_iter()
+                .map(|(key, problem)| Fault {
+                    line: Some(document.line_of(&key)),
+                    key,
+                    problem,
+                })
+                .collect();
+            faults.sort_by_key(|fault| fault.line);
+            Err(fail(faults))
+        }
+    }
+}
+
+fn warning((key, words): (Key, String)) -> String {
+    format!("{key}: {words}")
 }

@@ -4,6 +4,7 @@
 //! walls of this room are checked by `tests/tidy.rs`.
 
 pub mod download;
+pub mod forwarded;
 pub mod policy;
 pub mod range;
 pub mod rate;

@@ -240,10 +240,9 @@ impl Service {
         *self.keys.write().unwrap_or_else(PoisonError::into_inner) = keys;
     }
 
-    /// The keys after a rotation that is due, to be kept before `set_keys` puts them into use.
-    pub fn next_keys(&self) -> Option<Keys> {
+    /// What `keys` become when their time has come: a new one signs, the oldest are left out.
+    pub fn next_keys(&self, keys: &Keys) -> Option<Keys> {
         let now = self.world.now();
-        let keys = self.keys();
         let kept = keys.retire(self.settings.keep_old_for, now);
         let is_due = |every| kept.is_rotation_due(every, now);
         let next = if self.settings.rotate_every.is_some_and(is_due) {
@@ -251,7 +250,7 @@ impl Service {
         } else {
             kept
         };
-        (next != keys).then_some(next)
+        (next != *keys).then_some(next)
     }
 
     fn random_secret(&self) -> [u8; 32] {

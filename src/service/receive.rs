@@ -200,6 +200,10 @@ impl Service {
         let size_bytes = row.file.size_bytes;
         let committed = self.stores.files.commit(part, size_bytes).await;
         committed.map_err(|e| broken("commit an upload", &e))?;
+        // Earlier attempts go before the row is complete: after a crash in between nobody would
+        // look for them. The whole part outlasts them, whatever happens next.
+        self.remove_parts(row.parts().iter().filter(|other| **other != part))
+            .await;
         let (settings, generation) = (self.settings.clone(), row.generation);
         let now = self.world.now();
         let change: Change = Box::new(move |row| {
@@ -208,9 +212,7 @@ impl Service {
         });
         match self.update(row.id, change).await {
             Ok(_) => {
-                let slot = row.id.short();
-                info!(slot, size_bytes, "upload complete");
-                self.drop_parts(&row.parts(), row).await;
+                info!(slot = row.id.short(), size_bytes, "upload complete");
                 Ok(Received { sha256 })
             }
             Err(refusal) => {
@@ -329,7 +331,12 @@ impl Service {
     /// Removes those of `parts` that `row` has no use for any more.
     async fn drop_parts(&self, parts: &[PartId], row: &UploadSession) {
         let kept = row.parts();
-        for part in parts.iter().filter(|part| !kept.contains(part)) {
+        self.remove_parts(parts.iter().filter(|part| !kept.contains(part)))
+            .await;
+    }
+
+    async fn remove_parts(&self, parts: impl Iterator<Item = &PartId>) {
+        for part in parts {
             if let Err(e) = self.stores.files.remove_part(*part).await {
                 broken("remove an earlier attempt", &e);
             }

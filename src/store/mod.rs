@@ -5,6 +5,7 @@
 //! passes what `memory` passes (`tests/conformance.rs`).
 
 use std::ops::Range;
+use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
 
@@ -13,13 +14,18 @@ use futures_util::Stream;
 use futures_util::future::BoxFuture;
 use jid::BareJid;
 
+use crate::config::Durability;
 use crate::core::policy::{Bucket, Room, Usage};
 use crate::core::refusal::Refusal;
 use crate::core::session::UploadSession;
 use crate::core::slot::{PartId, SlotId};
 use crate::core::time::Timestamp;
 
+pub mod keys;
+pub mod local;
 pub mod memory;
+pub mod redb;
+pub mod row;
 
 /// Why something could not be done.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -41,6 +47,25 @@ pub enum StoreError {
     /// What is stored is not what was put there.
     #[error("{0} is damaged")]
     Corrupt(String),
+}
+
+/// Why a store cannot be opened: the file or directory, and a sentence that says what to do.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{} {problem}", path.display())]
+pub struct OpenError {
+    /// What cannot be opened.
+    pub path: PathBuf,
+    /// The rest of the sentence.
+    pub problem: String,
+}
+
+impl OpenError {
+    fn new(path: &Path, problem: impl Into<String>) -> Self {
+        Self {
+            path: path.to_owned(),
+            problem: problem.into(),
+        }
+    }
 }
 
 /// Why something did not happen: we said no, or we could not.
@@ -252,4 +277,46 @@ pub struct Stores {
     pub sessions: Arc<dyn SessionStore>,
     /// Bytes.
     pub files: Arc<dyn FileStore>,
+}
+
+/// Name of the database file in the data directory.
+const DATABASE: &str = "slotd.redb";
+
+/// Opens the stores of `data_dir`, creating what is missing.
+///
+/// Refuses a database and files that are not of the same store: whichever was lost, going on would
+/// lose the other.
+pub async fn open(data_dir: &Path, durability: Durability) -> Result<Stores, OpenError> {
+    let files = local::LocalFiles::open(data_dir, durability)?;
+    let path = data_dir.join(DATABASE);
+    let say = |e: StoreError| OpenError::new(&path, e.to_string());
+    let files_id = files.store_id().await.map_err(say)?;
+    let is_lost = !path.exists() && !files.page(None, 1).await.map_err(say)?.is_empty();
+    if is_lost {
+        return Err(OpenError::new(
+            &path,
+            "is lost, but its files are there: restore it from a backup; or, to start afresh \
+                       without them, move files/ and parts/ away",
+        ));
+    }
+    let sessions = redb::RedbSessions::open(&path, durability, files_id)?;
+    if sessions.store_id().await.map_err(say)? != files_id {
+        let problem = "is not the database of the files beside it: restore the one that \
+                       was replaced; or, to start afresh, move files/, parts/ and the database away";
+        return Err(OpenError::new(&path, problem));
+    }
+    Ok(Stores {
+        sessions: Arc::new(sessions),
+        files: Arc::new(files),
+    })
+}
+
+/// Opens the stores of `data_dir` for looking, also beside a service that writes to them.
+pub fn open_read_only(data_dir: &Path) -> Result<Stores, OpenError> {
+    let files = local::LocalFiles::open_read_only(data_dir)?;
+    let sessions = redb::RedbSessions::open_read_only(&data_dir.join(DATABASE))?;
+    Ok(Stores {
+        sessions: Arc::new(sessions),
+        files: Arc::new(files),
+    })
 }

@@ -42,7 +42,10 @@ pub fn info(
         .append(identity)
         .append_all(features.map(feature));
     let size = vec![size_bytes_max.to_string()];
-    answer = answer.append(form(ns::HTTP_UPLOAD, [("max-file-size", &size)].into_iter()));
+    answer = answer.append(form(
+        ns::HTTP_UPLOAD,
+        [("max-file-size", &size)].into_iter(),
+    ));
     if !contact.is_empty() {
         let fields = contact.iter().map(|(name, uris)| (*name, uris));
         answer = answer.append(form(SERVER_INFO, fields));
@@ -74,7 +77,9 @@ fn form<'a>(
             SERVER_INFO => field(name).attr(xml_ncname!("type").to_owned(), "list-multi"),
             _ => field(name),
         };
-        field.append_all(values.iter().map(|text| value(text))).build()
+        field
+            .append_all(values.iter().map(|text| value(text)))
+            .build()
     });
     Element::builder("x", ns::DATA_FORMS)
         .attr(xml_ncname!("type").to_owned(), "result")
@@ -108,7 +113,9 @@ pub fn version() -> Element {
 /// Answers XEP-0012: how long we have been running.
 pub fn last(uptime_s: u64) -> Element {
     let query = Element::builder("query", LAST);
-    query.attr(xml_ncname!("seconds").to_owned(), uptime_s).build()
+    query
+        .attr(xml_ncname!("seconds").to_owned(), uptime_s)
+        .build()
 }
 
 #[cfg(test)]
@@ -124,7 +131,10 @@ mod tests {
         let asked = query("<query xmlns='http://jabber.org/protocol/disco#info'/>");
         let contact = vec![(
             "abuse-addresses",
-            vec!["mailto:abuse@example.org".to_owned(), "xmpp:abuse@example.org".to_owned()],
+            vec![
+                "mailto:abuse@example.org".to_owned(),
+                "xmpp:abuse@example.org".to_owned(),
+            ],
         )];
         let features = ["http://jabber.org/protocol/disco#info", "urn:xmpp:ping"];
         let answer = info(&asked, features.into_iter(), 1000, &contact).expect("no node");
@@ -152,13 +162,22 @@ mod tests {
     fn without_contact_there_is_one_form() {
         let asked = query("<query xmlns='http://jabber.org/protocol/disco#info' node=''/>");
         let answer = info(&asked, [].into_iter(), 1, &Vec::new()).expect("an empty node is none");
-        assert_eq!(answer.children().filter(|child| child.name() == "x").count(), 1);
+        assert_eq!(
+            answer
+                .children()
+                .filter(|child| child.name() == "x")
+                .count(),
+            1
+        );
     }
 
     #[test]
     fn nodes_are_unknown() {
         let asked = query("<query xmlns='http://jabber.org/protocol/disco#info' node='x'/>");
-        assert_eq!(info(&asked, [].into_iter(), 1, &Vec::new()), Err(Refusal::UnknownNode));
+        assert_eq!(
+            info(&asked, [].into_iter(), 1, &Vec::new()),
+            Err(Refusal::UnknownNode)
+        );
         let asked = query("<query xmlns='http://jabber.org/protocol/disco#items' node='x'/>");
         assert_eq!(items(&asked), Err(Refusal::UnknownNode));
         let asked = query("<query xmlns='http://jabber.org/protocol/disco#items'/>");
@@ -167,8 +186,14 @@ mod tests {
 
     #[test]
     fn small_answers() {
-        assert_eq!(last(7), query("<query xmlns='jabber:iq:last' seconds='7'/>"));
+        assert_eq!(
+            last(7),
+            query("<query xmlns='jabber:iq:last' seconds='7'/>")
+        );
         let version = version();
-        assert_eq!(version.children().map(Element::name).collect::<Vec<_>>(), ["name", "version"]);
+        assert_eq!(
+            version.children().map(Element::name).collect::<Vec<_>>(),
+            ["name", "version"]
+        );
     }
 }

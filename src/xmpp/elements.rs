@@ -74,14 +74,19 @@ fn purpose(element: &Element) -> Result<Purpose, Refusal> {
 pub fn slot(slot: Slot) -> Element {
     let header = |(name, value): (&'static str, String)| {
         let header = Element::builder("header", ns::HTTP_UPLOAD);
-        header.attr(xml_ncname!("name").to_owned(), name).append(value)
+        header
+            .attr(xml_ncname!("name").to_owned(), name)
+            .append(value)
     };
     let url = || xml_ncname!("url").to_owned();
     let put = Element::builder("put", ns::HTTP_UPLOAD)
         .attr(url(), slot.put_url)
         .append_all(slot.put_headers.into_iter().map(header));
     let get = Element::builder("get", ns::HTTP_UPLOAD).attr(url(), slot.get_url);
-    Element::builder("slot", ns::HTTP_UPLOAD).append(put).append(get).build()
+    Element::builder("slot", ns::HTTP_UPLOAD)
+        .append(put)
+        .append(get)
+        .build()
 }
 
 /// `<error/>` for a refusal, with the words that clients show.
@@ -145,7 +150,8 @@ mod tests {
 
     #[track_caller]
     fn request(attributes: &str, children: &str) -> Result<SlotRequest, Refusal> {
-        let xml = format!("<request xmlns='urn:xmpp:http:upload:0' {attributes}>{children}</request>");
+        let xml =
+            format!("<request xmlns='urn:xmpp:http:upload:0' {attributes}>{children}</request>");
         slot_request(&xml.parse().expect("a row is well-formed"))
     }
 
@@ -178,19 +184,30 @@ mod tests {
     #[test]
     fn names_and_types() {
         assert_eq!(request("size='1'", ""), Err(Refusal::BadFileName));
-        assert_eq!(request("size='1' filename=''", ""), Err(Refusal::BadFileName));
-        assert_eq!(request("size='1' filename='a/b'", ""), Err(Refusal::BadFileName));
+        assert_eq!(
+            request("size='1' filename=''", ""),
+            Err(Refusal::BadFileName)
+        );
+        assert_eq!(
+            request("size='1' filename='a/b'", ""),
+            Err(Refusal::BadFileName)
+        );
         for (attribute, read) in [
             ("", Ok(None)),
             ("content-type=''", Ok(None)),
             ("content-type='image/png'", Ok(Some("image/png"))),
             ("content-type='a'", Err(Refusal::BadContentType)),
-            ("content-type='a/b&#13;&#10;X: y'", Err(Refusal::BadContentType)),
+            (
+                "content-type='a/b&#13;&#10;X: y'",
+                Err(Refusal::BadContentType),
+            ),
             ("content-type='*/*'", Err(Refusal::BadContentType)),
         ] {
             let got = request(&format!("filename='a' size='1' {attribute}"), "\n  ");
             let got = got.map(|request| request.content_type);
-            let got = got.as_ref().map(|kind| kind.as_ref().map(ContentType::as_str));
+            let got = got
+                .as_ref()
+                .map(|kind| kind.as_ref().map(ContentType::as_str));
             assert_eq!(got, read.as_ref().copied(), "{attribute}");
         }
     }
@@ -206,7 +223,10 @@ mod tests {
         assert_eq!(of(&child("profile")), Ok(Purpose::Profile));
         assert_eq!(of(&child("permanent")), Ok(Purpose::Permanent));
         let expire_before = Timestamp(1_767_323_045);
-        assert_eq!(of(&ephemeral("2026-01-02T03:04:05Z")), Ok(Purpose::Ephemeral { expire_before }));
+        assert_eq!(
+            of(&ephemeral("2026-01-02T03:04:05Z")),
+            Ok(Purpose::Ephemeral { expire_before })
+        );
         for bad in [
             child("ephemeral"),
             ephemeral("yesterday"),
@@ -235,7 +255,9 @@ mod tests {
 
     #[test]
     fn errors_say_what_and_when() {
-        let too_large = error(&Refusal::FileTooLarge { size_bytes_max: 100 });
+        let too_large = error(&Refusal::FileTooLarge {
+            size_bytes_max: 100,
+        });
         let expected = "<error xmlns='jabber:component:accept' type='modify'>\
             <not-acceptable xmlns='urn:ietf:params:xml:ns:xmpp-stanzas'/>\
             <text xmlns='urn:ietf:params:xml:ns:xmpp-stanzas' xml:lang='en'>\
@@ -255,7 +277,10 @@ mod tests {
         let bare = |from| requester(from).map(|jid| jid.to_bare().to_string());
         for (from, known) in [
             ("romeo@example.org/phone", Some("romeo@example.org")),
-            ("romeo@example.org/\u{1f980}\u{1faf6}", Some("romeo@example.org")),
+            (
+                "romeo@example.org/\u{1f980}\u{1faf6}",
+                Some("romeo@example.org"),
+            ),
             ("romeo@example.org/a/b@c", Some("romeo@example.org")),
             ("romeo@example.org/", Some("romeo@example.org")),
             ("example.org", Some("example.org")),
@@ -270,7 +295,11 @@ mod tests {
 
     #[test]
     fn only_small_payloads_come_back() {
-        let payload = |n: usize| Element::builder("x", "urn:example").append("a".repeat(n)).build();
+        let payload = |n: usize| {
+            Element::builder("x", "urn:example")
+                .append("a".repeat(n))
+                .build()
+        };
         assert!(echo(&payload(900)).is_some());
         assert!(echo(&payload(1024)).is_none());
     }

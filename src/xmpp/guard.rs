@@ -654,7 +654,10 @@ mod tests {
         }
         let deepest = format!("{}{}", "<x>".repeat(DEPTH_MAX), "</x>".repeat(DEPTH_MAX));
         passes(&deepest, &deepest);
-        let wide = format!("<iq{}/>", (0..64).map(|n| format!(" a{n}=''")).collect::<String>());
+        let wide = format!(
+            "<iq{}/>",
+            (0..64).map(|n| format!(" a{n}=''")).collect::<String>()
+        );
         passes(&wide, &wide);
         let long = format!("<iq a='{}'/>", "x".repeat(TOKEN_BYTES_MAX));
         passes(&long, &long);
@@ -695,14 +698,20 @@ mod tests {
             "<c:iq id=\"&apos;\" xmlns:c='jabber:client'/>",
         );
         let long = "x".repeat(TOKEN_BYTES_MAX + 1);
-        passes(&format!("<iq to='b' id='{long}' from='a'/>"), "<iq to='b' from='a'/>");
+        passes(
+            &format!("<iq to='b' id='{long}' from='a'/>"),
+            "<iq to='b' from='a'/>",
+        );
     }
 
     #[test]
     fn ten_mebibytes_are_skipped_and_twenty_are_not() {
         let text = |n: usize| format!("{FIRST}><x>{}</x></iq>", "a".repeat(n << 20));
         let xml = format!("{HEADER}{}{NEXT}", text(10));
-        assert_eq!(filter(xml.as_bytes(), 16 * 1024).0, format!("{HEADER}{CUT}{NEXT}"));
+        assert_eq!(
+            filter(xml.as_bytes(), 16 * 1024).0,
+            format!("{HEADER}{CUT}{NEXT}")
+        );
         let (out, end) = filter(format!("{HEADER}{}", text(20)).as_bytes(), 16 * 1024);
         assert_eq!((out.as_str(), end), (HEADER, Err(Broken::TooLong)));
     }

@@ -76,7 +76,8 @@ pub async fn run_over(
     let hosts = components.iter().filter_map(|component| {
         let host = BareJid::new(&component.jid);
         // The configuration has checked it.
-        host.inspect_err(|error| error!(jid = component.jid, %error, "no JID")).ok()
+        host.inspect_err(|error| error!(jid = component.jid, %error, "no JID"))
+            .ok()
     });
     let desk = Desk::new(service, hosts.collect(), contact);
     let mut streams = JoinSet::new();
@@ -183,7 +184,10 @@ fn words(end: &End, component: &Component) -> String {
                 format!("the XMPP server ended the stream: {reason}; connecting again")
             }
             LoginError::Closed { .. } => {
-                format!("the XMPP server shuts down ({}); connecting again", error.condition)
+                format!(
+                    "the XMPP server shuts down ({}); connecting again",
+                    error.condition
+                )
             }
             known => known.to_string(),
         },

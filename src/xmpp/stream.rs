@@ -62,7 +62,12 @@ pub enum End {
 }
 
 /// Serves a stream until it ends. When `stop` turns true, answers under way are still sent.
-pub async fn serve(wire: Wire, desk: &Arc<Desk>, host: &str, stop: &mut watch::Receiver<bool>) -> End {
+pub async fn serve(
+    wire: Wire,
+    desk: &Arc<Desk>,
+    host: &str,
+    stop: &mut watch::Receiver<bool>,
+) -> End {
     let mut stream = Served {
         wire,
         desk,
@@ -160,12 +165,15 @@ impl Served<'_> {
                     }
                 }
                 Some(Err(ReadError::SoftTimeout)) => {
-                    self.ping_at.get_or_insert_with(|| Box::pin(sleep(Duration::ZERO)));
+                    self.ping_at
+                        .get_or_insert_with(|| Box::pin(sleep(Duration::ZERO)));
                 }
                 Some(Err(ReadError::ParseError(error))) => {
                     debug!(%error, "element that cannot be read is ignored");
                 }
-                Some(Err(ReadError::HardError(error))) => return Poll::Ready(ended(&self.wire, &error)),
+                Some(Err(ReadError::HardError(error))) => {
+                    return Poll::Ready(ended(&self.wire, &error));
+                }
                 Some(Err(ReadError::StreamFooterReceived)) | None => {
                     return Poll::Ready(End::Closed);
                 }

@@ -60,7 +60,10 @@ impl Peer {
     /// Reads until `end` has come, and returns what came up to there; fails at the end of it all.
     pub async fn read_until(&mut self, end: &str) -> io::Result<String> {
         loop {
-            let at = self.seen.windows(end.len()).position(|part| part == end.as_bytes());
+            let at = self
+                .seen
+                .windows(end.len())
+                .position(|part| part == end.as_bytes());
             if let Some(at) = at {
                 let rest = self.seen.split_off(at + end.len());
                 let part = std::mem::replace(&mut self.seen, rest);
@@ -81,7 +84,10 @@ impl Peer {
     /// Takes the header and the handshake, and answers both.
     pub async fn log_in(&mut self) -> io::Result<()> {
         let header = self.read_until(">").await? + &self.read_until(">").await?;
-        assert!(header.contains("to=\"upload.example.org\"") || header.contains("to='"), "{header}");
+        assert!(
+            header.contains("to=\"upload.example.org\"") || header.contains("to='"),
+            "{header}"
+        );
         self.send(HEADER).await?;
         let handshake = self.read_until("</handshake>").await?;
         assert_eq!(handshake, DIGEST);
@@ -143,7 +149,10 @@ impl Fake {
             std::future::ready(arrived.map(|()| ours).map_err(refused)).boxed()
         });
         let (stop, stopped) = watch::channel(false);
-        let contact = vec![("abuse-addresses", vec!["mailto:abuse@example.org".to_owned()])];
+        let contact = vec![(
+            "abuse-addresses",
+            vec!["mailto:abuse@example.org".to_owned()],
+        )];
         let running = xmpp::run_over(connect, components, contact, service, stopped);
         Self {
             peers,

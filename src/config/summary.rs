@@ -1,0 +1,116 @@
+//! What a configuration means, in a few lines for the admin: `slotd check`.
+
+use std::fmt;
+use std::time::Duration;
+
+use bytesize::ByteSize;
+
+use super::{Component, Config, Listen, ServerAddress, value};
+
+/// A configuration, told in lines.
+pub struct Summary<'a>(pub &'a Config);
+
+impl fmt::Display for Summary<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Config {
+            components,
+            http,
+            policy,
+            limits,
+            retention,
+            ..
+        } = self.0;
+        for component in components {
+            writeln!(f, "  component  {}", told(component))?;
+        }
+        let access = &policy.access;
+        let who: Vec<String> = access
+            .domains
+            .iter()
+            .map(|domain| format!("accounts of {domain}"))
+            .chain(access.jids.iter().map(ToString::to_string))
+            .collect();
+        write!(f, "  uploads    {}", who.join(", "))?;
+        if !access.deny.is_empty() {
+            write!(f, "; not {}", joined(&access.deny))?;
+        }
+        writeln!(f)?;
+        let tls = if http.tls.is_some() {
+            "with TLS"
+        } else {
+            "without TLS"
+        };
+        let sockets: Vec<String> = http.listen.iter().map(socket).collect();
+        writeln!(
+            f,
+            "  http       {} {tls}, as {}",
+            sockets.join(", "),
+            http.public_url
+        )?;
+        if !http.trusted_proxies.is_empty() {
+            writeln!(f, "  proxies    {}", joined(&http.trusted_proxies))?;
+        }
+        writeln!(
+            f,
+            "  limits     {} a file, {} slots a minute, {} connections ({} an address)",
+            ByteSize(policy.size_bytes_max),
+            limits.slot_rate.per_minute,
+            limits.connections_max,
+            limits.connections_per_address_max,
+        )?;
+        let quota = &policy.quota;
+        writeln!(
+            f,
+            "  quota      {} a requester, {} a domain, {} in total, in {}; {} exceptions",
+            size(quota.per_requester),
+            size(quota.per_domain),
+            size(quota.total),
+            value::spell(quota.window),
+            quota.exceptions.len(),
+        )?;
+        let keep = &policy.lifetimes.retention;
+        writeln!(
+            f,
+            "  retention  {}; profile {}, ephemeral {}, permanent {}; {} in all",
+            span(keep.message),
+            span(keep.profile),
+            span(keep.ephemeral),
+            span(keep.permanent),
+            size(retention.total_bytes_max),
+        )?;
+        write!(f, "  data       {}", self.0.data_dir.display())
+    }
+}
+
+fn told(component: &Component) -> String {
+    let server = match &component.server {
+        ServerAddress::Tcp(address) => address.clone(),
+        ServerAddress::Unix(path) => format!("unix:{}", path.display()),
+    };
+    match component.connections {
+        1 => format!("{} at {server}", component.jid),
+        n => format!("{} at {server}, {n} connections", component.jid),
+    }
+}
+
+fn socket(listen: &Listen) -> String {
+    match listen {
+        Listen::Tcp(address) => address.to_string(),
+        Listen::Unix(path) => format!("unix:{}", path.display()),
+    }
+}
+
+fn joined<T: ToString>(items: &[T]) -> String {
+    let texts: Vec<String> = items.iter().map(ToString::to_string).collect();
+    texts.join(", ")
+}
+
+fn size(limit: Option<u64>) -> String {
+    limit.map_or("no limit".to_owned(), |n_bytes| {
+        ByteSize(n_bytes).to_string()
+    })
+}
+
+fn span(keep_for: Option<Duration>) -> String {
+    keep_for.map_or("forever".to_owned(), value::spell)
+}

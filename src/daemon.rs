@@ -1,0 +1,158 @@
+//! Puts the rooms together: what `slotd run`, `audit` and `keygen --rotate` do with a configuration.
+
+use std::future::Future;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tracing::{error, info};
+
+use crate::config::{Config, TokenIn};
+use crate::core::time::Timestamp;
+use crate::http::listen::{BindError, Listeners};
+use crate::service::audit::{self, AuditReport, Options};
+use crate::service::{Service, Settings, World};
+use crate::store::keys::{self, KeysError};
+use crate::store::{self, Mend, OpenError, StoreError};
+use crate::upkeep::{self, Plan};
+use crate::xmpp;
+
+/// Why the service could not run.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The data directory cannot be used.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// The signing keys cannot be used.
+    #[error(transparent)]
+    Keys(#[from] KeysError),
+    /// An address cannot be listened on.
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    /// A store broke while it was looked through.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The operating system gave no random numbers.
+    #[error("the operating system gives no random numbers: {0}")]
+    Random(getrandom::Error),
+    /// A part of the service ended, which none does by itself.
+    #[error("a part of the service ended unexpectedly; the log says which")]
+    Ended,
+}
+
+/// Clock and random numbers of the operating system.
+struct SystemWorld {
+    started: Instant,
+}
+
+impl World for SystemWorld {
+    fn now(&self) -> Timestamp {
+        let since_epoch = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+        Timestamp(since_epoch.unwrap_or_default().as_secs())
+    }
+
+    fn random(&self) -> u128 {
+        let mut bytes = [0; 16];
+        getrandom::fill(&mut bytes).expect("it gave random numbers at the start");
+        u128::from_ne_bytes(bytes)
+    }
+
+    fn monotonic(&self) -> Duration {
+        self.started.elapsed()
+    }
+}
+
+fn world() -> Arc<SystemWorld> {
+    Arc::new(SystemWorld {
+        started: Instant::now(),
+    })
+}
+
+fn random_secret() -> Result<[u8; 32], RunError> {
+    let mut secret = [0; 32];
+    getrandom::fill(&mut secret).map_err(RunError::Random)?;
+    Ok(secret)
+}
+
+/// Runs the service until `shutdown` completes, and then until what runs has ended or
+/// `limits.stop_within` is over.
+pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(), RunError> {
+    let world = world();
+    let stores = store::open(&config.data_dir, config.durability).await?;
+    let keys = keys::load_or_create(&config.data_dir, random_secret()?, world.now())?;
+    let listeners = Listeners::bind(&config.http)?;
+    let service = Service::new(settings(&config), keys, stores, world);
+    let (stop, stopped) = watch::channel(false);
+    let mut parts = JoinSet::new();
+    if config.components.is_empty() {
+        info!("no component is configured: files are served, slots cannot be asked for");
+    } else {
+        let (components, contact) = (config.components.clone(), config.contact.clone());
+        parts.spawn(xmpp::run(
+            components,
+            contact,
+            service.clone(),
+            stopped.clone(),
+        ));
+    }
+    let plan = Plan {
+        every: config.retention.sweep_every,
+        data_dir: config.data_dir.clone(),
+        report_file: config.retention.report_file.clone(),
+    };
+    parts.spawn(upkeep::run(plan, service.clone(), stopped.clone()));
+    let (http, limits, serving) = (config.http.clone(), config.limits.clone(), service.clone());
+    info!(addresses = ?listeners.addresses(), "slotd {} is ready", env!("CARGO_PKG_VERSION"));
+    parts.spawn(async move { listeners.serve(&http, &limits, serving, stopped).await });
+    let ended = tokio::select! {
+        () = shutdown => Ok(()),
+        ended = parts.join_next() => {
+            error!(?ended, "a part of the service ended unexpectedly");
+            Err(RunError::Ended)
+        }
+    };
+    // Nobody listens any more where all parts have ended.
+    let _ = stop.send(true);
+    while parts.join_next().await.is_some() {}
+    service.drain();
+    service.cut_uploads().await;
+    info!("stopped");
+    ended
+}
+
+/// Compares rows with files: see `service::audit`.
+pub async fn audit(config: Config, options: Options) -> Result<AuditReport, RunError> {
+    let stores = match options.mend {
+        Mend::Yes => store::open(&config.data_dir, config.durability).await?,
+        Mend::No => store::open_read_only(&config.data_dir)?,
+    };
+    Ok(audit::audit(&stores, options).await?)
+}
+
+/// Adds a new signing key to `data_dir`; a running service takes it up by itself.
+pub fn rotate_key(data_dir: &Path) -> Result<(), RunError> {
+    let now = world().now();
+    keys::load_or_create(data_dir, random_secret()?, now)?;
+    let secret = random_secret()?;
+    keys::update(data_dir, |keys| Some(keys.rotate(secret, now)))?;
+    Ok(())
+}
+
+/// The configuration's rules, as the service needs them.
+fn settings(config: &Config) -> Settings {
+    Settings {
+        policy: config.policy.clone(),
+        public_url: config.http.public_url.clone(),
+        token_in_header: config.http.token_in == TokenIn::Header,
+        slot_rate: config.limits.slot_rate,
+        byte_rate: config.limits.byte_rate,
+        stall_for: config.limits.stall_for,
+        rate_min_bytes: config.limits.rate_min_bytes,
+        check_content_type: config.limits.check_content_type,
+        total_bytes_max: config.retention.total_bytes_max,
+        rotate_every: config.keys.rotate_every,
+        keep_old_for: config.keys.keep_old_for,
+    }
+}

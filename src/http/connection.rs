@@ -1,0 +1,137 @@
+//! One connection, from its first request to its last byte.
+
+use std::convert::Infallible;
+use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use axum::Router;
+use futures_util::future::BoxFuture;
+use http::{Request, Response};
+use hyper::body::Incoming;
+use hyper::server::conn::http1::Builder;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::sync::watch;
+use tokio::time::timeout;
+use tower::ServiceExt as _;
+
+use super::guard::{Guard, Refusals};
+use super::pace::Paced;
+use super::{Origin, stopped};
+use crate::config::Limits;
+
+/// Largest buffer of a connection, each way: hyper's own limit is 400 KiB, times thousands of
+/// stalled uploads.
+const BUFFER_BYTES_MAX: usize = 64 * 1024;
+/// How much of a request that was refused is read and thrown away, so that its sender gets to
+/// read the refusal: a connection closed under unread bytes is reset, which destroys the answer.
+const DRAIN_BYTES_MAX: u64 = 64 * 1024 * 1024;
+/// How long that may take.
+const DRAIN_WITHIN: Duration = Duration::from_secs(30);
+/// How long the sender may say nothing meanwhile.
+const DRAIN_SILENCE_MAX: Duration = Duration::from_secs(5);
+
+/// How slowly a client may read.
+#[derive(Clone, Copy, Debug)]
+pub struct Rules {
+    stall_for: Duration,
+    rate_min_bytes: u64,
+}
+
+impl Rules {
+    /// As the configuration says.
+    pub fn of(limits: &Limits) -> Self {
+        Self {
+            stall_for: limits.stall_for,
+            rate_min_bytes: limits.rate_min_bytes,
+        }
+    }
+
+    /// Puts a connection's writing side under these rules.
+    pub fn pace<I>(&self, io: I) -> Paced<I> {
+        Paced::new(io, self.stall_for, self.rate_min_bytes)
+    }
+}
+
+/// What one connection needs.
+pub struct Connection {
+    /// Who answers.
+    pub router: Router,
+    /// Who asks.
+    pub origin: Origin,
+    /// True when no further request shall begin.
+    pub shutdown: watch::Receiver<bool>,
+}
+
+impl Connection {
+    /// Answers the connection's requests; gives it back where it can still be closed in order.
+    pub async fn run<I>(mut self, io: I) -> Option<I>
+    where
+        I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let refusals = Refusals::default();
+        let guard = Guard::new(io, refusals.clone());
+        let n_requests = AtomicU64::new(0);
+        let (router, origin) = (self.router, self.origin);
+        let service = service_fn(move |mut request: Request<Incoming>| {
+            let n = n_requests.fetch_add(1, Ordering::Relaxed);
+            request.extensions_mut().insert(origin);
+            if let Some(refused) = refusals.of(n) {
+                request.extensions_mut().insert(refused);
+            }
+            let answer = router.clone().oneshot(request.map(axum::body::Body::new));
+            let answer: BoxFuture<'static, Result<Response<_>, Infallible>> = Box::pin(answer);
+            answer
+        });
+        let mut http = Builder::new();
+        http.timer(TokioTimer::new())
+            // `guard` keeps the time: it tells an idle connection from a slow one.
+            .header_read_timeout(None)
+            // A client may close its side when it has said all; its answer still goes out.
+            .half_close(true)
+            .max_buf_size(BUFFER_BYTES_MAX);
+        let mut connection = http.serve_connection(TokioIo::new(guard), service);
+        let result = tokio::select! {
+            result = std::future::poll_fn(|cx| connection.poll_without_shutdown(cx)) => result,
+            () = stopped(&mut self.shutdown) => {
+                Pin::new(&mut connection).graceful_shutdown();
+                std::future::poll_fn(|cx| connection.poll_without_shutdown(cx)).await
+            }
+        };
+        if let Err(error) = result {
+            // Mostly clients that went away. A body that broke has no answer to protect.
+            tracing::debug!(error = %deepest(&error), "connection ended early");
+        }
+        let (mut io, has_more) = connection.into_parts().io.into_inner().into_inner();
+        if has_more {
+            drain(&mut io).await.ok()?;
+        }
+        Some(io)
+    }
+}
+
+/// Closes the writing side, and reads until the other side closes too or its time is over.
+async fn drain<I: AsyncRead + AsyncWrite + Unpin>(io: &mut I) -> io::Result<()> {
+    io.shutdown().await?;
+    let mut left = io.take(DRAIN_BYTES_MAX);
+    let mut bytes = vec![0; BUFFER_BYTES_MAX];
+    let read_all = async {
+        while let Ok(read) = timeout(DRAIN_SILENCE_MAX, left.read(&mut bytes)).await {
+            if read? == 0 {
+                break;
+            }
+        }
+        Ok(())
+    };
+    timeout(DRAIN_WITHIN, read_all).await.unwrap_or(Ok(()))
+}
+
+/// hyper's own words say only at which step; the cause says what.
+fn deepest(error: &hyper::Error) -> String {
+    match std::error::Error::source(error) {
+        Some(source) => format!("{error}: {source}"),
+        None => error.to_string(),
+    }
+}

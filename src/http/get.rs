@@ -1,0 +1,32 @@
+//! GET and HEAD: the service's answer, head and bytes, as it is.
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::extract::Request;
+use axum::response::Response;
+
+use crate::core::refusal::Refusal;
+use crate::core::slot::SlotId;
+use crate::service::Service;
+
+/// Sends a file, or what its preconditions and ranges make of it.
+///
+/// The length of a file is always in the answer, so nothing is sent in chunks and a download that
+/// breaks is seen to be broken.
+pub async fn answer(
+    service: &Arc<Service>,
+    id: SlotId,
+    name: &str,
+    request: Request,
+) -> Result<Response, Refusal> {
+    let (head, _) = request.into_parts();
+    let download = service
+        .open_file(id, name, &head.method, &head.headers)
+        .await?;
+    let body = download.body.map_or_else(Body::empty, Body::from_stream);
+    let mut response = Response::new(body);
+    *response.status_mut() = download.answer.status;
+    *response.headers_mut() = download.answer.headers;
+    Ok(response)
+}

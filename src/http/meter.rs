@@ -1,0 +1,181 @@
+//! Counts the bytes of a request and of its answer, and logs both when the answer is gone.
+//!
+//! A log line never holds a path or a query: the path of a file is the secret that opens it, and
+//! the query may hold a token.
+
+use std::net::IpAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::task::{Context, Poll, ready};
+use std::time::Instant;
+
+use axum::body::{Body, Bytes};
+use axum::extract::Request;
+use axum::response::Response;
+use http::{Method, StatusCode};
+use http_body::{Body as HttpBody, Frame, SizeHint};
+
+use super::gate::Permit;
+
+/// What is known of a request when it comes.
+pub struct Facts {
+    /// Its method, where it is one of ours.
+    pub method: &'static str,
+    /// The short id of the slot in its path.
+    pub slot: Option<String>,
+    /// Whom it counts for.
+    pub client: Option<IpAddr>,
+    /// When it came.
+    pub started: Instant,
+}
+
+/// A method's name for the log: a peer's own words do not go there.
+pub fn method_name(method: &Method) -> &'static str {
+    match *method {
+        Method::GET => "GET",
+        Method::HEAD => "HEAD",
+        Method::PUT => "PUT",
+        Method::OPTIONS => "OPTIONS",
+        _ => "other",
+    }
+}
+
+/// How much of a request's body was read.
+#[derive(Clone, Default)]
+pub struct Reading(Arc<Read>);
+
+#[derive(Default)]
+struct Read {
+    bytes: AtomicU64,
+    is_at_end: AtomicBool,
+}
+
+impl Reading {
+    /// Whether nothing of the body is left.
+    pub fn is_at_end(&self) -> bool {
+        self.0.is_at_end.load(Ordering::Relaxed)
+    }
+}
+
+/// Wraps a request's body, to count it.
+pub fn incoming(request: Request) -> (Request, Reading) {
+    let reading = Reading::default();
+    let (head, body) = request.into_parts();
+    if body.is_end_stream() {
+        reading.0.is_at_end.store(true, Ordering::Relaxed);
+        return (Request::from_parts(head, body), reading);
+    }
+    let body = Incoming {
+        body,
+        reading: reading.clone(),
+    };
+    (Request::from_parts(head, Body::new(body)), reading)
+}
+
+struct Incoming {
+    body: Body,
+    reading: Reading,
+}
+
+impl HttpBody for Incoming {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
+        let read = &self.reading.0;
+        match &frame {
+            Some(Ok(frame)) => {
+                let n_bytes = frame.data_ref().map_or(0, |data| data.len() as u64);
+                read.bytes.fetch_add(n_bytes, Ordering::Relaxed);
+            }
+            Some(Err(_)) => {}
+            None => read.is_at_end.store(true, Ordering::Relaxed),
+        }
+        if self.body.is_end_stream() {
+            read.is_at_end.store(true, Ordering::Relaxed);
+        }
+        Poll::Ready(frame)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+}
+
+/// Wraps an answer's body: when it is gone, sent or not, the request is logged and counted no more.
+pub fn outgoing(
+    response: Response,
+    facts: Facts,
+    reading: Reading,
+    permit: Option<Permit>,
+) -> Response {
+    let (head, body) = response.into_parts();
+    let body = Outgoing {
+        body,
+        n_bytes: 0,
+        status: head.status,
+        facts,
+        reading,
+        _permit: permit,
+    };
+    Response::from_parts(head, Body::new(body))
+}
+
+struct Outgoing {
+    body: Body,
+    n_bytes: u64,
+    status: StatusCode,
+    facts: Facts,
+    reading: Reading,
+    _permit: Option<Permit>,
+}
+
+impl HttpBody for Outgoing {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        let frame = Pin::new(&mut self.body).poll_frame(cx);
+        if let Poll::Ready(Some(Ok(frame))) = &frame {
+            self.n_bytes += frame.data_ref().map_or(0, |data| data.len() as u64);
+        }
+        frame
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+}
+
+impl Drop for Outgoing {
+    fn drop(&mut self) {
+        let client = self.facts.client.map(|client| client.to_string());
+        tracing::info!(
+            target: "slotd::http",
+            method = self.facts.method,
+            status = self.status.as_u16(),
+            slot = self.facts.slot.as_deref().unwrap_or("-"),
+            client = client.as_deref().unwrap_or("-"),
+            received_bytes = self.reading.0.bytes.load(Ordering::Relaxed),
+            sent_bytes = self.n_bytes,
+            ms = u64::try_from(self.facts.started.elapsed().as_millis()).unwrap_or(u64::MAX),
+            "request"
+        );
+    }
+}

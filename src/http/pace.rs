@@ -1,0 +1,164 @@
+//! Ends a connection whose other end does not read what is sent: hyper waits for it without limit.
+//!
+//! Only time spent waiting for the other end counts, so a slow disk of ours harms nobody.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::{Instant, Sleep, sleep_until};
+
+/// A connection that must take so many bytes in each `stall_for` of waiting.
+pub struct Paced<I> {
+    io: I,
+    stall_for: Duration,
+    bytes_min: u64,
+    /// Bytes taken, and time waited, since the count began.
+    n_bytes: u64,
+    waited: Duration,
+    /// When the wait that is on began, and what ends it.
+    waiting: Option<(Instant, Pin<Box<Sleep>>)>,
+}
+
+impl<I> Paced<I> {
+    /// Watches `io`; `rate_min_bytes` is a second's.
+    pub fn new(io: I, stall_for: Duration, rate_min_bytes: u64) -> Self {
+        Self {
+            io,
+            stall_for,
+            bytes_min: rate_min_bytes.saturating_mul(stall_for.as_secs()).max(1),
+            n_bytes: 0,
+            waited: Duration::ZERO,
+            waiting: None,
+        }
+    }
+
+    fn on_written(&mut self, n_bytes: usize) {
+        if let Some((since, _)) = self.waiting.take() {
+            self.waited += since.elapsed();
+        }
+        self.n_bytes = self.n_bytes.saturating_add(n_bytes as u64);
+        if self.bytes_min <= self.n_bytes {
+            self.n_bytes = 0;
+            self.waited = Duration::ZERO;
+        }
+    }
+
+    /// Ready when the other end had its time.
+    fn poll_wait(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
+        let left = self.stall_for.saturating_sub(self.waited);
+        let (_, sleep) = self.waiting.get_or_insert_with(|| {
+            let now = Instant::now();
+            (now, Box::pin(sleep_until(now + left)))
+        });
+        ready!(sleep.as_mut().poll(cx));
+        tracing::debug!("a client does not read what it asked for");
+        Poll::Ready(io::Error::from(io::ErrorKind::TimedOut))
+    }
+}
+
+impl<I: AsyncWrite + Unpin> AsyncWrite for Paced<I> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let this = &mut *self;
+        match Pin::new(&mut this.io).poll_write(cx, buf) {
+            Poll::Pending => this.poll_wait(cx).map(Err),
+            Poll::Ready(written) => {
+                this.on_written(*written.as_ref().unwrap_or(&0));
+                Poll::Ready(written)
+            }
+        }
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let this = &mut *self;
+        match Pin::new(&mut this.io).poll_write_vectored(cx, bufs) {
+            Poll::Pending => this.poll_wait(cx).map(Err),
+            Poll::Ready(written) => {
+                this.on_written(*written.as_ref().unwrap_or(&0));
+                Poll::Ready(written)
+            }
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+}
+
+impl<I: AsyncRead + Unpin> AsyncRead for Paced<I> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_read(cx, buf)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, duplex};
+    use tokio::time::sleep;
+
+    use super::*;
+
+    const STALL_FOR: Duration = Duration::from_secs(60);
+
+    /// Sends 1 MiB to a reader that takes `step` bytes each second, through a buffer of 100 bytes.
+    async fn send_to_reader_of(step: usize) -> (io::Result<()>, Duration) {
+        let (near, mut far) = duplex(100);
+        tokio::spawn(async move {
+            let mut bytes = vec![0; step];
+            while far.read_exact(&mut bytes).await.is_ok() {
+                sleep(Duration::from_secs(1)).await;
+            }
+        });
+        let started = Instant::now();
+        let mut paced = Paced::new(near, STALL_FOR, 1024);
+        let sent = paced.write_all(&vec![0; 1 << 20]).await;
+        (sent, started.elapsed())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn slow_readers_are_ended() {
+        let (sent, after) = send_to_reader_of(10).await;
+        assert_eq!(sent.expect_err("ended").kind(), io::ErrorKind::TimedOut);
+        assert!(after <= STALL_FOR + Duration::from_secs(1), "{after:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn steady_readers_are_not() {
+        let (sent, after) = send_to_reader_of(2048).await;
+        assert!(sent.is_ok() && STALL_FOR < after, "{after:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn our_own_pauses_do_not_count() {
+        let (near, mut far) = duplex(100);
+        let mut paced = Paced::new(near, STALL_FOR, 1024);
+        let mut bytes = [0; 100];
+        for _ in 0..10 {
+            paced.write_all(&[0; 100]).await.expect("sent");
+            far.read_exact(&mut bytes).await.expect("read");
+            sleep(STALL_FOR * 2).await;
+        }
+    }
+}

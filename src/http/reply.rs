@@ -1,0 +1,150 @@
+//! What every answer carries, and how a refusal looks over HTTP.
+
+use std::time::{Duration, SystemTime};
+
+use axum::body::Body;
+use axum::response::Response;
+use http::header::{
+    ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
+    ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, ALLOW, CACHE_CONTROL, CONNECTION,
+    CONTENT_SECURITY_POLICY, CONTENT_TYPE, REFERRER_POLICY, RETRY_AFTER, WWW_AUTHENTICATE,
+    X_CONTENT_TYPE_OPTIONS,
+};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+
+use crate::core::refusal::Refusal;
+
+/// The methods of a file's URL.
+const METHODS: &str = "OPTIONS, HEAD, GET, PUT";
+
+/// What every answer carries. CORS: any page may use a URL it was given, and no page's cookies or
+/// passwords come along, so there is no Allow-Credentials (XEP-0363 #security; Fetch #http-cors-protocol).
+const COMMON: [(HeaderName, &str); 8] = [
+    (ACCESS_CONTROL_ALLOW_ORIGIN, "*"),
+    (ACCESS_CONTROL_ALLOW_METHODS, METHODS),
+    (
+        ACCESS_CONTROL_ALLOW_HEADERS,
+        "Authorization, Content-Type, Content-Digest, Repr-Digest, Range, If-Range, If-None-Match",
+    ),
+    (
+        ACCESS_CONTROL_EXPOSE_HEADERS,
+        "Accept-Ranges, Content-Disposition, Content-Range, ETag, Repr-Digest, Retry-After",
+    ),
+    (ACCESS_CONTROL_MAX_AGE, "7200"),
+    (
+        CONTENT_SECURITY_POLICY,
+        "default-src 'none'; frame-ancestors 'none'; sandbox",
+    ),
+    (REFERRER_POLICY, "no-referrer"),
+    (X_CONTENT_TYPE_OPTIONS, "nosniff"),
+];
+
+/// Whether the connection can carry another request after the answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum After {
+    /// The request was read to its end.
+    KeepAlive,
+    /// It was not, so nobody can tell where the next one begins.
+    Close,
+}
+
+/// Adds what every answer carries.
+pub fn finish(mut response: Response, after: After) -> Response {
+    let headers = response.headers_mut();
+    for (name, value) in COMMON {
+        headers.insert(name, HeaderValue::from_static(value));
+    }
+    // Only an answer that says otherwise may be kept by a cache.
+    headers
+        .entry(CACHE_CONTROL)
+        .or_insert(HeaderValue::from_static("no-store"));
+    if after == After::Close {
+        headers.insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
+}
+
+/// The answer to OPTIONS, which needs no token: a browser asks before it sends one.
+pub fn options() -> Response {
+    let mut response = empty(StatusCode::NO_CONTENT);
+    let methods = HeaderValue::from_static(METHODS);
+    response.headers_mut().insert(ALLOW, methods);
+    response
+}
+
+/// An answer without a body.
+pub fn empty(status: StatusCode) -> Response {
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = status;
+    response
+}
+
+/// How a request wants to be told what went wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ErrorStyle {
+    /// A line of text: browsers and clients show it as it is.
+    Text,
+    /// `application/problem+json` (RFC 9457).
+    Problem,
+}
+
+impl ErrorStyle {
+    /// Problem details for who names them in Accept.
+    pub fn of(request: &HeaderMap) -> Self {
+        let values = request.get_all(http::header::ACCEPT).into_iter();
+        let mut values = values.filter_map(|value| value.to_str().ok());
+        match values.any(|value| value.contains("application/problem+json")) {
+            true => Self::Problem,
+            false => Self::Text,
+        }
+    }
+}
+
+/// A refusal as an answer.
+pub fn refuse(refusal: &Refusal, style: ErrorStyle) -> Response {
+    let row = refusal.row();
+    let (content_type, body) = match style {
+        ErrorStyle::Text => ("text/plain; charset=utf-8", format!("{}\n", row.text)),
+        ErrorStyle::Problem => ("application/problem+json", problem(row.status, row.text)),
+    };
+    let mut response = Response::new(Body::from(body));
+    *response.status_mut() = row.status;
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    // RFC 6750 #3.1: no error code where there was no credential.
+    let challenge = match refusal {
+        Refusal::TokenMissing => Some("Bearer"),
+        Refusal::TokenInvalid => Some("Bearer error=\"invalid_token\""),
+        _ => None,
+    };
+    if let Some(challenge) = challenge {
+        headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
+    }
+    if *refusal == Refusal::MethodNotAllowed {
+        headers.insert(ALLOW, HeaderValue::from_static(METHODS));
+    }
+    if let Some(retry) = retry_after(refusal) {
+        headers.insert(RETRY_AFTER, retry);
+    }
+    response
+}
+
+fn problem(status: StatusCode, text: &str) -> String {
+    let title = status.canonical_reason().unwrap_or("Error");
+    serde_json::json!({
+        "type": "about:blank",
+        "title": title,
+        "status": status.as_u16(),
+        "detail": text,
+    })
+    .to_string()
+}
+
+/// Seconds, or a date where the refusal knows one (RFC 9110 #10.2.3).
+fn retry_after(refusal: &Refusal) -> Option<HeaderValue> {
+    if let Some(wait) = refusal.retry_in() {
+        return Some(HeaderValue::from(wait.as_secs()));
+    }
+    let at = SystemTime::UNIX_EPOCH + Duration::from_secs(refusal.retry_at()?.0);
+    HeaderValue::from_str(&httpdate::fmt_http_date(at)).ok()
+}

@@ -1,0 +1,274 @@
+//! Rows in one file: redb, with a commit shared by all that write at the time.
+//!
+//! Definitions
+//! * A row is an `UploadSession` under its id, in the form of `row`.
+//! * An index entry or a sum is *of* a row where `schema::Marks` of the row says so.
+//! * An hour's use is what its sum holds for one account, one domain or everybody.
+//!
+//! Invariants, which hold after each commit (`recount` checks 1 to 4)
+//! 1. `due` holds (`due_at`, id) of each row that has a `due_at`, and nothing else.
+//! 2. `complete` holds (time, id) of each complete row, and nothing else.
+//! 3. `stored-bytes` is the sum of `stored_bytes` of all rows.
+//! 4. A use is the sum of `quota_bytes` of the rows created in that hour, and of what rows that were
+//!    removed while complete had; hours before `uses-since` have no use. `hours` holds the same
+//!    keys, by hour.
+//! 5. What was answered is in the file, and on the disk: nothing is answered before its commit.
+//!
+//! Assumptions: redb's commit is atomic, and durable where the disk's flush is; one process writes,
+//! which redb's lock sees to.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use ::redb::{
+    ReadOnlyDatabase, ReadTransaction, ReadableDatabase as _, ReadableTable as _,
+    ReadableTableMetadata as _,
+};
+use futures_util::future::BoxFuture;
+use jid::BareJid;
+
+use crate::config::Durability;
+use crate::core::policy::Bucket;
+use crate::core::session::UploadSession;
+use crate::core::slot::SlotId;
+use crate::core::time::Timestamp;
+use crate::store::{
+    Admit, Change, Failure, Mend, OpenError, Recount, SessionStore, StoreError, Totals, row,
+};
+use committer::{Committer, Shared};
+use disk::Syncs;
+use schema::{COMPLETE, DUE, FACTS, Fault, Outcome, ROWS, STORE_ID, STORED_BYTES, Tables};
+use trouble::Trouble;
+
+mod committer;
+mod disk;
+mod opening;
+mod recount;
+mod schema;
+mod trouble;
+
+/// Sums forgotten in one operation, so that nobody waits long behind it.
+const FORGET_MAX: usize = 2000;
+
+/// Rows in one redb file.
+pub struct RedbSessions {
+    access: Access,
+}
+
+enum Access {
+    Write {
+        shared: Arc<Shared>,
+        committer: Committer,
+    },
+    Read(ReadOnlyDatabase),
+}
+
+impl RedbSessions {
+    /// Opens the file at `path`, creating it with `new_store_id` where there is none.
+    ///
+    /// Every page is verified first; a damaged file is an error that says what to do. A second
+    /// process that opens the same file this way gets an error too.
+    pub fn open(
+        path: &Path,
+        durability: Durability,
+        new_store_id: u128,
+    ) -> Result<Self, OpenError> {
+        let syncs = match durability {
+            Durability::Full | Durability::Data => Syncs::Yes,
+            Durability::None => Syncs::No,
+        };
+        let database = opening::open_or_create(path, syncs, new_store_id)?;
+        let shared = Arc::new(Shared::new(path.to_owned(), syncs, database));
+        let committer = Committer::start(shared.clone());
+        let committer = committer
+            .map_err(|e| OpenError::new(path, format!("cannot be written by a thread: {e}")))?;
+        let access = Access::Write { shared, committer };
+        Ok(Self { access })
+    }
+
+    /// Opens an existing file for reading, also while another process writes it.
+    pub fn open_read_only(path: &Path) -> Result<Self, OpenError> {
+        let access = Access::Read(opening::open_reader(path)?);
+        Ok(Self { access })
+    }
+
+    async fn write<T: Send + 'static>(
+        &self,
+        doing: &'static str,
+        work: impl FnOnce(&mut Tables<'_>) -> Outcome<T> + Send + 'static,
+    ) -> Result<T, Failure> {
+        match &self.access {
+            Access::Write { committer, .. } => committer.write(doing, work).await,
+            Access::Read(_) => Err(Trouble::ReadOnly.into_error(doing).into()),
+        }
+    }
+
+    /// Reads in a snapshot. A database that is closed after an error is waited for.
+    async fn read<T: Send>(
+        &self,
+        doing: &'static str,
+        work: impl Fn(&ReadTransaction) -> Result<T, Fault> + Send,
+    ) -> Result<T, StoreError> {
+        let read = match self.try_read(&work) {
+            Err(_) if matches!(self.access, Access::Write { .. }) => {
+                // Nothing to write: it only makes the committer open the database.
+                drop(self.write(doing, |_| Ok(Ok(()))).await);
+                self.try_read(&work)
+            }
+            read => read,
+        };
+        read.map_err(|trouble| trouble.into_error(doing))
+    }
+
+    fn try_read<T>(
+        &self,
+        work: impl FnOnce(&ReadTransaction) -> Result<T, Fault>,
+    ) -> Result<T, Trouble> {
+        match &self.access {
+            Access::Write { shared, .. } => shared.read(work),
+            Access::Read(database) => {
+                let read = database.begin_read().map_err(Fault::from);
+                Ok(read.and_then(|transaction| work(&transaction))?)
+            }
+        }
+    }
+
+    async fn fact(&self, doing: &'static str, name: &'static str) -> Result<u128, StoreError> {
+        let fact = move |read: &ReadTransaction| {
+            let facts = read.open_table(FACTS)?;
+            Ok(facts.get(name)?.map_or(0, |fact| fact.value()))
+        };
+        self.read(doing, fact).await
+    }
+}
+
+/// An operation that core never refuses.
+fn unrefused<T>(doing: &'static str, result: Result<T, Failure>) -> Result<T, StoreError> {
+    result.map_err(|failure| match failure {
+        Failure::Broken(e) => e,
+        Failure::Refused(_) => Trouble::Closed.into_error(doing),
+    })
+}
+
+impl SessionStore for RedbSessions {
+    fn admit(
+        &self,
+        owner: BareJid,
+        since: Bucket,
+        decide: Admit,
+    ) -> BoxFuture<'_, Result<UploadSession, Failure>> {
+        Box::pin(self.write("admit a slot", move |tables| {
+            tables.admit(&owner, since, decide)
+        }))
+    }
+
+    fn update(&self, id: SlotId, change: Change) -> BoxFuture<'_, Result<UploadSession, Failure>> {
+        Box::pin(self.write("change a row", move |tables| tables.update(id, change)))
+    }
+
+    fn get(&self, id: SlotId) -> BoxFuture<'_, Result<Option<UploadSession>, StoreError>> {
+        let get = move |read: &ReadTransaction| {
+            let bytes = read.open_table(ROWS)?.get(id.0)?;
+            Ok(bytes
+                .map(|bytes| row::decode(id, bytes.value()))
+                .transpose())
+        };
+        Box::pin(async move { self.read("read a row", get).await? })
+    }
+
+    fn due(&self, now: Timestamp, n_max: usize) -> BoxFuture<'_, Result<Vec<SlotId>, StoreError>> {
+        let due = move |read: &ReadTransaction| {
+            let index = read.open_table(DUE)?;
+            let entries = index.range((0, 0)..=(now.0, u128::MAX))?.take(n_max);
+            entries
+                .map(|entry| Ok(SlotId(entry?.0.value().1)))
+                .collect()
+        };
+        Box::pin(self.read("look for what is due", due))
+    }
+
+    fn oldest(&self, n_max: usize) -> BoxFuture<'_, Result<Vec<SlotId>, StoreError>> {
+        let oldest = move |read: &ReadTransaction| {
+            let index = read.open_table(COMPLETE)?;
+            let entries = index.iter()?.take(n_max);
+            entries
+                .map(|entry| Ok(SlotId(entry?.0.value().1)))
+                .collect()
+        };
+        Box::pin(self.read("look for the oldest files", oldest))
+    }
+
+    fn page(
+        &self,
+        after: Option<SlotId>,
+        n_max: usize,
+    ) -> BoxFuture<'_, Result<Vec<UploadSession>, StoreError>> {
+        let page = move |read: &ReadTransaction| {
+            let first = match after {
+                Some(SlotId(u128::MAX)) => return Ok(Ok(Vec::new())),
+                Some(SlotId(after)) => after + 1,
+                None => 0,
+            };
+            let rows = read.open_table(ROWS)?;
+            let mut page = Vec::new();
+            for entry in rows.range(first..)?.take(n_max) {
+                let (id, bytes) = entry?;
+                match row::decode(SlotId(id.value()), bytes.value()) {
+                    Ok(row) => page.push(row),
+                    Err(corrupt) => return Ok(Err(corrupt)),
+                }
+            }
+            Ok(Ok(page))
+        };
+        Box::pin(async move { self.read("list rows", page).await? })
+    }
+
+    fn remove(&self, id: SlotId) -> BoxFuture<'_, Result<(), StoreError>> {
+        let doing = "remove a row";
+        Box::pin(async move {
+            let removed = self.write(doing, move |tables| tables.remove(id)).await;
+            unrefused(doing, removed)
+        })
+    }
+
+    fn totals(&self) -> BoxFuture<'_, Result<Totals, StoreError>> {
+        let totals = |read: &ReadTransaction| {
+            let stored_bytes = read.open_table(FACTS)?.get(STORED_BYTES)?;
+            let stored_bytes = stored_bytes.map_or(0, |fact| fact.value());
+            Ok(Totals {
+                n_rows: read.open_table(ROWS)?.len()?,
+                n_files: read.open_table(COMPLETE)?.len()?,
+                stored_bytes: u64::try_from(stored_bytes).unwrap_or(u64::MAX),
+            })
+        };
+        Box::pin(self.read("read the sums", totals))
+    }
+
+    fn recount(&self, mend: Mend) -> BoxFuture<'_, Result<Recount, StoreError>> {
+        let doing = "count the sums again";
+        Box::pin(async move {
+            let found = self.read(doing, recount::find).await??;
+            if mend == Mend::Yes && !found.wrong.is_empty() {
+                unrefused(doing, self.write(doing, recount::mend).await)?;
+            }
+            Ok(found)
+        })
+    }
+
+    fn forget_uses(&self, before: Bucket) -> BoxFuture<'_, Result<(), StoreError>> {
+        let doing = "forget old uses";
+        Box::pin(async move {
+            loop {
+                let forget = move |tables: &mut Tables<'_>| tables.forget(before, FORGET_MAX);
+                let n_forgotten = unrefused(doing, self.write(doing, forget).await)?;
+                if n_forgotten < FORGET_MAX {
+                    return Ok(());
+                }
+            }
+        })
+    }
+
+    fn store_id(&self) -> BoxFuture<'_, Result<u128, StoreError>> {
+        Box::pin(self.fact("read the store id", STORE_ID))
+    }
+}

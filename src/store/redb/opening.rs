@@ -1,0 +1,178 @@
+//! Opens the database file, or says in a sentence why not and what to do.
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::panic::catch_unwind;
+use std::path::Path;
+
+use ::redb::{
+    Builder, ConcurrencyMode, Database, DatabaseError, ReadOnlyDatabase, ReadableDatabase as _,
+    StorageError,
+};
+use rustix::fs::OFlags;
+
+use crate::store::OpenError;
+use crate::store::redb::disk::{Disk, Syncs};
+use crate::store::redb::schema::{FACTS, Fault, SCHEMA, SCHEMA_VERSION, STORE_ID, Tables};
+
+/// Memory for pages of the database; the kernel's page cache holds the rest.
+const CACHE_BYTES: usize = 32 << 20;
+
+/// Whether to verify every page.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Check {
+    /// All of it: reads the whole file.
+    Everything,
+    /// Only what redb itself wants to.
+    Nothing,
+}
+
+fn builder() -> Builder {
+    let mut builder = Builder::new();
+    builder.set_cache_size(CACHE_BYTES);
+    // Lets an audit read beside the daemon; both sides have to say so.
+    builder.set_concurrency_mode(ConcurrencyMode::SingleWriter);
+    builder
+}
+
+/// Opens an existing file, or makes an empty one a database.
+pub(super) fn open_writer(
+    path: &Path,
+    syncs: Syncs,
+    check: Check,
+) -> Result<Database, DatabaseError> {
+    let file = open_file(OpenOptions::new().read(true).write(true), path)?;
+    let disk = Disk::new(file, syncs)?;
+    builder()
+        .set_check_integrity_on_open(check == Check::Everything)
+        .create_with_backend(disk)
+}
+
+fn open_file(options: &mut OpenOptions, path: &Path) -> io::Result<File> {
+    let flags = OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    options.custom_flags(flags.bits() as i32).open(path)
+}
+
+/// Opens the file for a service, creating it with `new_store_id` where there is none.
+pub(super) fn open_or_create(
+    path: &Path,
+    syncs: Syncs,
+    new_store_id: u128,
+) -> Result<Database, OpenError> {
+    let say = |problem: String| OpenError::new(path, problem);
+    let new = open_file(
+        OpenOptions::new().write(true).create_new(true).mode(0o600),
+        path,
+    );
+    match new {
+        Ok(_) => sync_parent(path).map_err(|e| say(format!("cannot be created: {e}")))?,
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
+        Err(e) => return Err(say(format!("cannot be created: {e}"))),
+    }
+    // redb promises errors for damaged files, not that it keeps the promise in every corner.
+    let owned = path.to_owned();
+    let opened = catch_unwind(move || open_writer(&owned, syncs, Check::Everything));
+    let database = match opened {
+        Ok(opened) => opened.map_err(|e| say(explain(&e)))?,
+        Err(_) => return Err(say(damaged("it cannot be read"))),
+    };
+    match prepare(&database, new_store_id) {
+        Ok(None) => Ok(database),
+        Ok(Some(problem)) => Err(say(problem)),
+        Err(fault) => Err(say(explain_fault(&fault))),
+    }
+}
+
+fn sync_parent(path: &Path) -> io::Result<()> {
+    let parent = path.parent().filter(|parent| *parent != Path::new(""));
+    File::open(parent.unwrap_or(Path::new(".")))?.sync_all()
+}
+
+/// Makes the tables of a new database; says what is wrong with an old one.
+fn prepare(database: &Database, new_store_id: u128) -> Result<Option<String>, Fault> {
+    let transaction = database.begin_write()?;
+    let is_new = transaction.list_tables()?.next().is_none();
+    let mut tables = Tables::open(&transaction)?;
+    if is_new {
+        tables.set_fact(SCHEMA, SCHEMA_VERSION)?;
+        tables.set_fact(STORE_ID, new_store_id)?;
+    }
+    let schema = tables.fact(SCHEMA)?;
+    drop(tables);
+    match is_new {
+        true => transaction.commit()?,
+        false => transaction.abort()?,
+    }
+    Ok(judge(schema))
+}
+
+fn judge(schema: Option<u128>) -> Option<String> {
+    match schema {
+        Some(SCHEMA_VERSION) => None,
+        Some(other) => Some(format!(
+            "was written by another version of slotd (schema {other}, this one knows \
+             {SCHEMA_VERSION})"
+        )),
+        None => Some("is a database, but not one of slotd's".to_owned()),
+    }
+}
+
+/// Opens an existing file for reading, beside a service or without one.
+pub(super) fn open_reader(path: &Path) -> Result<ReadOnlyDatabase, OpenError> {
+    let say = |problem: String| OpenError::new(path, problem);
+    let owned = path.to_owned();
+    let database = match catch_unwind(move || builder().open_read_only(owned)) {
+        Ok(opened) => opened.map_err(|e| say(explain(&e)))?,
+        Err(_) => return Err(say(damaged("it cannot be read"))),
+    };
+    let schema = || -> Result<Option<u128>, Fault> {
+        let facts = database.begin_read()?.open_table(FACTS)?;
+        Ok(facts.get(SCHEMA)?.map(|fact| fact.value()))
+    };
+    match schema().map(judge) {
+        Ok(None) => Ok(database),
+        Ok(Some(problem)) => Err(say(problem)),
+        Err(fault) => Err(say(explain_fault(&fault))),
+    }
+}
+
+fn damaged(how: &str) -> String {
+    format!(
+        "is damaged ({how}); restore it from a backup, or move it away and start without it: \
+         files it knew stay on the disk but are no longer served"
+    )
+}
+
+fn explain(e: &DatabaseError) -> String {
+    match e {
+        DatabaseError::DatabaseAlreadyOpen | DatabaseError::LockProtocolMismatch => {
+            "is in use by another process; one data_dir belongs to one slotd".to_owned()
+        }
+        DatabaseError::RepairAborted => "was not closed cleanly; start slotd once, or run \
+             `slotd audit --repair`, to mend it"
+            .to_owned(),
+        DatabaseError::Storage(StorageError::Corrupted(how)) => damaged(how),
+        DatabaseError::Storage(StorageError::Io(e)) => explain_io(e),
+        other => format!("cannot be opened: {other}"),
+    }
+}
+
+fn explain_io(e: &io::Error) -> String {
+    match e.kind() {
+        io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof => damaged(&e.to_string()),
+        _ => format!("cannot be opened: {e}"),
+    }
+}
+
+fn explain_fault(fault: &Fault) -> String {
+    match fault {
+        Fault::TableTypeMismatch { .. }
+        | Fault::TableIsMultimap(_)
+        | Fault::TypeDefinitionChanged { .. }
+        | Fault::TableDoesNotExist(_) => judge(None).unwrap_or_default(),
+        Fault::Corrupted(how) => damaged(how),
+        Fault::Io(e) => explain_io(e),
+        other => format!("cannot be opened: {other}"),
+    }
+}

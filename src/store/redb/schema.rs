@@ -1,0 +1,313 @@
+//! The tables, and the few operations that keep them in step.
+//!
+//! Everything here runs inside one transaction of somebody else's. A refusal, and an error of our
+//! own making, come before the first write; so a transaction that an operation refused in is as it
+//! was, and can be shared with others.
+
+use ::redb::{ReadableTable, Table, TableDefinition, WriteTransaction};
+use jid::BareJid;
+
+use crate::core::policy::{Bucket, Usage, Uses};
+use crate::core::refusal::Refusal;
+use crate::core::session::{State, UploadSession};
+use crate::core::slot::SlotId;
+use crate::core::time::Timestamp;
+use crate::store::{Admit, Change, Failure, StoreError, row};
+
+/// What redb itself says is wrong: the whole transaction fails.
+pub(super) type Fault = ::redb::Error;
+/// What an operation comes to, unless the transaction fails.
+pub(super) type Outcome<T> = Result<Result<T, Failure>, Fault>;
+
+/// Id -> `row::encode`.
+pub(super) const ROWS: TableDefinition<u128, &[u8]> = TableDefinition::new("rows");
+/// (`due_at`, id) of each row that has one.
+pub(super) const DUE: TableDefinition<(u64, u128), ()> = TableDefinition::new("due");
+/// (time of completion, id) of each complete row.
+pub(super) const COMPLETE: TableDefinition<(u64, u128), ()> = TableDefinition::new("complete");
+/// (scope, who, hour) -> bytes that count for the quota; of them, bytes of rows that are gone.
+pub(super) const USES: TableDefinition<(u8, &str, u64), (u64, u64)> = TableDefinition::new("uses");
+/// The keys of `USES`, by hour: what there is to forget.
+pub(super) const HOURS: TableDefinition<(u64, u8, &str), ()> = TableDefinition::new("hours");
+/// Single numbers; see below.
+pub(super) const FACTS: TableDefinition<&str, u128> = TableDefinition::new("facts");
+
+/// Fact: which schema the tables follow.
+pub(super) const SCHEMA: &str = "schema";
+/// Fact: what binds the rows to their files.
+pub(super) const STORE_ID: &str = "store-id";
+/// Fact: bytes of all complete files.
+pub(super) const STORED_BYTES: &str = "stored-bytes";
+/// Fact: the first hour whose uses are counted.
+pub(super) const USES_SINCE: &str = "uses-since";
+
+/// The schema described here.
+pub(super) const SCHEMA_VERSION: u128 = 1;
+
+/// Whose uses: a key of `USES` begins with its scope and with whom it is about.
+pub(super) fn scopes(owner: &BareJid) -> [(u8, &str); 3] {
+    [(0, owner.as_str()), (1, owner.domain().as_str()), (2, "")]
+}
+
+/// What the indexes and sums hold of one row.
+pub(super) struct Marks {
+    pub(super) due: Option<(u64, u128)>,
+    pub(super) complete: Option<(u64, u128)>,
+    pub(super) hour: u64,
+    pub(super) quota_bytes: u64,
+    pub(super) stored_bytes: u64,
+}
+
+impl Marks {
+    pub(super) fn of(row: &UploadSession) -> Self {
+        let place = |at: Timestamp| (at.0, row.id.0);
+        Self {
+            due: row.due_at().map(place),
+            complete: match row.state {
+                State::Complete { at, .. } => Some(place(at)),
+                _ => None,
+            },
+            hour: Bucket::of(row.created_at).0,
+            quota_bytes: row.quota_bytes(),
+            stored_bytes: row.stored_bytes(),
+        }
+    }
+}
+
+/// All tables, open for writing.
+pub(super) struct Tables<'t> {
+    pub(super) rows: Table<'t, u128, &'static [u8]>,
+    pub(super) due: Table<'t, (u64, u128), ()>,
+    pub(super) complete: Table<'t, (u64, u128), ()>,
+    pub(super) uses: Table<'t, (u8, &'static str, u64), (u64, u64)>,
+    pub(super) hours: Table<'t, (u64, u8, &'static str), ()>,
+    pub(super) facts: Table<'t, &'static str, u128>,
+    /// Whether anything was written: otherwise there is nothing to commit.
+    pub(super) is_dirty: bool,
+}
+
+impl<'t> Tables<'t> {
+    pub(super) fn open(transaction: &'t WriteTransaction) -> Result<Self, Fault> {
+        Ok(Self {
+            rows: transaction.open_table(ROWS)?,
+            due: transaction.open_table(DUE)?,
+            complete: transaction.open_table(COMPLETE)?,
+            uses: transaction.open_table(USES)?,
+            hours: transaction.open_table(HOURS)?,
+            facts: transaction.open_table(FACTS)?,
+            is_dirty: false,
+        })
+    }
+
+    pub(super) fn fact(&self, name: &str) -> Result<Option<u128>, Fault> {
+        Ok(self.facts.get(name)?.map(|fact| fact.value()))
+    }
+
+    pub(super) fn set_fact(&mut self, name: &str, value: u128) -> Result<(), Fault> {
+        self.is_dirty = true;
+        self.facts.insert(name, value)?;
+        Ok(())
+    }
+
+    /// Keeps the row that `decide` makes of what `owner`, their domain and everybody used.
+    pub(super) fn admit(
+        &mut self,
+        owner: &BareJid,
+        since: Bucket,
+        mut decide: Admit,
+    ) -> Outcome<UploadSession> {
+        let [requester, domain, total] = scopes(owner);
+        let usage = Usage {
+            requester: uses(&self.uses, requester, since)?,
+            domain: uses(&self.uses, domain, since)?,
+            total: uses(&self.uses, total, since)?,
+        };
+        let row = match decide(&usage) {
+            Ok(row) => row,
+            Err(refusal) => return Ok(Err(refusal.into())),
+        };
+        if self.rows.get(row.id.0)?.is_some() {
+            let twice = StoreError::Corrupt(format!("slot {:?}, issued twice,", row.id));
+            return Ok(Err(twice.into()));
+        }
+        self.put(None, Some(&row))?;
+        Ok(Ok(row))
+    }
+
+    /// Replaces a row by what `change` makes of it.
+    pub(super) fn update(&mut self, id: SlotId, mut change: Change) -> Outcome<UploadSession> {
+        let old = match self.get(id)? {
+            Ok(Some(row)) => row,
+            Ok(None) => return Ok(Err(Refusal::UnknownFile.into())),
+            Err(corrupt) => return Ok(Err(corrupt.into())),
+        };
+        let new = match change(old.clone()) {
+            Ok(row) => row,
+            Err(refusal) => return Ok(Err(refusal.into())),
+        };
+        // The keys of indexes and sums: core never changes them.
+        let same = |a: &UploadSession, b: &UploadSession| {
+            a.id == b.id && a.owner == b.owner && a.created_at == b.created_at
+        };
+        if !same(&old, &new) {
+            let changed = StoreError::Corrupt(format!("the change of {id:?}"));
+            return Ok(Err(changed.into()));
+        }
+        if old != new {
+            self.put(Some(&old), Some(&new))?;
+        }
+        Ok(Ok(new))
+    }
+
+    /// Removes a row, if there is one.
+    pub(super) fn remove(&mut self, id: SlotId) -> Outcome<()> {
+        match self.get(id)? {
+            Ok(Some(row)) => self.put(Some(&row), None)?,
+            Ok(None) => {}
+            Err(corrupt) => return Ok(Err(corrupt.into())),
+        }
+        Ok(Ok(()))
+    }
+
+    fn get(&self, id: SlotId) -> Result<Result<Option<UploadSession>, StoreError>, Fault> {
+        let bytes = self.rows.get(id.0)?;
+        Ok(bytes
+            .map(|bytes| row::decode(id, bytes.value()))
+            .transpose())
+    }
+
+    /// Puts a row in another's place, with all that indexes and sums hold of it.
+    fn put(
+        &mut self,
+        old: Option<&UploadSession>,
+        new: Option<&UploadSession>,
+    ) -> Result<(), Fault> {
+        self.is_dirty = true;
+        match (old, new) {
+            (_, Some(row)) => drop(self.rows.insert(row.id.0, row::encode(row).as_slice())?),
+            (Some(row), None) => drop(self.rows.remove(row.id.0)?),
+            (None, None) => {}
+        }
+        let (before, after) = (old.map(Marks::of), new.map(Marks::of));
+        let due = |marks: &Option<Marks>| marks.as_ref().and_then(|marks| marks.due);
+        move_mark(&mut self.due, due(&before), due(&after))?;
+        let complete = |marks: &Option<Marks>| marks.as_ref().and_then(|marks| marks.complete);
+        move_mark(&mut self.complete, complete(&before), complete(&after))?;
+        self.count_stored(before.as_ref(), after.as_ref())?;
+        if let Some(row) = new.or(old) {
+            self.charge(row, before.as_ref(), after.as_ref())?;
+        }
+        Ok(())
+    }
+
+    fn count_stored(&mut self, before: Option<&Marks>, after: Option<&Marks>) -> Result<(), Fault> {
+        let bytes = |marks: Option<&Marks>| marks.map_or(0, |marks| u128::from(marks.stored_bytes));
+        let (gone, come) = (bytes(before), bytes(after));
+        if gone == come {
+            return Ok(());
+        }
+        let sum = self.fact(STORED_BYTES)?.unwrap_or(0);
+        self.set_fact(STORED_BYTES, sum.saturating_sub(gone) + come)
+    }
+
+    /// Books a row's change with the quotas of the hour in which it was created.
+    fn charge(
+        &mut self,
+        row: &UploadSession,
+        before: Option<&Marks>,
+        after: Option<&Marks>,
+    ) -> Result<(), Fault> {
+        let bytes = |marks: Option<&Marks>| marks.map_or(0, |marks| marks.quota_bytes);
+        // The bytes of a complete file were used, also when it is gone.
+        let is_used_up = after.is_none() && before.is_some_and(|marks| marks.complete.is_some());
+        let (back, more) = match is_used_up {
+            true => (0, 0),
+            false => (bytes(before), bytes(after)),
+        };
+        let of_gone = if is_used_up { bytes(before) } else { 0 };
+        let hour = Bucket::of(row.created_at).0;
+        if back == more && of_gone == 0 {
+            return Ok(());
+        }
+        if u128::from(hour) < self.fact(USES_SINCE)?.unwrap_or(0) {
+            return Ok(());
+        }
+        for scope in scopes(&row.owner) {
+            let (sum, gone) = self.used(scope, hour)?;
+            let sum = sum.saturating_sub(back).saturating_add(more);
+            self.set_used(scope, hour, (sum, gone.saturating_add(of_gone)))?;
+        }
+        Ok(())
+    }
+
+    fn used(&self, (kind, who): (u8, &str), hour: u64) -> Result<(u64, u64), Fault> {
+        let used = self.uses.get((kind, who, hour))?;
+        Ok(used.map_or((0, 0), |used| used.value()))
+    }
+
+    pub(super) fn set_used(
+        &mut self,
+        (kind, who): (u8, &str),
+        hour: u64,
+        used: (u64, u64),
+    ) -> Result<(), Fault> {
+        self.is_dirty = true;
+        if used == (0, 0) {
+            self.uses.remove((kind, who, hour))?;
+            self.hours.remove((hour, kind, who))?;
+        } else if self.uses.insert((kind, who, hour), used)?.is_none() {
+            self.hours.insert((hour, kind, who), ())?;
+        }
+        Ok(())
+    }
+
+    /// Forgets up to `n_max` sums of hours before `before`; returns how many there were.
+    pub(super) fn forget(&mut self, before: Bucket, n_max: usize) -> Outcome<usize> {
+        let mut old = Vec::new();
+        for entry in self.hours.range(..(before.0, 0, ""))?.take(n_max) {
+            let (key, _) = entry?;
+            let (hour, kind, who) = key.value();
+            old.push((hour, kind, who.to_owned()));
+        }
+        for (hour, kind, who) in &old {
+            self.set_used((*kind, who), *hour, (0, 0))?;
+        }
+        let since = u128::from(before.0);
+        if self.fact(USES_SINCE)?.unwrap_or(0) < since {
+            self.set_fact(USES_SINCE, since)?;
+        }
+        Ok(Ok(old.len()))
+    }
+}
+
+/// What `who` used since `since`, by the hour.
+fn uses(
+    table: &impl ReadableTable<(u8, &'static str, u64), (u64, u64)>,
+    (kind, who): (u8, &str),
+    since: Bucket,
+) -> Result<Uses, Fault> {
+    let mut uses = Uses::new();
+    for entry in table.range((kind, who, since.0)..=(kind, who, u64::MAX))? {
+        let (key, used) = entry?;
+        uses.push((Bucket(key.value().2), used.value().0));
+    }
+    Ok(uses)
+}
+
+/// Moves a row's entry in an index.
+fn move_mark(
+    index: &mut Table<'_, (u64, u128), ()>,
+    before: Option<(u64, u128)>,
+    after: Option<(u64, u128)>,
+) -> Result<(), Fault> {
+    if before == after {
+        return Ok(());
+    }
+    if let Some(place) = before {
+        index.remove(place)?;
+    }
+    if let Some(place) = after {
+        index.insert(place, ())?;
+    }
+    Ok(())
+}

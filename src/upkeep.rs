@@ -1,0 +1,116 @@
+//! Edge: the clock. Every so often what is due goes, and keys are rotated.
+
+use std::fs::OpenOptions;
+use std::io::{self, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::MissedTickBehavior;
+use tracing::{error, info};
+
+use crate::service::Service;
+use crate::service::sweep::{Removed, Sweeper};
+use crate::store::keys;
+
+/// What upkeep needs to know of the configuration.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// How often.
+    pub every: Duration,
+    /// Where the signing keys are.
+    pub data_dir: PathBuf,
+    /// Where each deletion is noted, one JSON object a line.
+    pub report_file: Option<PathBuf>,
+}
+
+/// Sweeps and rotates until `stop` turns true, ending after the batch that is under way.
+pub async fn run(plan: Plan, service: Arc<Service>, mut stop: watch::Receiver<bool>) {
+    let sweeper = Sweeper::new(service.clone());
+    let mut ticks = tokio::time::interval(plan.every);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            _ = ticks.tick() => {}
+            _ = stop.wait_for(|is_stopping| *is_stopping) => return,
+        }
+        renew_keys(&plan.data_dir, &service).await;
+        loop {
+            let report = sweeper.sweep().await;
+            if let Some(path) = &plan.report_file {
+                note(path.clone(), report.removed).await;
+            }
+            if !report.has_more || *stop.borrow() {
+                break;
+            }
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
+/// Takes up keys that `slotd keygen --rotate` added, and rotates when it is time.
+async fn renew_keys(data_dir: &Path, service: &Arc<Service>) {
+    let (data_dir, deciding) = (data_dir.to_owned(), service.clone());
+    let update = move || keys::update(&data_dir, |keys| deciding.next_keys(keys));
+    match tokio::task::spawn_blocking(update).await {
+        Ok(Ok(kept)) if kept != service.keys() => {
+            info!(n_keys = kept.list().len(), "signing keys changed");
+            service.set_keys(kept);
+        }
+        Ok(Ok(_)) => {}
+        Ok(Err(e)) => error!(error = %e, "could not look after the signing keys"),
+        Err(e) => error!(error = %e, "looking after the signing keys ended early"),
+    }
+}
+
+/// Appends to the deletion report; opened each time, so that logrotate may move it.
+async fn note(path: PathBuf, removed: Vec<Removed>) {
+    if removed.is_empty() {
+        return;
+    }
+    let shown = path.display().to_string();
+    match tokio::task::spawn_blocking(move || append(&path, &removed)).await {
+        Ok(Ok(())) => {}
+        Ok(Err(e)) => error!(error = %e, path = shown, "could not write the deletion report"),
+        Err(e) => error!(error = %e, "writing the deletion report ended early"),
+    }
+}
+
+fn append(path: &Path, removed: &[Removed]) -> io::Result<()> {
+    let mut lines = Vec::new();
+    for one in removed {
+        serde_json::to_writer(&mut lines, one)?;
+        lines.push(b'\n');
+    }
+    let mut options = OpenOptions::new();
+    let mut file = options.create(true).append(true).mode(0o640).open(path)?;
+    file.write_all(&lines)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::service::sweep::Reason;
+
+    #[tokio::test]
+    async fn the_report_grows_line_by_line() {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let path = directory.path().join("removed.jsonl");
+        let one = Removed {
+            at: "2026-01-02T03:04:05Z".to_owned(),
+            slot: "AAAAAAAA".to_owned(),
+            owner: "romeo@example.org".to_owned(),
+            size_bytes: 5,
+            created_at: "2026-01-01T03:04:05Z".to_owned(),
+            reason: Reason::TotalSize,
+        };
+        note(path.clone(), vec![one.clone(), one.clone()]).await;
+        note(path.clone(), Vec::new()).await;
+        note(path.clone(), vec![one]).await;
+        let text = std::fs::read_to_string(&path).expect("written");
+        assert_eq!(text.lines().count(), 3);
+        assert!(text.contains(r#""reason":"total-size""#), "{text}");
+    }
+}

@@ -1,0 +1,133 @@
+//! A clock that tests set, and a service over stores in memory.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use slotd::core::policy::{Access, Policy, Quota, Room};
+use slotd::core::rate::Rate;
+use slotd::core::session::{Lifetimes, Retention};
+use slotd::core::time::Timestamp;
+use slotd::core::token::Keys;
+use slotd::service::{Service, Settings, World};
+use slotd::store::Stores;
+use slotd::store::memory::{MemoryFiles, MemorySessions};
+
+/// When tests begin.
+pub const START: Timestamp = Timestamp(1_767_323_045);
+
+/// Time that moves when told to, and random numbers from a seed.
+pub struct TestWorld {
+    now_s: AtomicU64,
+    monotonic_s: AtomicU64,
+    random: Mutex<u128>,
+}
+
+impl TestWorld {
+    pub fn new(seed: u64) -> Arc<Self> {
+        Arc::new(Self {
+            now_s: AtomicU64::new(START.0),
+            monotonic_s: AtomicU64::new(1000),
+            random: Mutex::new(u128::from(seed)),
+        })
+    }
+
+    /// Lets time pass.
+    pub fn pass(&self, seconds: u64) {
+        self.now_s.fetch_add(seconds, Ordering::SeqCst);
+        self.monotonic_s.fetch_add(seconds, Ordering::SeqCst);
+    }
+
+    /// Sets the wall clock alone, as an operator or NTP does.
+    pub fn set_wall(&self, now: Timestamp) {
+        self.now_s.store(now.0, Ordering::SeqCst);
+    }
+}
+
+impl World for TestWorld {
+    fn now(&self) -> Timestamp {
+        Timestamp(self.now_s.load(Ordering::SeqCst))
+    }
+
+    fn random(&self) -> u128 {
+        let mut state = self.random.lock().expect("not poisoned");
+        // Knuth's MMIX constants, twice: spread enough for ids in tests.
+        *state = state
+            .wrapping_mul(6_364_136_223_846_793_005_636_413_622_384_679_300)
+            .wrapping_add(1_442_695_040_888_963_407);
+        *state ^ (*state >> 64)
+    }
+
+    fn monotonic(&self) -> Duration {
+        Duration::from_secs(self.monotonic_s.load(Ordering::SeqCst))
+    }
+}
+
+/// Rules that allow `example.org` files of up to 1 MB.
+pub fn settings() -> Settings {
+    Settings {
+        policy: Policy {
+            access: Access {
+                domains: vec!["example.org".to_owned()],
+                ..Access::default()
+            },
+            size_bytes_max: 1_000_000,
+            quota: Quota {
+                per_requester: None,
+                per_domain: None,
+                total: None,
+                window: Duration::from_secs(86_400),
+                exceptions: HashMap::new(),
+            },
+            reserve: Room {
+                bytes: 1000,
+                inodes: 10,
+            },
+            lifetimes: Lifetimes {
+                idle_for: Duration::from_secs(300),
+                session_age: Duration::from_secs(72 * 3600),
+                refreshes_max: 10,
+                retention: Retention {
+                    message: Some(Duration::from_secs(30 * 86_400)),
+                    ..Retention::default()
+                },
+            },
+        },
+        public_url: "https://upload.example.org/".to_owned(),
+        token_in_header: false,
+        slot_rate: Rate { per_minute: 10_000 },
+        byte_rate: None,
+        stall_for: Duration::from_secs(60),
+        rate_min_bytes: 1,
+        check_content_type: false,
+        total_bytes_max: None,
+        rotate_every: None,
+        keep_old_for: Duration::from_secs(72 * 3600),
+    }
+}
+
+/// A service over stores in memory, and the handles that tests turn.
+pub struct Bench {
+    pub service: Arc<Service>,
+    pub world: Arc<TestWorld>,
+    pub stores: Stores,
+    pub memory_files: Arc<MemoryFiles>,
+}
+
+pub fn bench(settings: Settings) -> Bench {
+    let world = TestWorld::new(1);
+    let memory_files = Arc::new(MemoryFiles::new(7));
+    let stores = Stores {
+        sessions: Arc::new(MemorySessions::new(7)),
+        files: memory_files.clone(),
+    };
+    let keys = Keys::first([7; 32], START);
+    let service = Service::new(settings, keys, stores.clone(), world.clone());
+    Bench {
+        service,
+        world,
+        stores,
+        memory_files,
+    }
+}

@@ -1,0 +1,557 @@
+//! What happens to a slot, from request to removal, whatever its requests do.
+
+mod support;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::{StreamExt as _, future, stream};
+use http::{HeaderMap, Method};
+use jid::Jid;
+use sha2::Digest as _;
+use slotd::core::policy::Room;
+use slotd::core::rate::Rate;
+use slotd::core::refusal::Refusal;
+use slotd::core::slot::{FileName, Purpose, Sha256, Slot, SlotId, SlotRequest};
+use slotd::core::time::Timestamp;
+use slotd::service::audit::{Depth, Options, audit};
+use slotd::service::sweep::{Reason, Sweeper};
+use slotd::service::{Service, Upload};
+use slotd::store::{Body, BodyError, Mend};
+use support::world::{Bench, START, bench, settings};
+use tokio::sync::mpsc;
+
+const SIZE: u64 = 1000;
+
+fn content(seed: u8) -> Bytes {
+    (0..SIZE).map(|n| (n as u8).wrapping_add(seed)).collect()
+}
+
+fn digest(bytes: &Bytes) -> Sha256 {
+    Sha256(sha2::Sha256::digest(bytes).into())
+}
+
+fn whole(bytes: Bytes) -> Body {
+    Box::pin(stream::iter([Ok(bytes)]))
+}
+
+fn broken_after(bytes: Bytes) -> Body {
+    Box::pin(stream::iter([Ok(bytes), Err(BodyError)]))
+}
+
+/// A body that a test feeds, piece by piece.
+fn fed() -> (mpsc::UnboundedSender<Bytes>, Body) {
+    let (sender, receiver) = mpsc::unbounded_channel();
+    let body = stream::unfold(receiver, |mut receiver| async move {
+        receiver.recv().await.map(|bytes| (Ok(bytes), receiver))
+    });
+    (sender, Box::pin(body))
+}
+
+fn request(size_bytes: u64) -> SlotRequest {
+    SlotRequest {
+        filename: FileName::parse("a.bin").expect("valid"),
+        size_bytes,
+        content_type: None,
+        purpose: Purpose::Message,
+    }
+}
+
+async fn slot_for(service: &Service, size_bytes: u64) -> Result<Slot, Refusal> {
+    let romeo = Jid::new("romeo@example.org/garden").expect("valid");
+    service.request_slot(&romeo, request(size_bytes)).await
+}
+
+/// Reads a PUT URL as the HTTP edge does.
+fn upload(slot: &Slot) -> Upload {
+    let path = slot
+        .put_url
+        .strip_prefix("https://upload.example.org/f/")
+        .expect("our URL");
+    let (id, rest) = path.split_once('/').expect("id and name");
+    let (name, token) = rest.split_once("?t=").expect("a token");
+    Upload {
+        id: SlotId::parse(id).expect("an id"),
+        name: name.to_owned(),
+        token: token.to_owned(),
+        length: Some(SIZE),
+        content_type: None,
+        sha256: None,
+    }
+}
+
+async fn slot(bench: &Bench) -> Upload {
+    upload(&slot_for(&bench.service, SIZE).await.expect("granted"))
+}
+
+async fn put(bench: &Bench, upload: &Upload, body: Body) -> Result<Sha256, Refusal> {
+    let received = bench.service.receive(upload.clone(), body).await;
+    received.map(|received| received.sha256)
+}
+
+async fn get(bench: &Bench, upload: &Upload) -> Result<Bytes, Refusal> {
+    let headers = HeaderMap::new();
+    let download = bench
+        .service
+        .open_file(upload.id, &upload.name, &Method::GET, &headers)
+        .await?;
+    let mut body = download.body.expect("GET has a body");
+    let mut all = Vec::new();
+    while let Some(bytes) = body.next().await {
+        all.extend(bytes.expect("whole"));
+    }
+    Ok(all.into())
+}
+
+/// Waits until an upload has its part.
+async fn until_begun(bench: &Bench, upload: &Upload) {
+    let files = &bench.stores.files;
+    while files.find(upload.id).await.expect("found").is_empty() {
+        tokio::task::yield_now().await;
+    }
+}
+
+async fn assert_clean(bench: &Bench) {
+    let options = Options {
+        mend: Mend::No,
+        depth: Depth::Digests,
+    };
+    let report = audit(&bench.stores, options).await.expect("readable");
+    assert!(report.is_clean(), "{:?}", report.findings);
+}
+
+#[tokio::test]
+async fn a_file_goes_in_and_comes_out() {
+    let bench = bench(settings());
+    let upload = slot(&bench).await;
+    assert_eq!(get(&bench, &upload).await, Err(Refusal::UnknownFile));
+    let sent = content(0);
+    let sha256 = put(&bench, &upload, whole(sent.clone())).await;
+    assert_eq!(sha256, Ok(digest(&sent)));
+    assert_eq!(get(&bench, &upload).await, Ok(sent));
+    assert_clean(&bench).await;
+}
+
+#[tokio::test]
+async fn a_put_can_be_repeated_on_a_broken_slot_and_on_a_finished_one() {
+    let bench = bench(settings());
+    let upload = slot(&bench).await;
+    let (sent, other) = (content(0), content(1));
+    let cut = put(&bench, &upload, broken_after(other.slice(..600))).await;
+    assert_eq!(cut, Err(Refusal::Interrupted));
+    assert_eq!(get(&bench, &upload).await, Err(Refusal::UnknownFile));
+    let again = put(&bench, &upload, whole(sent.clone())).await;
+    assert_eq!(again, Ok(digest(&sent)));
+    let replay = put(&bench, &upload, whole(sent.clone())).await;
+    assert_eq!(replay, Ok(digest(&sent)), "the 201 may have been lost");
+    let differs = put(&bench, &upload, whole(other)).await;
+    assert_eq!(differs, Err(Refusal::AlreadyComplete));
+    assert_eq!(get(&bench, &upload).await, Ok(sent));
+    assert_clean(&bench).await;
+}
+
+#[tokio::test]
+async fn an_announced_digest_spares_the_replay_its_body() {
+    let bench = bench(settings());
+    let upload = slot(&bench).await;
+    let sent = content(0);
+    put(&bench, &upload, whole(sent.clone()))
+        .await
+        .expect("201");
+    let announce = |sha256| Upload {
+        sha256: Some(sha256),
+        ..upload.clone()
+    };
+    let silent = || -> Body { Box::pin(stream::pending()) };
+    let same = put(&bench, &announce(digest(&sent)), silent()).await;
+    assert_eq!(same, Ok(digest(&sent)));
+    let other = put(&bench, &announce(Sha256([0; 32])), silent()).await;
+    assert_eq!(other, Err(Refusal::AlreadyComplete));
+}
+
+#[tokio::test]
+async fn bytes_without_the_announced_digest_are_not_published() {
+    let bench = bench(settings());
+    let upload = slot(&bench).await;
+    let announced = Upload {
+        sha256: Some(Sha256([0; 32])),
+        ..upload.clone()
+    };
+    let refused = put(&bench, &announced, whole(content(0))).await;
+    assert_eq!(refused, Err(Refusal::DigestMismatch));
+    assert_eq!(get(&bench, &upload).await, Err(Refusal::UnknownFile));
+    assert!(put(&bench, &upload, whole(content(0))).await.is_ok());
+    assert_clean(&bench).await;
+}
+
+#[tokio::test]
+async fn chunked_bodies_must_have_the_slots_size() {
+    let bench = bench(settings());
+    let upload = Upload {
+        length: None,
+        ..slot(&bench).await
+    };
+    let short = put(&bench, &upload, whole(content(0).slice(..999))).await;
+    assert_eq!(short, Err(Refusal::TooShort));
+    let endless = stream::repeat(Ok(content(0).slice(..300)));
+    let long = put(&bench, &upload, Box::pin(endless)).await;
+    assert_eq!(long, Err(Refusal::TooLong));
+    assert_eq!(get(&bench, &upload).await, Err(Refusal::UnknownFile));
+    assert!(put(&bench, &upload, whole(content(0))).await.is_ok());
+    assert_clean(&bench).await;
+}
+
+#[tokio::test]
+async fn heads_that_cannot_fit_leave_the_slot_alone() {
+    let bench = bench(settings());
+    let upload = slot(&bench).await;
+    let with_length = |length| Upload {
+        length: Some(length),
+        ..upload.clone()
+    };
+    let refused = |upload: Upload| {
+        let service = bench.service.clone();
+        async move {
+            // A body that must not be polled: a poll would be a `100 Continue`.
+            let body: Body = Box::pin(stream::poll_fn(|_| panic!("polled")));
+            service.receive(upload, body).await.map(|_| ()).err()
+        }
+    };
+    assert_eq!(refused(with_length(999)).await, Some(Refusal::TooShort));
+    assert_eq!(refused(with_length(0)).await, Some(Refusal::TooShort));
+    assert_eq!(refused(with_length(1001)).await, Some(Refusal::TooLong));
+    let renamed = Upload {
+        name: "a.html".to_owned(),
+        ..upload.clone()
+    };
+    assert_eq!(refused(renamed).await, Some(Refusal::TokenForOther));
+    let other = slot(&bench).await;
+    let swapped = Upload {
+        token: other.token,
+        ..upload.clone()
+    };
+    assert_eq!(refused(swapped).await, Some(Refusal::TokenForOther));
+    let bad = Upload {
+        token: "v1.x.y".to_owned(),
+        ..upload.clone()
+    };
+    assert_eq!(refused(bad).await, Some(Refusal::TokenInvalid));
+    assert!(put(&bench, &upload, whole(content(0))).await.is_ok());
+}
+
+#[tokio::test]
+async fn the_newest_request_wins_at_once() {
+    let bench = bench(settings());
+    let upload = slot(&bench).await;
+    let (feed, body) = fed();
+    let first = tokio::spawn({
+        let (service, upload) = (bench.service.clone(), upload.clone());
+        async move { service.receive(upload, body).await.map(|_| ()) }
+    });
+    feed.send(content(9).slice(..700)).expect("being read");
+    until_begun(&bench, &upload).await;
+    // The first connection is half dead: it neither sends nor ends.
+    let second = put(&bench, &upload, whole(content(0))).await;
+    assert_eq!(second, Ok(digest(&content(0))));
+    assert_eq!(first.await.expect("no panic"), Err(Refusal::TakenOver));
+    // What it sends too late goes nowhere.
+    let _ = feed.send(content(9).slice(..300));
+    assert_eq!(get(&bench, &upload).await, Ok(content(0)));
+    assert_clean(&bench).await;
+}
+
+#[tokio::test]
+async fn races_of_puts_store_just_one_body() {
+    for n_racers in 2..=8u8 {
+        let bench = bench(settings());
+        let upload = slot(&bench).await;
+        let racers = (0..n_racers).map(|seed| {
+            let (service, upload) = (bench.service.clone(), upload.clone());
+            tokio::spawn(async move {
+                let pieces: Vec<_> = (0..10)
+                    .map(|n| Ok(content(seed).slice(n * 100..(n + 1) * 100)))
+                    .collect();
+                let body = stream::iter(pieces).then(|piece| async {
+                    tokio::task::yield_now().await;
+                    piece
+                });
+                service.receive(upload, Box::pin(body)).await
+            })
+        });
+        let winners: Vec<_> = future::join_all(racers)
+            .await
+            .into_iter()
+            .filter_map(|outcome| outcome.expect("no panic").ok())
+            .collect();
+        let stored = digest(&get(&bench, &upload).await.expect("one of them"));
+        assert!(!winners.is_empty());
+        assert!(winners.iter().all(|winner| winner.sha256 == stored));
+        assert_clean(&bench).await;
+    }
+}
+
+#[tokio::test]
+async fn an_upload_goes_on_when_its_handler_is_dropped() {
+    let bench = bench(settings());
+    let upload = slot(&bench).await;
+    let (feed, body) = fed();
+    let mut handler = Box::pin(bench.service.receive(upload.clone(), body));
+    feed.send(content(0)).expect("open");
+    // Let it begin, then drop it as hyper does when the connection breaks.
+    let _ = futures_util::poll!(handler.as_mut());
+    tokio::task::yield_now().await;
+    drop((handler, feed));
+    while get(&bench, &upload).await.is_err() {
+        tokio::task::yield_now().await;
+    }
+    let replay = put(&bench, &upload, whole(content(0))).await;
+    assert_eq!(replay, Ok(digest(&content(0))));
+}
+
+#[tokio::test]
+async fn quotas_are_exact_under_races_and_come_back() {
+    let mut settings = settings();
+    settings.policy.quota.per_requester = Some(10_000);
+    for _ in 0..20 {
+        let bench = bench(settings.clone());
+        let asked = (0..50).map(|_| slot_for(&bench.service, 1000));
+        let answers = future::join_all(asked).await;
+        let granted = answers.iter().filter(|answer| answer.is_ok()).count();
+        assert_eq!(granted, 10);
+    }
+    let bench = bench(settings);
+    for _ in 0..10 {
+        slot_for(&bench.service, 1000).await.expect("granted");
+    }
+    assert!(slot_for(&bench.service, 1).await.is_err());
+    bench.world.pass(301);
+    Sweeper::new(bench.service.clone()).sweep().await;
+    assert!(slot_for(&bench.service, 10_000).await.is_ok());
+    assert_clean(&bench).await;
+}
+
+#[tokio::test]
+async fn a_used_slot_counts_for_the_window() {
+    let mut settings = settings();
+    settings.policy.quota.per_requester = Some(1500);
+    settings.policy.lifetimes.retention.message = Some(Duration::from_secs(60));
+    let bench = bench(settings);
+    let upload = slot(&bench).await;
+    put(&bench, &upload, whole(content(0))).await.expect("201");
+    bench.world.pass(400);
+    Sweeper::new(bench.service.clone()).sweep().await;
+    assert_eq!(get(&bench, &upload).await, Err(Refusal::UnknownFile));
+    let refused = slot_for(&bench.service, 1000).await.map(|_| ());
+    let Err(Refusal::QuotaReached { retry_at }) = refused else {
+        panic!("{refused:?}");
+    };
+    bench.world.pass(retry_at.since(START).as_secs() - 400);
+    assert!(slot_for(&bench.service, 1000).await.is_ok());
+    assert_clean(&bench).await;
+}
+
+#[tokio::test]
+async fn slots_have_a_rate() {
+    let mut settings = settings();
+    settings.slot_rate = Rate { per_minute: 3 };
+    let bench = bench(settings);
+    for _ in 0..3 {
+        slot_for(&bench.service, 1).await.expect("granted");
+    }
+    let refused = slot_for(&bench.service, 1).await.map(|_| ());
+    let retry_at = Timestamp(START.0 + 20);
+    assert_eq!(refused, Err(Refusal::SlotRateReached { retry_at }));
+}
+
+#[tokio::test]
+async fn a_full_disk_is_told_at_the_slot_and_at_the_put() {
+    let bench = bench(settings());
+    let upload = slot(&bench).await;
+    bench.memory_files.set_room(Room {
+        bytes: 1999,
+        inodes: 1000,
+    });
+    let refused = slot_for(&bench.service, 1000).await.map(|_| ());
+    assert!(matches!(refused, Err(Refusal::StorageFull { .. })));
+    let refused = put(&bench, &upload, whole(content(0))).await;
+    assert_eq!(refused, Err(Refusal::NoSpace));
+    bench.memory_files.set_room(Room {
+        bytes: 1 << 30,
+        inodes: 1000,
+    });
+    assert!(put(&bench, &upload, whole(content(0))).await.is_ok());
+}
+
+#[tokio::test]
+async fn slots_end_after_their_idle_time() {
+    let bench = bench(settings());
+    let upload = slot(&bench).await;
+    bench.world.pass(200);
+    let cut = put(&bench, &upload, broken_after(content(0).slice(..10))).await;
+    assert_eq!(cut, Err(Refusal::Interrupted));
+    bench.world.pass(300);
+    let sweeper = Sweeper::new(bench.service.clone());
+    assert!(sweeper.sweep().await.removed.is_empty());
+    let cut = put(&bench, &upload, broken_after(content(0).slice(..20))).await;
+    assert_eq!(cut, Err(Refusal::Interrupted));
+    bench.world.pass(301);
+    let late = put(&bench, &upload, whole(content(0))).await;
+    assert_eq!(late, Err(Refusal::TokenInvalid));
+    let removed = sweeper.sweep().await.removed;
+    assert_eq!(removed.len(), 1);
+    assert_eq!(removed[0].reason, Reason::Unfinished);
+    let gone = put(&bench, &upload, whole(content(0))).await;
+    assert_eq!(gone, Err(Refusal::Gone));
+    assert!(
+        bench
+            .stores
+            .files
+            .find(upload.id)
+            .await
+            .expect("found")
+            .is_empty()
+    );
+    bench.world.pass(3600);
+    sweeper.sweep().await;
+    assert_eq!(
+        bench.stores.sessions.totals().await.expect("read").n_rows,
+        0
+    );
+    assert_clean(&bench).await;
+}
+
+#[tokio::test]
+async fn above_the_total_the_oldest_go_first() {
+    let mut settings = settings();
+    settings.total_bytes_max = Some(2500);
+    let bench = bench(settings);
+    let mut uploads = Vec::new();
+    for _ in 0..4 {
+        let upload = slot(&bench).await;
+        put(&bench, &upload, whole(content(0))).await.expect("201");
+        uploads.push(upload);
+        bench.world.pass(1);
+    }
+    let removed = Sweeper::new(bench.service.clone()).sweep().await.removed;
+    assert_eq!(removed.len(), 2);
+    assert!(removed.iter().all(|one| one.reason == Reason::TotalSize));
+    for (n, upload) in uploads.iter().enumerate() {
+        assert_eq!(get(&bench, upload).await.is_ok(), 2 <= n);
+    }
+    assert_clean(&bench).await;
+}
+
+#[tokio::test]
+async fn a_leaping_clock_deletes_nothing() {
+    let bench = bench(settings());
+    let upload = slot(&bench).await;
+    put(&bench, &upload, whole(content(0))).await.expect("201");
+    let sweeper = Sweeper::new(bench.service.clone());
+    for wrong in [Timestamp(START.0 + 365 * 86_400), Timestamp(0)] {
+        bench.world.set_wall(wrong);
+        for _ in 0..3 {
+            assert!(sweeper.sweep().await.removed.is_empty());
+        }
+        bench.world.set_wall(START);
+        assert!(sweeper.sweep().await.removed.is_empty());
+    }
+    assert_eq!(get(&bench, &upload).await, Ok(content(0)));
+    bench.world.pass(700);
+    assert!(sweeper.sweep().await.removed.is_empty());
+    bench.world.pass(31 * 86_400);
+    assert_eq!(sweeper.sweep().await.removed.len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stalled_upload_ends_and_its_slot_lives() {
+    let bench = bench(settings());
+    let upload = slot(&bench).await;
+    let (feed, body) = fed();
+    feed.send(content(0).slice(..10)).expect("open");
+    let stalled = put(&bench, &upload, body).await;
+    assert_eq!(stalled, Err(Refusal::Stalled));
+    assert!(put(&bench, &upload, whole(content(0))).await.is_ok());
+}
+
+#[tokio::test]
+async fn stopping_cuts_uploads_at_a_durable_offset() {
+    let bench = bench(settings());
+    let upload = slot(&bench).await;
+    let (feed, body) = fed();
+    let running = tokio::spawn({
+        let (service, upload) = (bench.service.clone(), upload.clone());
+        async move { service.receive(upload, body).await.map(|_| ()) }
+    });
+    feed.send(content(0).slice(..700)).expect("being read");
+    until_begun(&bench, &upload).await;
+    assert_eq!(bench.service.drain(), 1);
+    let refused = put(&bench, &upload, whole(content(0))).await;
+    assert_eq!(refused, Err(Refusal::Stopping));
+    bench.service.cut_uploads().await;
+    assert_eq!(running.await.expect("no panic"), Err(Refusal::Stopping));
+    let again = Service::new(
+        settings(),
+        bench.service.keys(),
+        bench.stores.clone(),
+        bench.world.clone(),
+    );
+    let bench = Bench {
+        service: again,
+        ..bench
+    };
+    assert!(put(&bench, &upload, whole(content(0))).await.is_ok());
+    assert_clean(&bench).await;
+}
+
+#[tokio::test]
+async fn rotated_keys_open_old_tokens_for_their_grace() {
+    let mut settings = settings();
+    settings.rotate_every = Some(Duration::from_secs(86_400));
+    settings.policy.lifetimes.idle_for = Duration::from_secs(72 * 3600);
+    let bench = bench(settings);
+    let upload = slot(&bench).await;
+    assert_eq!(bench.service.next_keys(&bench.service.keys()), None);
+    bench.world.pass(86_400);
+    let keys = bench
+        .service
+        .next_keys(&bench.service.keys())
+        .expect("a rotation is due");
+    bench.service.set_keys(keys);
+    assert!(put(&bench, &upload, whole(content(0))).await.is_ok());
+    let late = slot(&bench).await;
+    for _ in 0..4 {
+        bench.world.pass(86_400);
+        let keys = bench
+            .service
+            .next_keys(&bench.service.keys())
+            .expect("a rotation is due");
+        bench.service.set_keys(keys);
+    }
+    let refused = put(&bench, &late, whole(content(0))).await;
+    assert_eq!(refused, Err(Refusal::TokenInvalid));
+}
+
+#[tokio::test]
+async fn a_crash_between_file_and_row_loses_nothing() {
+    let bench = bench(settings());
+    let upload = slot(&bench).await;
+    let cut = put(&bench, &upload, broken_after(content(0).slice(..600))).await;
+    assert_eq!(cut, Err(Refusal::Interrupted));
+    // As if the next attempt had been committed, and the machine had died before its row.
+    let part = slotd::core::slot::PartId {
+        slot: upload.id,
+        attempt: 0,
+    };
+    let progress = Arc::new(|_| -> future::BoxFuture<'static, _> { Box::pin(async { Ok(()) }) });
+    let files = &bench.stores.files;
+    let rest = whole(content(0).slice(600..));
+    let length = files.append(part, 600, SIZE, rest, progress).await;
+    assert_eq!(length.expect("written"), SIZE);
+    files.commit(part, SIZE).await.expect("committed");
+    assert_eq!(get(&bench, &upload).await, Err(Refusal::UnknownFile));
+    assert_clean(&bench).await;
+    assert!(put(&bench, &upload, whole(content(3))).await.is_ok());
+    assert_eq!(get(&bench, &upload).await, Ok(content(3)));
+    assert_clean(&bench).await;
+}
