@@ -1,6 +1,5 @@
 //! The command line: reads the configuration, starts the log, runs, and tells how it ended.
 
-use std::future::Future;
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
@@ -10,9 +9,10 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use clap::{Args, Parser, Subcommand};
 use slotd::config::summary::Summary;
-use slotd::config::{self, Component, Config, Loaded, Use};
+use slotd::config::{self, Config, Loaded, Use};
 use slotd::service::audit::{AuditReport, Depth, Kind, Options};
 use slotd::store::Mend;
+use slotd::{daemon, xmpp};
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
@@ -204,7 +204,7 @@ async fn run_until_signal(config: Config) -> Result<(), End> {
         tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
     };
     tokio::select! {
-        done = pending::run(config, shutdown) => done.map_err(failed),
+        done = daemon::run(config, shutdown) => done.map_err(failed),
         () = signals => Err(failed("ended by a second signal")),
     }
 }
@@ -219,7 +219,7 @@ fn check(args: ConfigArgs, connect: bool) -> Result<ExitCode, End> {
     if connect {
         let runtime = runtime(Some(1))?;
         for component in &config.components {
-            if let Err(error) = runtime.block_on(pending::try_login(component)) {
+            if let Err(error) = runtime.block_on(xmpp::try_login(component)) {
                 return Err(failed(format!("{}: {error}", component.jid)));
             }
             say(&format!("{}: logged in", component.jid))?;
@@ -232,7 +232,7 @@ fn audit(config: Config, options: Options, json: bool) -> Result<ExitCode, End> 
     start_log(&config);
     let runtime = runtime(Some(1))?;
     let report = runtime
-        .block_on(pending::audit(config, options))
+        .block_on(daemon::audit(config, options))
         .map_err(failed)?;
     if json {
         say(&serde_json::to_string(&report).map_err(failed)?)?;
@@ -285,11 +285,8 @@ fn kind(kind: Kind) -> &'static str {
 }
 
 fn rotate(config: &Config) -> Result<ExitCode, End> {
-    pending::rotate_key(config).map_err(failed)?;
-    say(&format!(
-        "a new key signs; the old one opens for {} more",
-        humantime::format_duration(config.keys.keep_old_for)
-    ))?;
+    daemon::rotate_key(&config.data_dir).map_err(failed)?;
+    say("a new key signs; what the old one signed stays good for keys.keep_old_for")?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -356,25 +353,4 @@ fn say(text: &str) -> Result<(), End> {
 /// A line on standard error, beside the result.
 fn say_aside(text: &str) {
     let _ = writeln!(io::stderr(), "{text}");
-}
-
-/// What the other rooms provide under `slotd::`; here until it is there.
-mod pending {
-    use super::*;
-
-    pub async fn run(_: Config, _: impl Future<Output = ()>) -> Result<(), &'static str> {
-        Err("not built in yet")
-    }
-
-    pub async fn audit(_: Config, _: Options) -> Result<AuditReport, &'static str> {
-        Err("not built in yet")
-    }
-
-    pub fn rotate_key(_: &Config) -> Result<(), &'static str> {
-        Err("not built in yet")
-    }
-
-    pub async fn try_login(_: &Component) -> Result<(), &'static str> {
-        Err("not built in yet")
-    }
 }

@@ -602,7 +602,8 @@ async fn of_a_proxys_requests_those_in_flight_count() {
     assert_eq!(ask("192.0.2.1").await.status(), 404);
 }
 
-/// Everything that is logged, at every level, while `requests` run.
+/// Everything that is logged, at every level, while `requests` run; that of other tests as well,
+/// since a subscriber of one thread misses what another thread has come across first.
 async fn logged(requests: impl Future<Output = ()>) -> String {
     let lines = Arc::new(Mutex::new(Vec::new()));
     let writer = lines.clone();
@@ -611,9 +612,8 @@ async fn logged(requests: impl Future<Output = ()>) -> String {
         .with_ansi(false)
         .with_writer(move || Lines(writer.clone()))
         .finish();
-    let guard = tracing::subscriber::set_default(subscriber);
+    tracing::subscriber::set_global_default(subscriber).expect("the only one");
     requests.await;
-    drop(guard);
     let lines = lines.lock().expect("no panic").clone();
     String::from_utf8(lines).expect("UTF-8")
 }

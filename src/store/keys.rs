@@ -139,7 +139,8 @@ fn read(data_dir: &Path) -> Result<Option<Keys>, KeysError> {
         source,
     })?;
     // toml's own words could quote a secret.
-    let file: KeyFile = toml::from_str(&text).map_err(|_| damaged("the signing keys are damaged"))?;
+    let file: KeyFile =
+        toml::from_str(&text).map_err(|_| damaged("the signing keys are damaged"))?;
     let keys: Option<Vec<Key>> = file.key.iter().map(key).collect();
     let keys = keys.ok_or_else(|| damaged("a signing key is damaged"))?;
     let keys = Keys::from_list(keys).ok_or_else(|| damaged("there is no signing key"))?;
@@ -165,7 +166,9 @@ fn write(data_dir: &Path, keys: &Keys) -> Result<(), KeysError> {
         key: rows.collect(),
     };
     let text = toml::to_string(&file).expect("rows of strings and numbers are TOML");
-    let text = format!("# Keys that sign upload tokens, the last one is in use. Keep them secret.\n\n{text}");
+    let text = format!(
+        "# Keys that sign upload tokens, the last one is in use. Keep them secret.\n\n{text}"
+    );
     replace(data_dir, &path, text.as_bytes()).map_err(|source| KeysError::Io { path, source })
 }
 
@@ -196,7 +199,9 @@ mod tests {
         let load = |byte| load_or_create(directory.path(), [byte; 32], Timestamp(1000));
         let first = load(1).expect("made");
         assert_eq!(load(2).expect("read"), first);
-        let mode = fs::metadata(directory.path().join(FILE)).expect("there").mode();
+        let mode = fs::metadata(directory.path().join(FILE))
+            .expect("there")
+            .mode();
         assert_eq!(mode & 0o777, 0o600);
     }
 
