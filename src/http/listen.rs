@@ -191,7 +191,7 @@ fn n_places(connections_max: usize) -> usize {
         tracing::warn!(
             connections_max,
             possible,
-            "limits.connections_max needs more open files than are allowed (ulimit -n, LimitNOFILE)"
+            "limits.connections_total_max needs more open files than are allowed (ulimit -n, LimitNOFILE)"
         );
     }
     possible
