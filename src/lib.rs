@@ -1,4 +1,69 @@
 //! slotd: an upload service for XMPP (XEP-0363) as an external component (XEP-0114).
+//!
+//! This page is the map. Each room's `//!` says what it is for; here is how they fit.
+//!
+//! # The idea in six sentences
+//!
+//! 1. [`core`] decides and touches nothing: time, random numbers and facts arrive as arguments.
+//! 2. [`service`] is the list of things we can do, one method each: it fetches facts, asks core and
+//!    applies the effect, and is the only caller of the stores.
+//! 3. The edges translate: [`xmpp`] stanzas, [`http`] requests, [`upkeep`] the passing of time.
+//!    Edges never meet and never see a store.
+//! 4. [`store`] holds rows (`SessionStore`) and bytes (`FileStore`), each with a reference in memory
+//!    and one conformance suite for all.
+//! 5. A decision that must be atomic is handed to the store as a function, and the store runs it
+//!    inside its own transaction; it may, because core is pure.
+//! 6. Every "no" is one row of [`core::refusal`], with its stanza error, its status and its words.
+//!
+//! [`config`] says what was configured, [`daemon`] puts the rooms together, [`log`] keeps secrets
+//! out of the log.
+//!
+//! # The flows
+//!
+//! **Slot request to slot** (XEP-0363 #request)
+//! * `xmpp::stream` reads a stanza that `xmpp::guard` let through, `xmpp::route` finds its handler.
+//! * `xmpp::elements` makes a `SlotRequest` of it, or refuses.
+//! * `Service::request_slot`: access and size, then the requester's rate, then
+//!   `SessionStore::admit` with the quota's decision. The row is durable before the slot leaves.
+//!
+//! **PUT to file** (XEP-0363 #upload)
+//! * `http::guard` and `http::head` check the framing, `http::put` makes an `Upload` of the head.
+//! * `Service::receive` opens the token and asks `UploadSession::begin`: nothing was disturbed so far,
+//!   nothing of the body was read.
+//! * The slot is taken over: an older request is cut, its durable bytes are noted.
+//! * `FileStore::append` takes the body through `service::intake`, which counts, hashes and times it.
+//! * Whole: commit the file, then complete the row, then 201. Broken: the bytes stay as the slot's
+//!   prefix, the slot stays usable, the same PUT may come again.
+//! * The slot is complete already: the body is compared, and a lost 201 is given again.
+//!
+//! **GET to bytes**
+//! * `Service::open_file`: the row, `core::download::answer`, then the bytes. 404 before completion
+//!   and from the very second at which the file's time is over, whether it was swept or not.
+//!
+//! **Upkeep**
+//! * `Sweeper::sweep` asks for what is due and removes it, the file first and the row last; never
+//!   when rows and files do not belong together or the clock has leapt.
+//!
+//! # Invariants
+//!
+//! 1. There is no file and no part without a row.
+//! 2. A committed file is whole and never changes; its size is its row's.
+//! 3. A row that is complete has its file until it is due.
+//! 4. The durable offset of a session never decreases, and the bytes below it are durable.
+//! 5. At most one writer's progress counts; a dead generation changes nothing.
+//! 6. Nothing is served before completion, nor at or after `keep_until`.
+//! 7. The bytes admitted to a requester within a window never exceed the quota.
+//! 8. A refusal changes nothing.
+//! 9. After a crash at any point 1, 2, 4, 5 and 6 hold at once, and 3 after one sweep.
+//!
+//! They rest on these assumptions: a rename within a file system is atomic; what was synced, with
+//! its directory, survives; a commit of the database is durable.
+//!
+//! # Deliberately absent
+//!
+//! Plugins and hooks; thumbnails, compression and deduplication (most uploads are ciphertext);
+//! accounts of our own (the XMPP server knows who is who); a session id in any header, cookie or
+//! query; async in core; traits with one implementation, but for `World`.
 
 pub mod config;
 pub mod core;

@@ -3,4 +3,5 @@
 
 pub mod faulty;
 pub mod rows;
+pub mod site;
 pub mod world;
