@@ -9,8 +9,8 @@
 //! 1. `due` holds (`due_at`, id) of each row that has a `due_at`, and nothing else.
 //! 2. `complete` holds (time, id) of each complete row, and nothing else.
 //! 3. `stored-bytes` is the sum of `stored_bytes` of all rows.
-//! 4. A use is the sum of `quota_bytes` of the rows created in that hour, and of what rows that were
-//!    removed while complete had; hours before `uses-since` have no use. `hours` holds the same
+//! 4. A use is the sum of `quota_bytes` of the rows created in that hour, and of what rows had that
+//!    were removed while complete; hours before `uses-since` have no use. `hours` holds the same
 //!    keys, by hour.
 //! 5. What was answered is in the file, and on the disk: nothing is answered before its commit.
 //!
