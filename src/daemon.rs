@@ -80,7 +80,7 @@ fn random_secret() -> Result<[u8; 32], RunError> {
 /// `limits.stop_within` is over.
 pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(), RunError> {
     let world = world();
-    let stores = store::open(&config.data_dir, config.durability).await?;
+    let stores = store::open(&config.data_dir, config.durability)?;
     let keys = keys::load_or_create(&config.data_dir, random_secret()?, world.now())?;
     let listeners = Listeners::bind(&config.http)?;
     let service = Service::new(settings(&config), keys, stores, world);
@@ -125,7 +125,7 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
 /// Compares rows with files: see `service::audit`.
 pub async fn audit(config: Config, options: Options) -> Result<AuditReport, RunError> {
     let stores = match options.mend {
-        Mend::Yes => store::open(&config.data_dir, config.durability).await?,
+        Mend::Yes => store::open(&config.data_dir, config.durability)?,
         Mend::No => store::open_read_only(&config.data_dir)?,
     };
     Ok(audit::audit(&stores, options).await?)

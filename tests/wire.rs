@@ -478,7 +478,8 @@ async fn h21_expectations() {
         let slot = front.site.slot().await;
         let query = query.replace("{T}", &slot.token);
         let head = format!(
-            "PUT {}?{query} HTTP/1.1\r\nHost: localhost\r\n{expect}Content-Length: {length}\r\n\r\n",
+            "PUT {}?{query} HTTP/1.1\r\nHost: localhost\r\n{expect}\
+             Content-Length: {length}\r\n\r\n",
             slot.path
         );
         let mut stream = front.connect().await;
@@ -615,12 +616,80 @@ async fn idle_connections_outlast_nginx() {
     assert!(started.elapsed() < Duration::from_millis(10_100));
 }
 
+#[tokio::test(start_paused = true)]
+async fn f04_an_upload_that_stands_still_is_told_so() {
+    let front = Front::new().await;
+    let (slot, mut uploading) = begin_upload(&front).await;
+    let started = Instant::now();
+    let answer = read_all_for(&mut uploading, Duration::from_secs(200)).await;
+    assert_eq!(statuses(&answer), [408]);
+    assert!(answer.contains("connection: close"));
+    assert!(
+        started.elapsed() < Duration::from_secs(125),
+        "{:?}",
+        started.elapsed()
+    );
+    let (_, stored) = front.site.trace(&slot).await;
+    let is_part = |stored: &Stored| {
+        matches!(
+            stored,
+            Stored::Part {
+                size_bytes: 600,
+                ..
+            }
+        )
+    };
+    assert!(stored.iter().any(is_part), "the bytes are kept");
+    front.check_usable(&slot, "a stalled upload").await;
+}
+
+/// Random bytes in random places of good requests: an answer each at most, and no harm.
+#[tokio::test]
+async fn garbage_in_good_requests() {
+    let front = Front::new().await;
+    let (target, bystander) = (front.site.slot().await, front.site.slot().await);
+    let fields = "Content-Length: 9\r\nConnection: close\r\n";
+    let good = [put_head(&target, fields), b"too short".to_vec()].concat();
+    let mut seed = 1u64;
+    let mut random = |n: usize| {
+        // Knuth's MMIX constants.
+        seed = seed
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        usize::try_from(seed >> 33).expect("31 bits") % n
+    };
+    for _ in 0..500 {
+        let mut bytes = good.clone();
+        for _ in 0..=random(3) {
+            let at = random(bytes.len());
+            match random(3) {
+                0 => bytes[at] = u8::try_from(random(256)).expect("a byte"),
+                1 => bytes.insert(at, b"\r\n :,;\t%/"[random(9)]),
+                _ => drop(bytes.remove(at)),
+            }
+        }
+        let mut stream = front.connect().await;
+        send(&mut stream, &bytes).await;
+        // What is left open waits for more: this is all.
+        let _ = stream.shutdown().await;
+        let answer = statuses(&read_all(&mut stream).await);
+        let text = String::from_utf8_lossy(&bytes);
+        assert!(answer.len() <= 1, "{text:?} got {answer:?}");
+        assert!(
+            answer.iter().all(|status| (400..500).contains(status)),
+            "{text:?} got {answer:?}"
+        );
+    }
+    front.check_usable(&target, "garbage").await;
+    front.check_usable(&bystander, "garbage").await;
+}
+
 #[tokio::test]
 async fn f05_a_download_that_nobody_reads_is_ended() {
     let mut limits = site::limits();
     limits.stall_for = Duration::from_secs(1);
     let front = Front::with(Site::new(), site::http(), limits);
-    let size = 64 << 20;
+    let size = 24 << 20;
     let slot = front.site.slot_for("a.bin", size).await;
     let mut bytes = put_head(
         &slot,
@@ -653,9 +722,12 @@ async fn f06_one_address_has_its_share() {
     limits.connections_per_address_max = 3;
     let front = Front::with(Site::new(), site::http(), limits);
     let mut held = Vec::new();
-    for _ in 0..3 {
+    for n in 0..3 {
         let mut stream = front.connect().await;
-        send(&mut stream, b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
+        // P01: what an unknown peer says of itself changes nothing.
+        let forwarded = format!("X-Forwarded-For: 192.0.2.{n}\r\nX-Real-IP: 192.0.2.{n}\r\n");
+        let head = format!("GET / HTTP/1.1\r\nHost: localhost\r\n{forwarded}\r\n");
+        send(&mut stream, head.as_bytes()).await;
         assert_eq!(statuses(&read_head(&mut stream).await), [404]);
         held.push(stream);
     }

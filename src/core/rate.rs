@@ -25,7 +25,8 @@ const DEPTH_MS: u64 = 60_000;
 impl Rate {
     /// Takes `n` units out of `bucket`, or tells when they would be there.
     ///
-    /// More than a minute's worth is let through alone, when the bucket is full: it would never fit.
+    /// More than a minute's worth is let through alone, when the bucket is full: it would never
+    /// fit.
     pub fn take(self, bucket: Bucket, n: u64, now: Timestamp) -> Result<Bucket, Timestamp> {
         let now_ms = now.0.saturating_mul(1000);
         let full_at_ms = bucket.full_at_ms.max(now_ms);

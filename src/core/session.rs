@@ -213,8 +213,8 @@ impl UploadSession {
     /// Admits a request with `claims`, as the newest attempt or as a replay; see `start`.
     ///
     /// Refuses `TokenForOther` where the claims are another slot's, `TokenInvalid` for a dead
-    /// generation, a future issue or a time that ran out, `Gone` in a terminal state, `TooManyStarts`,
-    /// and `OtherOffset` for an append elsewhere than at the durable offset.
+    /// generation, a future issue or a time that ran out, `Gone` in a terminal state,
+    /// `TooManyStarts`, and `OtherOffset` for an append elsewhere than at the durable offset.
     pub fn begin(
         mut self,
         claims: &Claims,

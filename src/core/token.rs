@@ -1,9 +1,10 @@
 //! The PUT token: what lets an HTTP request write to one slot, sealed with HMAC-SHA-256.
 //!
-//! `v1.` base64url(payload) `.` base64url(tag), without padding. Opaque to clients (XEP-0363 #impl).
-//! The payload has a fixed length, so no field can shift into another, and there is no algorithm
-//! field to lie about. A token opens nothing by itself: generation and time are checked against the
-//! row (`session`). Keys have ids, so that they can be rotated while tokens are under way.
+//! `v1.` base64url(payload) `.` base64url(tag), without padding; opaque to clients (XEP-0363
+//! #impl). The payload has a fixed length, so no field can shift into another, and there is no
+//! algorithm field to lie about. A token opens nothing by itself: generation and time are checked
+//! against the row (`session`). Keys have ids, so that they can be rotated while tokens are under
+//! way.
 
 use std::fmt;
 use std::time::Duration;

@@ -3,8 +3,10 @@
 import asyncio
 import os
 import random
+from urllib.parse import urlsplit
 
 import web
+from bed import wait_until
 from daemon import Slotd
 from xmpp import Client
 
@@ -21,7 +23,7 @@ async def part(bed, server, report):
     cut = [await _cut_then_same(client) for _ in range(ROUNDS)]
     report.equal(cut.count((201, True)), ROUNDS, f"cut in mid-PUT, then the same PUT: 201 and "
                  f"right bytes, of {ROUNDS}")
-    held = [await _half_open_then_same(client) for _ in range(5)]
+    held = [await _half_open_then_same(client, slotd) for _ in range(5)]
     report.equal(held.count((201, True)), 5,
                  "the first PUT hangs half-way, and the same PUT comes: 201 at once, of 5")
     lost = [await _lost_then_same(client) for _ in range(ROUNDS)]
@@ -38,6 +40,11 @@ async def part(bed, server, report):
     slotd.stop()
 
 
+def slot_id(slot):
+    """The slot's name in its URLs."""
+    return urlsplit(slot.put).path.split("/")[-2]
+
+
 async def _same(slot, body):
     answer = await web.put(slot, body)
     back = await web.get(slot.get)
@@ -52,13 +59,16 @@ async def _cut_then_same(client):
     return await _same(slot, body)
 
 
-async def _half_open_then_same(client):
+async def _half_open_then_same(client, slotd):
     body = os.urandom(SIZE)
     slot = await client.slot("half.bin", SIZE)
     reader, writer = await web.connect(slot.put)
     writer.write(web.head("PUT", slot.put, slot.headers | {"Content-Length": str(SIZE)}))
     writer.write(body[:SIZE // 2])
     await writer.drain()
+    # The newest wins, so the older one must have arrived.
+    begun = f'upload begins slot="{slot_id(slot)[:8]}"'
+    await asyncio.to_thread(wait_until, begun, lambda: begun in slotd.process.tail())
     result = await asyncio.wait_for(_same(slot, body), 10)
     writer.transport.abort()
     return result

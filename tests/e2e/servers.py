@@ -9,7 +9,7 @@ import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from bed import CONTRIB, DOMAIN, NEIGHBOR, PASSWORD, SECRET, as_shipped, fill, free_port, run
+from bed import CONTRIB, DOMAIN, NEIGHBOR, PASSWORD, SECRET, SERVICE, as_shipped, fill, free_port, run
 
 
 class Server:
@@ -20,6 +20,7 @@ class Server:
         self.dir = bed.sub(self.name)
         bed.certificate()
         self.c2s_port, self.component_port = free_port(), free_port()
+        self.neighbor_port = self.component_port
 
     def start(self):
         """Starts it and waits until clients and components are answered; the seconds it took."""
@@ -72,7 +73,10 @@ class Ejabberd(Server):
                     c2s_port=self.c2s_port, api_port=self.api_port)
         entry = as_shipped("ejabberd/slotd.yml").partition("listen:\n")[2]
         entry = re.sub(r"port: \d+", f"port: {self.component_port}", entry)
-        neighbor = f'      "{NEIGHBOR}":\n        password: "{SECRET}"\n'
+        # An entry of its own: ejabberd gives every host of an entry to whoever logs in there.
+        self.neighbor_port = free_port()
+        neighbor = entry.replace(SERVICE, NEIGHBOR).replace(
+            f"port: {self.component_port}", f"port: {self.neighbor_port}")
         (self.dir / "ejabberd.yml").write_text(text + entry + neighbor)
         env = {
             "EJABBERD_CONFIG_PATH": str(self.dir / "ejabberd.yml"),

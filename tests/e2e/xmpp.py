@@ -194,7 +194,7 @@ class Component(Client):
 
     async def _attach(self, secret):
         self.reader, self.writer = await asyncio.open_connection(
-            "127.0.0.1", self.server.component_port)
+            "127.0.0.1", self.server.neighbor_port)
         self._parser = ET.XMLPullParser(["start", "end"])
         self._depth, self._root, self._ready = 0, None, []
         self.send(f"<?xml version='1.0'?><stream:stream to='{self.name}' "

@@ -1,4 +1,7 @@
-//! A file on its way out: what the page cache has is read in line, the rest by another thread.
+//! A file's bytes, as a stream.
+//!
+//! What is in the page cache is read in-line, without a change of thread; what is not, in the
+//! blocking pool.
 
 use std::fs::File;
 use std::io::{self, IoSliceMut};
@@ -7,130 +10,92 @@ use std::os::unix::fs::FileExt as _;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
-use futures_util::StreamExt as _;
-use futures_util::stream;
-use rustix::fs::OFlags;
+use futures_util::{StreamExt as _, stream};
 use rustix::io::{Errno, ReadWriteFlags};
-use tracing::warn;
 
-use crate::core::slot::SlotId;
-use crate::store::local::name::file_path;
-use crate::store::local::tree::Tree;
-use crate::store::local::{lost, trouble};
-use crate::store::{Body, BodyError, StoreError};
+use crate::store::{Body, BodyError};
 
-/// Most bytes read at once: measured, more gains nothing.
-const PIECE_BYTES: u64 = 256 << 10;
+/// The largest piece.
+const PIECE_BYTES: usize = 256 << 10;
 
-/// Opens the bytes of a file. In line: names that are asked for are mostly in the cache.
-pub(super) fn open(tree: &Tree, id: SlotId, bytes: Range<u64>) -> Result<Body, StoreError> {
-    let doing = "opening a file";
-    let file = match tree.open(&file_path(id), OFlags::RDONLY) {
-        Ok(file) => file,
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Err(lost(id)),
-        Err(e) => return Err(trouble(doing, e)),
-    };
-    let length = file.metadata().map_err(|e| trouble(doing, e))?.len();
-    if length < bytes.end {
-        return Err(lost(id));
-    }
-    let reader = Reader {
-        id,
-        file: Arc::new(file),
-        rest: bytes,
-        spare: None,
-        knows_cache: true,
-    };
-    Ok(stream::unfold(Some(reader), |reader| async move { reader?.next().await }).boxed())
-}
-
-struct Reader {
-    id: SlotId,
+struct Reading {
     file: Arc<File>,
     rest: Range<u64>,
-    /// The buffer of the last piece; ours again once the piece is sent.
-    spare: Option<Bytes>,
-    /// Whether the file system can tell what is in its cache.
-    knows_cache: bool,
+    buffer: BytesMut,
+    /// The file system cannot tell whether it would wait.
+    always_waits: bool,
 }
 
-impl Reader {
-    /// The next piece, and the reader where there is more to come.
-    async fn next(mut self) -> Option<(Result<Bytes, BodyError>, Option<Self>)> {
-        if self.rest.is_empty() {
-            return None;
-        }
-        let problem = match self.read().await {
-            Ok(piece) if !piece.is_empty() => {
-                self.rest.start += piece.len() as u64;
-                return Some((Ok(piece), Some(self)));
+/// The bytes `range` of an open file; the caller has checked that it has them.
+pub(super) fn body(file: File, range: Range<u64>) -> Body {
+    let reading = Reading {
+        file: Arc::new(file),
+        rest: range,
+        buffer: BytesMut::new(),
+        always_waits: false,
+    };
+    stream::unfold(Some(reading), |reading| async {
+        let mut reading = reading.filter(|reading| !reading.rest.is_empty())?;
+        match reading.next().await {
+            Ok(piece) => Some((Ok(piece), Some(reading))),
+            Err(e) => {
+                tracing::error!(error = %e, "a file cannot be read to its end");
+                Some((Err(BodyError), None))
             }
-            Ok(_) => io::Error::from(io::ErrorKind::UnexpectedEof),
-            Err(e) => e,
+        }
+    })
+    .boxed()
+}
+
+impl Reading {
+    async fn next(&mut self) -> io::Result<Bytes> {
+        let n_rest = self.rest.end - self.rest.start;
+        let n_wanted = usize::try_from(n_rest).map_or(PIECE_BYTES, |n| n.min(PIECE_BYTES));
+        let mut piece = match self.read_cached(n_wanted)? {
+            Some(piece) => piece,
+            None => self.read_waiting(n_wanted).await?,
         };
-        warn!(
-            slot = self.id.short(),
-            offset = self.rest.start,
-            error = %problem,
-            "a file could not be read to its end"
-        );
-        Some((Err(BodyError), None))
+        if piece.is_empty() {
+            // Somebody has cut the file meanwhile.
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        self.rest.start += piece.len() as u64;
+        Ok(piece.split().freeze())
     }
 
-    /// Reads what is next; empty where the file ends.
-    async fn read(&mut self) -> io::Result<Bytes> {
-        let mut buffer = self.buffer();
-        let n_read = match self.read_cached(&mut buffer) {
-            Some(read) => read?,
-            None => {
-                let (file, at) = (self.file.clone(), self.rest.start);
-                let read = tokio::task::spawn_blocking(move || {
-                    let n_read = file.read_at(&mut buffer, at);
-                    n_read.map(|n_read| (buffer, n_read))
-                });
-                let (filled, n_read) = read.await.map_err(io::Error::other)??;
-                buffer = filled;
-                n_read
-            }
-        };
-        let whole = buffer.freeze();
-        let piece = whole.slice(..n_read);
-        self.spare = Some(whole);
-        Ok(piece)
-    }
-
-    /// Reads without waiting for the disk; nothing where that cannot be.
-    fn read_cached(&mut self, buffer: &mut [u8]) -> Option<io::Result<usize>> {
-        if !self.knows_cache {
-            return None;
+    /// Reads what the page cache has; `None` where it has nothing of it.
+    fn read_cached(&mut self, n_wanted: usize) -> io::Result<Option<BytesMut>> {
+        if self.always_waits {
+            return Ok(None);
         }
-        let mut buffers = [IoSliceMut::new(buffer)];
+        self.buffer.resize(n_wanted, 0);
+        let mut into = [IoSliceMut::new(&mut self.buffer)];
         let flags = ReadWriteFlags::NOWAIT;
-        match rustix::io::preadv2(&*self.file, &mut buffers, self.rest.start, flags) {
-            Ok(n_read) => Some(Ok(n_read)),
-            Err(Errno::AGAIN | Errno::INTR) => None,
+        match rustix::io::preadv2(&self.file, &mut into, self.rest.start, flags) {
+            Ok(n_read) => Ok(Some(self.buffer.split_to(n_read))),
+            Err(Errno::AGAIN | Errno::INTR) => Ok(None),
             Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => {
-                self.knows_cache = false;
-                None
+                self.always_waits = true;
+                Ok(None)
             }
-            Err(e) => Some(Err(e.into())),
+            Err(e) => Err(e.into()),
         }
     }
 
-    /// As many bytes as the next piece may have. A buffer is filled with zeros once, not for each
-    /// piece.
-    fn buffer(&mut self) -> BytesMut {
-        let length = (self.rest.end - self.rest.start).min(PIECE_BYTES) as usize;
-        let spare = self
-            .spare
-            .take()
-            .and_then(|spare| spare.try_into_mut().ok());
-        match spare {
-            Some(mut spare) if length <= spare.len() => {
-                spare.truncate(length);
-                spare
-            }
-            _ => BytesMut::zeroed(length),
-        }
+    async fn read_waiting(&mut self, n_wanted: usize) -> io::Result<BytesMut> {
+        let (file, at) = (self.file.clone(), self.rest.start);
+        let mut buffer = std::mem::take(&mut self.buffer);
+        let read = move || {
+            buffer.resize(n_wanted, 0);
+            let n_read = loop {
+                match file.read_at(&mut buffer, at) {
+                    Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                    read => break read?,
+                }
+            };
+            buffer.truncate(n_read);
+            Ok(buffer)
+        };
+        tokio::task::spawn_blocking(read).await?
     }
 }
