@@ -1,7 +1,7 @@
 //! Connects to the XMPP server and logs in as a component: XEP-0114 #proto.
 //!
-//! Own log-in over `tokio_xmpp`'s pieces: its `Component` hides why a log-in failed. Each failure is
-//! one sentence that names the server's setting to look at.
+//! Own log-in over `tokio_xmpp`'s pieces: its `Component` hides why a log-in failed. Each failure
+//! is one sentence that names the server's setting to look at.
 
 use std::io;
 use std::sync::Arc;

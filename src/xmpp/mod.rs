@@ -1,7 +1,8 @@
 //! Edge: streams to the XMPP server. Logs in, stays logged in, and says in the log why it is not.
 //!
-//! `login` connects, `stream` serves, `route` answers, `elements` and `disco` translate, `guard` keeps
-//! the parser safe. Here is what happens between two streams: how long to wait, and what to say.
+//! `login` connects, `stream` serves, `route` answers, `elements` and `disco` translate; `guard`,
+//! with `filter`, `limits` and `names`, keeps the parser safe. Here is what happens between two
+//! streams: how long to wait, and what to say.
 //! Nothing is kept for a lost stream: XEP-0114 has no resumption, so every IQ can be asked again.
 
 use std::sync::{Arc, Mutex, PoisonError};
@@ -20,8 +21,11 @@ use crate::service::Service;
 
 mod disco;
 mod elements;
-pub mod guard;
+mod filter;
+mod guard;
+mod limits;
 mod login;
+mod names;
 mod route;
 mod stream;
 
@@ -40,8 +44,8 @@ const RESTART_ATTEMPTS_MAX: u32 = 400;
 /// The longest waits for a server that stays away, and for one that refuses us.
 const AWAY_WAIT_MAX: Duration = Duration::from_secs(5);
 const REFUSED_WAIT_MAX: Duration = Duration::from_secs(60);
-/// A stream that lived this long was a good one: the next wait is a first one again. Longer than the
-/// longest wait, so that two daemons that push each other out of one name do so once a minute.
+/// A stream that lived this long was a good one: the next wait is a first one again. Longer than
+/// the longest wait, so that two daemons that push each other out of one name do so once a minute.
 const GOOD_AFTER: Duration = Duration::from_secs(120);
 /// The same line is logged at most once in this time, the coming and going of a stream five times:
 /// after a restart the last line shall say that all is well.
@@ -200,8 +204,8 @@ fn words(end: &End, component: &Component) -> String {
     }
 }
 
-/// How long to wait after `attempts` in vain: doubled each time up to the longest wait, and then any
-/// time from half of that to all of it, so that many components do not come at once.
+/// How long to wait after `attempts` in vain: doubled each time up to the longest wait, and then
+/// any time from half of that to all of it, so that many components do not come at once.
 fn wait(refused: bool, attempts: u32, random: u64) -> Duration {
     let (first, longest) = match refused {
         true => (REFUSED_WAIT_MIN, REFUSED_WAIT_MAX),
