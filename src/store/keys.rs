@@ -1,8 +1,8 @@
 //! The signing keys on disk: `keys.toml` in the data directory, for its owner's eyes alone.
 //!
 //! The daemon and `slotd keygen --rotate` may change it at the same time: a change is read, decided
-//! and written under a lock, and the file is replaced as a whole, so that a power cut leaves the old
-//! or the new one.
+//! and written under a lock, and the file is replaced as a whole, so that a power cut leaves the
+//! old or the new one.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
