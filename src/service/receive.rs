@@ -198,8 +198,12 @@ impl Service {
         sha256: Sha256,
     ) -> Result<Received, Refusal> {
         let size_bytes = row.file.size_bytes;
-        let committed = self.stores.files.commit(part, size_bytes).await;
-        committed.map_err(|e| broken("commit an upload", &e))?;
+        if let Err(e) = self.stores.files.commit(part, size_bytes).await {
+            let refusal = broken("commit an upload", &e);
+            // It may have its name, only not for good.
+            self.take_back(part).await;
+            return Err(refusal);
+        }
         // Earlier attempts go before the row is complete: after a crash in between nobody would
         // look for them. The whole part outlasts them, whatever happens next.
         self.remove_parts(row.parts().iter().filter(|other| **other != part))
@@ -210,18 +214,25 @@ impl Service {
             let lifetimes = &settings.policy.lifetimes;
             row.complete(generation, part, sha256, lifetimes, now)
         });
-        match self.update(row.id, change).await {
+        match self.stores.sessions.update(row.id, change).await {
             Ok(_) => {
                 info!(slot = row.id.short(), size_bytes, "upload complete");
                 Ok(Received { sha256 })
             }
-            Err(refusal) => {
-                // The row is not complete, so its file must not look committed.
-                if let Err(e) = self.stores.files.settle(part).await {
-                    broken("take an upload back", &e);
-                }
+            Err(Failure::Refused(refusal)) => {
+                self.take_back(part).await;
                 Err(refusal)
             }
+            // The row may be complete all the same, and then needs its file. Where it is not, the
+            // next attempt or the sweep finds the file, as after a crash.
+            Err(Failure::Broken(e)) => Err(broken("complete an upload", &e)),
+        }
+    }
+
+    /// Makes a file a part again: its row is not complete, so it must not look committed.
+    async fn take_back(&self, part: PartId) {
+        if let Err(e) = self.stores.files.settle(part).await {
+            broken("take an upload back", &e);
         }
     }
 
@@ -337,6 +348,7 @@ impl Service {
             .await;
     }
 
+    /// What will not go now goes with the slot's file; until then an audit names it.
     async fn remove_parts(&self, parts: impl Iterator<Item = &PartId>) {
         for part in parts {
             if let Err(e) = self.stores.files.remove_part(*part).await {
