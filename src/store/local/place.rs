@@ -90,8 +90,11 @@ impl Place {
         let (files_path, parts_path) = (data_dir.join("files"), data_dir.join("parts"));
         for path in [&files_path, &parts_path] {
             if let Use::Write(durability) = how {
-                create_fan_out(path, durability)
-                    .map_err(|e| OpenError::new(path, format!("cannot be made: {e}")))?;
+                // Nothing is made in a place that is not ours.
+                if fs::symlink_metadata(path).is_ok() {
+                    check_inner(path, device)?;
+                }
+                create_fan_out(path, durability).map_err(|e| cannot_make(path, &e))?;
             }
             check_inner(path, device)?;
         }
@@ -146,6 +149,9 @@ fn check_data_dir(data_dir: &Path, how: Use) -> Result<u64, OpenError> {
     let say = |problem: String| Err(OpenError::new(data_dir, problem));
     let seen = match fs::symlink_metadata(data_dir) {
         Ok(seen) => seen,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {
+            return say("does not exist; the service makes it when it starts".to_owned());
+        }
         Err(e) => return say(format!("cannot be looked at: {e}")),
     };
     if seen.is_symlink() {
@@ -195,8 +201,20 @@ fn check_inner(path: &Path, device: u64) -> Result<(), OpenError> {
             say(problem.to_owned())
         }
         Ok(_) => Ok(()),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {
+            say("does not exist; the service makes it when it starts".to_owned())
+        }
         Err(e) => say(format!("cannot be looked at: {e}")),
     }
+}
+
+fn cannot_make(path: &Path, e: &io::Error) -> OpenError {
+    let remedy = match e.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => "make room there",
+        io::ErrorKind::ReadOnlyFilesystem => "mount its file system for writing",
+        _ => "slotd must be allowed to make directories there",
+    };
+    OpenError::new(path, format!("cannot be made: {e}; {remedy}"))
 }
 
 fn create_fan_out(path: &Path, durability: Durability) -> io::Result<()> {
