@@ -349,15 +349,14 @@ mod tests {
     use std::fs::OpenOptions;
     use std::future::ready;
     use std::path::PathBuf;
-    use std::sync::Mutex;
 
     use futures_util::stream;
     use tempfile::TempDir;
 
     use super::*;
     use crate::core::slot::SlotId;
+    use crate::store::FileStore as _;
     use crate::store::local::LocalFiles;
-    use crate::store::{BodyError, FileStore as _};
 
     const PART: PartId = PartId {
         slot: SlotId(7),
@@ -422,32 +421,6 @@ mod tests {
             "what cannot be trusted is still there"
         );
         assert_eq!(files.settle(PART).await.expect("settled"), 0);
-    }
-
-    /// Bytes are made durable after a while also when no more come.
-    #[tokio::test(start_paused = true)]
-    async fn a_quiet_upload_is_flushed_too() {
-        let (_dir, files) = files();
-        let told = Arc::new(Mutex::new(Vec::new()));
-        let telling = told.clone();
-        let began_at = tokio::time::Instant::now();
-        let progress: Progress = Arc::new(move |durable| {
-            let mut told = telling.lock().expect("not poisoned");
-            told.push((durable, began_at.elapsed()));
-            Box::pin(ready(Ok(())))
-        });
-        let quiet = stream::once(async {
-            tokio::time::sleep(3 * FLUSH_EVERY).await;
-            Err(BodyError)
-        });
-        let body = body(&[b"some"]).chain(quiet).boxed();
-        let appended = files.append(PART, 0, 10, body, progress).await;
-        assert_eq!(appended.expect("appended"), 4);
-        let told = told.lock().expect("not poisoned").clone();
-        assert_eq!(told.len(), 1, "nothing new came after the first: {told:?}");
-        let (durable, after) = told[0];
-        assert_eq!(durable, 4);
-        assert!(FLUSH_EVERY <= after && after < 2 * FLUSH_EVERY, "{after:?}");
     }
 
     /// A progress that breaks takes nothing back that it was told.

@@ -132,7 +132,7 @@ fn create_data_dir(data_dir: &Path) -> Result<(), OpenError> {
     match DirBuilder::new().mode(DIR_MODE).create(data_dir) {
         Ok(()) => {
             let parent = data_dir.parent().filter(|parent| *parent != Path::new(""));
-            // Where the parent cannot be synced, the operating system says so; nothing is in it yet.
+            // Nothing is in it yet: an unsynced parent loses nothing.
             drop(sync_directory(parent.unwrap_or(Path::new("."))));
             Ok(())
         }
@@ -306,7 +306,10 @@ pub(crate) fn replace_file(path: &Path, content: &[u8]) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use tempfile::TempDir;
+
     use super::*;
+    use crate::store::local::tests::Mount;
 
     #[test]
     fn names_go_both_ways() {
@@ -331,6 +334,72 @@ mod tests {
         }
         for other in ["", "-1", "+1", "01", "65536", "x"] {
             assert_eq!(parse_part_name(&format!("{}.{other}", &last[..32])), None);
+        }
+    }
+
+    const WRITE: Use = Use::Write(Durability::Full);
+
+    fn open(path: &Path) -> u128 {
+        let place = Place::open(path, WRITE);
+        place.expect("a directory that is ours").store_id
+    }
+
+    fn refusal(path: &Path, how: Use) -> OpenError {
+        Place::open(path, how).expect_err("refused")
+    }
+
+    #[test]
+    fn a_first_start_makes_everything_and_a_second_finds_it() {
+        let above = TempDir::new().expect("made");
+        let dir = above.path().join("slotd");
+        let first = open(&dir);
+        assert_eq!(fs::metadata(&dir).expect("there").mode() & 0o777, 0o700);
+        // What a start that was cut off may leave.
+        fs::write(dir.join("store-id.new"), "0").expect("written");
+        fs::remove_dir(dir.join("files/07")).expect("removed");
+        assert_eq!(open(&dir), first);
+        assert!(dir.join("files/07").is_dir());
+        assert_ne!(open(&above.path().join("other")), first);
+    }
+
+    #[test]
+    fn a_reader_makes_nothing() {
+        let dir = TempDir::new().expect("made");
+        let missing = refusal(&dir.path().join("missing"), Use::Read);
+        assert!(
+            missing.problem.contains("the service makes it"),
+            "{missing}"
+        );
+        let empty = refusal(dir.path(), Use::Read);
+        assert_eq!(empty.path, dir.path().join("files"));
+        assert!(empty.problem.contains("the service makes it"), "{empty}");
+        assert_eq!(fs::read_dir(dir.path()).expect("listed").count(), 0);
+    }
+
+    #[test]
+    fn a_file_in_a_directorys_place_is_named() {
+        let dir = TempDir::new().expect("made");
+        fs::write(dir.path().join("parts"), "").expect("written");
+        let e = refusal(dir.path(), WRITE);
+        assert_eq!(e.path, dir.path().join("parts"));
+        assert!(e.problem.contains("move it out of the way"), "{e}");
+    }
+
+    #[test]
+    fn odd_file_systems_are_named() {
+        let dir = TempDir::new().expect("made");
+        open(dir.path());
+        let Some(parts) = Mount::at(&dir.path().join("parts"), "size=1m") else {
+            return;
+        };
+        let e = refusal(dir.path(), WRITE);
+        assert_eq!(e.path, parts.path);
+        assert!(e.problem.contains("on another file system"), "{e}");
+        for (options, words) in [("ro", "ead-only"), ("nr_inodes=20", "; make room there")] {
+            let mount = Mount::new(options).expect("mounted as before");
+            let e = refusal(&mount.path, WRITE);
+            assert!(e.path.starts_with(&mount.path), "{e}");
+            assert!(e.problem.contains(words), "{e}");
         }
     }
 }

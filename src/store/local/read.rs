@@ -29,7 +29,7 @@ struct Reading {
     always_waits: bool,
 }
 
-/// The bytes `range` of a file that is open; the caller has checked that it has them.
+/// The bytes `range` of an open file; the caller has checked that it has them.
 pub(super) fn body(id: SlotId, file: File, range: Range<u64>) -> Body {
     let reading = Reading {
         id,
@@ -196,18 +196,5 @@ mod tests {
             always_waits: true,
         };
         assert_eq!(reading.next().await.expect("read"), content[1..4]);
-    }
-
-    /// A file that lost its end while it was sent ends in an error, not in a short answer.
-    #[tokio::test]
-    async fn a_file_that_is_cut_is_an_error() {
-        let content = content(2 * PIECE);
-        let file = file_with(&content);
-        let sent = file.try_clone().expect("cloned");
-        let mut body = body(SlotId(1), sent, 0..content.len() as u64);
-        assert!(body.next().await.is_some_and(|piece| piece.is_ok()));
-        file.set_len(PIECE_BYTES).expect("cut");
-        assert!(body.next().await.is_some_and(|piece| piece.is_err()));
-        assert!(body.next().await.is_none());
     }
 }

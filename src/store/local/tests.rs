@@ -1,9 +1,9 @@
-//! What only a directory can get wrong: full disks, odd places, other users, readers.
+//! What only a directory can get wrong: room kept, many at once, links, readers.
 //!
-//! What every file store promises is asked in `tests/conformance.rs`.
+//! `tests/conformance.rs` asks what every file store promises, `tests/trouble.rs` for full disks.
 
 use std::fs;
-use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
+use std::os::unix::fs::{MetadataExt as _, symlink};
 use std::path::PathBuf;
 use std::process::Command;
 
@@ -16,20 +16,20 @@ use crate::store::BodyError;
 use crate::store::memory::MemoryFiles;
 
 /// A file system for one test; only root can have one.
-struct Mount {
-    path: PathBuf,
+pub(super) struct Mount {
+    pub(super) path: PathBuf,
     _dir: Option<TempDir>,
 }
 
 impl Mount {
-    fn new(options: &str) -> Option<Self> {
+    pub(super) fn new(options: &str) -> Option<Self> {
         let dir = TempDir::new().expect("made");
         let mut mount = Self::at(dir.path(), options)?;
         mount._dir = Some(dir);
         Some(mount)
     }
 
-    fn at(path: &Path, options: &str) -> Option<Self> {
+    pub(super) fn at(path: &Path, options: &str) -> Option<Self> {
         let mut mount = Command::new("mount");
         let options = format!("{options},mode=0700");
         mount.args(["-t", "tmpfs", "-o", &options, "tmpfs"]);
@@ -102,35 +102,6 @@ async fn get(files: &dyn FileStore, id: u128, size_bytes: u64) -> Vec<u8> {
 
 fn is_full(appended: &Result<u64, Failure>) -> bool {
     matches!(appended, Err(Failure::Broken(StoreError::NoSpace { .. })))
-}
-
-/// A full disk shows before the first byte, and takes nothing with it.
-#[tokio::test]
-async fn a_full_disk_is_no_space() {
-    let Some(mount) = Mount::new("size=6m") else {
-        return;
-    };
-    let files = open(&mount.path);
-    let never = stream::poll_fn(|_| panic!("read for nothing")).boxed();
-    let appended = append(&files, part(1, 0), 8 << 20, never).await;
-    assert!(is_full(&appended), "{appended:?}");
-    assert_eq!(files.find(SlotId(1)).await.expect("looked"), []);
-    // More comes than was promised: the write itself fails.
-    let appended = append(&files, part(2, 0), 1, endless()).await;
-    assert!(is_full(&appended), "{appended:?}");
-    assert_eq!(files.find(SlotId(2)).await.expect("looked"), []);
-    // What an earlier append left is not lost with a later one.
-    let third = part(3, 0);
-    let appended = append(&files, third, 9, broken_off("some")).await;
-    assert_eq!(appended.expect("appended"), 4);
-    for size_bytes in [9, 8 << 20] {
-        let appended = files.append(third, 4, size_bytes, endless(), go_on()).await;
-        assert!(is_full(&appended), "{appended:?}");
-        assert_eq!(files.settle(third).await.expect("settled"), 4);
-    }
-    // All of the room is free again.
-    let appended = append(&files, part(4, 0), 4 << 20, broken_off("fits")).await;
-    assert_eq!(appended.expect("appended"), 4);
 }
 
 /// Room that an upload reserved is free again when it is broken off, or was by a crash.
@@ -279,128 +250,4 @@ async fn files_are_private() {
     assert!(append(&files, part(2, 0), 4, body("file")).await.is_err());
     assert!(files.settle(part(2, 0)).await.is_err());
     assert_eq!(fs::read(target).expect("read"), b"untouched");
-}
-
-#[test]
-fn a_first_start_makes_everything_and_a_second_finds_it() {
-    let above = TempDir::new().expect("made");
-    let dir = above.path().join("slotd");
-    let first = open(&dir).id();
-    assert_eq!(fs::metadata(&dir).expect("there").mode() & 0o777, 0o700);
-    // What a start that was cut off may leave.
-    fs::write(dir.join("store-id.new"), "0").expect("written");
-    fs::remove_dir(dir.join("files/07")).expect("removed");
-    assert_eq!(open(&dir).id(), first);
-    assert!(dir.join("files/07").is_dir());
-    assert_ne!(open(&above.path().join("other")).id(), first);
-}
-
-#[test]
-fn a_reader_makes_nothing() {
-    let dir = TempDir::new().expect("made");
-    let open = |path: &Path| LocalFiles::open_read_only(path).err().expect("refused");
-    let missing = open(&dir.path().join("missing"));
-    assert!(
-        missing.problem.contains("the service makes it"),
-        "{missing}"
-    );
-    let empty = open(dir.path());
-    assert_eq!(empty.path, dir.path().join("files"));
-    assert!(empty.problem.contains("the service makes it"), "{empty}");
-    assert_eq!(fs::read_dir(dir.path()).expect("listed").count(), 0);
-}
-
-/// How to make a place that cannot be opened.
-type Spoil = fn(&Path);
-
-/// Each sentence names what is wrong and what to do.
-#[test]
-fn what_cannot_be_opened_says_why() {
-    let rows: [(&str, Spoil, &str, &str); 7] = [
-        ("a/b", |_| {}, "a/b", "make it, and give it to the user"),
-        (
-            "file",
-            |d| write(d, ""),
-            "file",
-            "is no directory; name one in",
-        ),
-        (
-            "gone",
-            |d| link("nowhere", d),
-            "gone",
-            "name the directory itself",
-        ),
-        (
-            "link",
-            |d| link("/", d),
-            "link",
-            "name the directory itself",
-        ),
-        (
-            "open",
-            make_open,
-            "open",
-            "written by everybody; `chmod 0700`",
-        ),
-        (
-            "id",
-            |d| make_with(d, "store-id"),
-            "id/store-id",
-            "from a backup",
-        ),
-        (
-            "in",
-            |d| make_with(d, "parts"),
-            "in/parts",
-            "move it out of the way",
-        ),
-    ];
-    for (name, spoil, path, words) in rows {
-        let above = TempDir::new().expect("made");
-        let dir = above.path().join(name);
-        spoil(&dir);
-        let opened = LocalFiles::open(&dir, Durability::Full);
-        let e = opened.err().unwrap_or_else(|| panic!("{name}: opened"));
-        assert_eq!(e.path, above.path().join(path), "{e}");
-        assert!(e.problem.contains(words), "{e}");
-    }
-}
-
-fn write(path: &Path, content: &str) {
-    fs::write(path, content).expect("written");
-}
-
-fn link(target: &str, path: &Path) {
-    symlink(target, path).expect("linked");
-}
-
-fn make_open(dir: &Path) {
-    fs::create_dir(dir).expect("made");
-    fs::set_permissions(dir, fs::Permissions::from_mode(0o777)).expect("changed");
-}
-
-/// A directory with a file in it that is not what its name says.
-fn make_with(dir: &Path, name: &str) {
-    fs::create_dir(dir).expect("made");
-    write(&dir.join(name), "no");
-}
-
-#[test]
-fn odd_file_systems_are_named() {
-    let dir = TempDir::new().expect("made");
-    open(dir.path());
-    let Some(parts) = Mount::at(&dir.path().join("parts"), "size=1m") else {
-        return;
-    };
-    let e = LocalFiles::open(dir.path(), Durability::Full).err();
-    let e = e.expect("refused");
-    assert_eq!(e.path, parts.path);
-    assert!(e.problem.contains("on another file system"), "{e}");
-    for (options, words) in [("ro", "ead-only"), ("nr_inodes=20", "; make room there")] {
-        let mount = Mount::new(options).expect("mounted as before");
-        let e = LocalFiles::open(&mount.path, Durability::Full).err();
-        let e = e.expect("refused");
-        assert!(e.path.starts_with(&mount.path), "{e}");
-        assert!(e.problem.contains(words), "{e}");
-    }
 }
