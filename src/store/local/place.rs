@@ -309,7 +309,6 @@ mod tests {
     use tempfile::TempDir;
 
     use super::*;
-    use crate::store::local::tests::Mount;
 
     #[test]
     fn names_go_both_ways() {
@@ -383,23 +382,5 @@ mod tests {
         let e = refusal(dir.path(), WRITE);
         assert_eq!(e.path, dir.path().join("parts"));
         assert!(e.problem.contains("move it out of the way"), "{e}");
-    }
-
-    #[test]
-    fn odd_file_systems_are_named() {
-        let dir = TempDir::new().expect("made");
-        open(dir.path());
-        let Some(parts) = Mount::at(&dir.path().join("parts"), "size=1m") else {
-            return;
-        };
-        let e = refusal(dir.path(), WRITE);
-        assert_eq!(e.path, parts.path);
-        assert!(e.problem.contains("on another file system"), "{e}");
-        for (options, words) in [("ro", "ead-only"), ("nr_inodes=20", "; make room there")] {
-            let mount = Mount::new(options).expect("mounted as before");
-            let e = refusal(&mount.path, WRITE);
-            assert!(e.path.starts_with(&mount.path), "{e}");
-            assert!(e.problem.contains(words), "{e}");
-        }
     }
 }

@@ -1,11 +1,10 @@
-//! What only a directory can get wrong: room kept, many at once, links, readers.
+//! What only a directory can get wrong: many at once, links, readers.
 //!
-//! `tests/conformance.rs` asks what every file store promises, `tests/trouble.rs` for full disks.
+//! `tests/conformance.rs` asks what every file store promises, `tests/trouble.rs` and
+//! `tests/mounts.rs` for full disks and odd ones.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, symlink};
-use std::path::PathBuf;
-use std::process::Command;
 
 use bytes::Bytes;
 use futures_util::{StreamExt as _, stream};
@@ -14,44 +13,6 @@ use tempfile::TempDir;
 use super::*;
 use crate::store::BodyError;
 use crate::store::memory::MemoryFiles;
-
-/// A file system for one test; only root can have one.
-pub(super) struct Mount {
-    pub(super) path: PathBuf,
-    _dir: Option<TempDir>,
-}
-
-impl Mount {
-    pub(super) fn new(options: &str) -> Option<Self> {
-        let dir = TempDir::new().expect("made");
-        let mut mount = Self::at(dir.path(), options)?;
-        mount._dir = Some(dir);
-        Some(mount)
-    }
-
-    pub(super) fn at(path: &Path, options: &str) -> Option<Self> {
-        let mut mount = Command::new("mount");
-        let options = format!("{options},mode=0700");
-        mount.args(["-t", "tmpfs", "-o", &options, "tmpfs"]);
-        match mount.arg(path).output() {
-            Ok(output) if output.status.success() => Some(Self {
-                path: path.to_owned(),
-                _dir: None,
-            }),
-            not_mounted => {
-                println!("skipped, nothing can be mounted here: {not_mounted:?}");
-                None
-            }
-        }
-    }
-}
-
-impl Drop for Mount {
-    fn drop(&mut self) {
-        let unmounted = Command::new("umount").arg("-l").arg(&self.path).status();
-        assert!(unmounted.is_ok_and(|status| status.success()));
-    }
-}
 
 fn open(path: &Path) -> LocalFiles {
     LocalFiles::open(path, Durability::Full).expect("a directory that is ours")
@@ -74,10 +35,6 @@ fn broken_off(content: &'static str) -> Body {
     body(content).chain(stream::iter([Err(BodyError)])).boxed()
 }
 
-fn endless() -> Body {
-    stream::repeat(Ok(Bytes::from(vec![7; 1 << 20]))).boxed()
-}
-
 async fn append(
     files: &dyn FileStore,
     part: PartId,
@@ -98,33 +55,6 @@ async fn get(files: &dyn FileStore, id: u128, size_bytes: u64) -> Vec<u8> {
     let opened = files.open(SlotId(id), 0..size_bytes).await;
     let pieces = opened.expect("opened").map(|piece| piece.expect("read"));
     pieces.collect::<Vec<_>>().await.concat()
-}
-
-fn is_full(appended: &Result<u64, Failure>) -> bool {
-    matches!(appended, Err(Failure::Broken(StoreError::NoSpace { .. })))
-}
-
-/// Room that an upload reserved is free again when it is broken off, or was by a crash.
-#[tokio::test]
-async fn broken_uploads_hold_no_room() {
-    let Some(mount) = Mount::new("size=6m") else {
-        return;
-    };
-    let files = open(&mount.path);
-    for n in 0..8 {
-        let appended = append(&files, part(n, 0), 3 << 20, broken_off("bit")).await;
-        assert_eq!(appended.expect("room"), 3, "upload {n}");
-    }
-    // A crash: nobody is left to give anything back.
-    let crashed = part(9, 0);
-    let begun = append::Appending::begin(&files.inner, crashed, 0, 5 << 20, go_on()).await;
-    drop(begun.expect("begun"));
-    assert!(is_full(
-        &append(&files, part(10, 0), 3 << 20, endless()).await
-    ));
-    assert_eq!(files.settle(crashed).await.expect("settled"), 0);
-    let appended = append(&files, part(10, 0), 3 << 20, broken_off("bit")).await;
-    assert_eq!(appended.expect("room"), 3);
 }
 
 /// Uploads that end at once all end well, and none replaces another.
