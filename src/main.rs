@@ -286,10 +286,7 @@ fn kind(kind: Kind) -> &'static str {
 
 fn rotate(config: &Config) -> Result<ExitCode, End> {
     daemon::rotate_key(&config.data_dir).map_err(failed)?;
-    say(&format!(
-        "a new key signs; the old one opens for {} more",
-        humantime::format_duration(config.keys.keep_old_for)
-    ))?;
+    say("a new key signs; what the old one signed stays good for keys.keep_old_for")?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -46,6 +46,8 @@ impl<'t> Document<'t> {
             let next = match (step, value) {
                 (Step::Name(name), None) => entry(&self.table, name),
                 (Step::Name(name), Some(DeValue::Table(table))) => entry(table, name),
+                // The only table where an array was possible: `[component]`.
+                (Step::Index(_), Some(DeValue::Table(_))) => continue,
                 (Step::Index(index), Some(DeValue::Array(array))) => {
                     array.get(*index).map(|item| (item.span(), item.get_ref()))
                 }
@@ -55,7 +57,7 @@ impl<'t> Document<'t> {
             at = span.start;
             value = Some(inner);
         }
-        line_at(self.text, at)
+        line_at(self.text.as_bytes(), at)
     }
 
     fn type_fault(&self, error: &Error) -> Fault {
@@ -67,7 +69,7 @@ impl<'t> Document<'t> {
             None => wrong_type(found, error.message()),
         };
         Fault {
-            line: Some(line_at(self.text, span.start)),
+            line: Some(line_at(self.text.as_bytes(), span.start)),
             key,
             problem,
         }
@@ -152,7 +154,11 @@ fn syntax_fault(text: &str, error: &Error) -> Fault {
     let at = span.start.min(text.len());
     let line_start = text[..at].rfind('\n').map_or(0, |end| end + 1);
     let line = text[line_start..].lines().next().unwrap_or("");
-    let key = key_on_line(&text[..line_start], line);
+    let key = match at < text.len() {
+        true => key_on_line(&text[..line_start], line),
+        // Something was not closed, anywhere before.
+        false => Key::default(),
+    };
     let problem = if error.message().starts_with("duplicate key") {
         Problem::new("is written twice", "keep one of the two")
     } else {
@@ -160,7 +166,7 @@ fn syntax_fault(text: &str, error: &Error) -> Fault {
         Problem::new(error.message(), remedy)
     };
     Fault {
-        line: Some(line_at(text, at)),
+        line: Some(line_at(text.as_bytes(), at)),
         key,
         problem,
     }
@@ -192,7 +198,7 @@ fn key_on_line(before: &str, line: &str) -> Key {
 }
 
 /// The line of the byte at `at`, counted from 1.
-fn line_at(text: &str, at: usize) -> usize {
-    let before = &text.as_bytes()[..at.min(text.len())];
+pub fn line_at(text: &[u8], at: usize) -> usize {
+    let before = &text[..at.min(text.len())];
     1 + before.iter().filter(|byte| **byte == b'\n').count()
 }

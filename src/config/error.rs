@@ -54,6 +54,12 @@ impl Key {
     }
 }
 
+impl From<&str> for Key {
+    fn from(path: &str) -> Self {
+        Self::of(path)
+    }
+}
+
 impl fmt::Display for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let is_bare = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';

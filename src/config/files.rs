@@ -1,8 +1,11 @@
 //! Looks at the files that a configuration names, and changes nothing.
 
 use std::fs::{self, Metadata};
+use std::io::{self, ErrorKind};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
+
+use rustix::fs::Access;
 
 use super::check::Checker;
 use super::error::{Key, Problem};
@@ -57,48 +60,85 @@ pub fn look_at_own_mode(file: &Path, checker: &mut Checker) {
     }
 }
 
+/// The data directory is made at the first start where its parent is there, as the store does it.
 fn data_dir(dir: &Path, checker: &mut Checker) {
-    let key = Key::of("data_dir");
+    let key = "data_dir";
     let shown = dir.display();
-    match fs::symlink_metadata(dir) {
-        Ok(metadata) => match data_dir_problem(dir, &metadata) {
-            Some(problem) => checker.faults.push((key, problem)),
-            None if !is_ours(&metadata) => {
-                let words = format!(
-                    "{shown} belongs to user {}: start as that user",
-                    metadata.uid()
-                );
-                checker.warnings.push((key, words));
-            }
-            None => {}
-        },
+    let metadata = match fs::symlink_metadata(dir) {
+        Ok(metadata) => metadata,
+        Err(error) if error.kind() != ErrorKind::NotFound => {
+            let problem = Problem::new(
+                format!("{shown}: {error}"),
+                "name a directory that slotd can reach",
+            );
+            checker.faults.push((key.into(), problem));
+            return;
+        }
+        Err(_) if dir.parent().is_some_and(Path::is_dir) => {
+            checker.warn(key, format!("{shown} is made at the first start"));
+            return;
+        }
         Err(_) => {
-            let words = format!("{shown} does not exist yet: it is made at the first start");
-            checker.warnings.push((key, words));
+            let what = format!("{shown}: no such directory, nor the one above it");
+            let remedy = format!("install -d -m 0700 -o slotd {shown}");
+            checker
+                .faults
+                .push((key.into(), Problem::new(what, remedy)));
+            return;
+        }
+    };
+    if checker.take(key, fit_for_data(dir, &metadata)).is_none() {
+        return;
+    }
+    if !is_ours(&metadata) {
+        let words = format!(
+            "{shown} belongs to user {}: start as that user",
+            metadata.uid()
+        );
+        checker.warn(key, words);
+    }
+    for inner in ["files", "parts"] {
+        let path = dir.join(inner);
+        let Ok(inner) = fs::symlink_metadata(&path) else {
+            continue;
+        };
+        if !inner.is_dir() || inner.dev() != metadata.dev() {
+            let what = format!(
+                "{}: not a directory of the same file system",
+                path.display()
+            );
+            let remedy = "mount one file system over data_dir as a whole";
+            checker
+                .faults
+                .push((key.into(), Problem::new(what, remedy)));
         }
     }
 }
 
-fn data_dir_problem(dir: &Path, metadata: &Metadata) -> Option<Problem> {
+fn fit_for_data(dir: &Path, metadata: &Metadata) -> Result<(), Problem> {
     let shown = dir.display();
-    let problem =
-        |what: &str, remedy: String| Some(Problem::new(format!("{shown}: {what}"), remedy));
+    let problem = |what: &str, remedy: &str| Err(Problem::new(format!("{shown}: {what}"), remedy));
     if metadata.is_symlink() {
-        return problem("a symbolic link", "name the directory itself".to_owned());
+        return problem("a symbolic link", "name the directory itself");
     }
     if !metadata.is_dir() {
-        return problem("not a directory", "name a directory of its own".to_owned());
+        return problem("not a directory", "name a directory of its own");
     }
     if metadata.permissions().mode() & MODE_OTHERS_WRITE != 0 {
-        return problem("everybody can write to it", format!("chmod 0700 {shown}"));
+        return problem("everybody can write to it", &format!("chmod 0700 {shown}"));
     }
-    if is_root() || is_ours(metadata) {
-        return None;
+    if !is_root() && !is_ours(metadata) {
+        let remedy = format!("start as that user, or: chown -R slotd {shown}");
+        return problem("belongs to another user", &remedy);
     }
-    problem(
-        "belongs to another user",
-        format!("start as that user, or: chown -R slotd {shown}"),
-    )
+    let wanted = Access::READ_OK | Access::WRITE_OK | Access::EXEC_OK;
+    match rustix::fs::access(dir, wanted) {
+        Ok(()) => Ok(()),
+        Err(error) => problem(
+            &io::Error::from(error).to_string(),
+            "let slotd read and write there",
+        ),
+    }
 }
 
 fn tls(config: &Config, checker: &mut Checker) {

@@ -8,6 +8,7 @@
 //! nothing, `error` tells what is wrong and where, `summary` what is right.
 
 use std::fmt;
+use std::io::{self, Read};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -30,6 +31,9 @@ mod raw;
 mod secret;
 pub mod summary;
 mod value;
+
+/// No configuration file is larger.
+const CONFIG_BYTES_MAX: u64 = 1 << 20;
 
 /// The whole configuration.
 #[derive(Clone, Debug)]
@@ -225,20 +229,37 @@ pub enum Use {
 
 /// Reads a configuration file and whatever secrets it names. Changes nothing anywhere.
 pub fn load(file: &Path, wanted: &Use) -> Result<Loaded, ConfigError> {
-    match std::fs::read_to_string(file) {
-        Ok(text) => parse(file, &text, wanted),
-        Err(error) => Err(ConfigError {
-            file: file.to_owned(),
-            faults: vec![Fault {
-                line: None,
-                key: Key::default(),
-                problem: Problem::new(
-                    format!("cannot be read: {error}"),
-                    "name a readable file with --config; conf/slotd.toml is a sample",
-                ),
-            }],
-        }),
+    let fail = |line, what: String, remedy: &str| ConfigError {
+        file: file.to_owned(),
+        faults: vec![Fault {
+            line,
+            key: Key::default(),
+            problem: Problem::new(what, remedy),
+        }],
+    };
+    let bytes = read(file).map_err(|error| {
+        let remedy = "name a readable file with --config; conf/slotd.toml is a sample";
+        fail(None, format!("cannot be read: {error}"), remedy)
+    })?;
+    let text = std::str::from_utf8(&bytes).map_err(|error| {
+        let line = document::line_at(&bytes, error.valid_up_to());
+        fail(
+            Some(line),
+            "is not UTF-8".to_owned(),
+            "save the file as UTF-8",
+        )
+    })?;
+    parse(file, text, wanted)
+}
+
+fn read(file: &Path) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let file = std::fs::File::open(file)?;
+    file.take(CONFIG_BYTES_MAX + 1).read_to_end(&mut bytes)?;
+    if CONFIG_BYTES_MAX < bytes.len() as u64 {
+        return Err(io::Error::other("it is larger than 1 MiB"));
     }
+    Ok(bytes)
 }
 
 /// Reads `text`, which is the content of `file`, and whatever secrets it names.
@@ -250,12 +271,12 @@ pub fn parse(file: &Path, text: &str, wanted: &Use) -> Result<Loaded, ConfigErro
     let document = Document::parse(text).map_err(|fault| fail(vec![fault]))?;
     let raw = document.read().map_err(|fault| fail(vec![fault]))?;
     let mut checker = Checker::default();
-    let config = checker.config(&raw, &mut |source| match wanted {
+    let config = checker.config(&raw, &|source| match wanted {
         Use::DataDir => Ok(Secret(String::new())),
         Use::Serving { secret_file } => {
             let forced = secret_file.clone().map(SecretSource::File);
             let credentials_dir = std::env::var_os("CREDENTIALS_DIRECTORY");
-            secret::read(forced.as_ref().unwrap_or(source), credentials_dir)
+            secret::read(forced.as_ref().or(source), credentials_dir)
         }
     });
     if let (Some(config), Use::Serving { .. }) = (&config, wanted) {

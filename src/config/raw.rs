@@ -133,7 +133,7 @@ pub struct RawTls {
 pub struct RawLimits {
     pub(super) max_file_size: String,
     pub(super) slots_per_minute: i64,
-    pub(super) bytes_per_minute: Option<String>,
+    pub(super) bytes_per_minute: String,
     pub(super) idle_for: String,
     pub(super) session_age: String,
     pub(super) stall_for: String,
@@ -154,7 +154,7 @@ impl Default for RawLimits {
             // An album of a hundred pictures at once passes; a loop does not.
             slots_per_minute: 120,
             // The quota bounds bytes; a rate would only slow the albums down.
-            bytes_per_minute: None,
+            bytes_per_minute: "none".to_owned(),
             // XEP-0363 #impl recommends about 300 s.
             idle_for: "5 minutes".to_owned(),
             // A weekend in a dead spot, and Monday morning.
@@ -183,9 +183,9 @@ impl Default for RawLimits {
 #[derive(Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct RawQuota {
-    pub(super) per_requester: Option<String>,
-    pub(super) per_domain: Option<String>,
-    pub(super) total: Option<String>,
+    pub(super) per_requester: String,
+    pub(super) per_domain: String,
+    pub(super) total: String,
     pub(super) window: String,
     pub(super) exceptions: BTreeMap<String, String>,
 }
@@ -194,9 +194,9 @@ impl Default for RawQuota {
     fn default() -> Self {
         Self {
             // None: only the admin knows disk and people; the free-space reserve always holds.
-            per_requester: None,
-            per_domain: None,
-            total: None,
+            per_requester: "none".to_owned(),
+            per_domain: "none".to_owned(),
+            total: "none".to_owned(),
             // Daily, as Prosody counts.
             window: "1 day".to_owned(),
             exceptions: BTreeMap::new(),
@@ -221,7 +221,7 @@ pub struct RawRetention {
     pub(super) profile: String,
     pub(super) ephemeral: String,
     pub(super) permanent: String,
-    pub(super) total_max: Option<String>,
+    pub(super) total_max: String,
     pub(super) sweep_every: String,
     pub(super) report_file: Option<String>,
 }
@@ -238,7 +238,7 @@ impl Default for RawRetention {
             // That is what its sender asked for; the quota bounds it.
             permanent: "forever".to_owned(),
             // None: nothing goes before its time unless the admin says so.
-            total_max: None,
+            total_max: "none".to_owned(),
             // A file is not served past its time anyway; this frees its room soon after.
             sweep_every: "1 minute".to_owned(),
             report_file: None,

@@ -39,10 +39,19 @@ pub enum SecretSource {
     Credential(String),
 }
 
-/// Reads a secret and refuses weak ones.
+/// Reads a secret and refuses weak ones; `None` is refused too.
 ///
 /// `credentials_dir` is `$CREDENTIALS_DIRECTORY`.
-pub fn read(source: &SecretSource, credentials_dir: Option<OsString>) -> Result<Secret, Problem> {
+pub fn read(
+    source: Option<&SecretSource>,
+    credentials_dir: Option<OsString>,
+) -> Result<Secret, Problem> {
+    let Some(source) = source else {
+        return Err(Problem::new(
+            "has no secret",
+            "write secret_file = \"/etc/slotd/component.secret\"; slotd keygen makes one",
+        ));
+    };
     match source {
         SecretSource::Inline(text) => check(text),
         SecretSource::File(path) => check(&read_file(path)?),
@@ -109,7 +118,7 @@ pub fn check_mode(path: &Path, mode: u32) -> Result<(), Problem> {
         return Ok(());
     }
     let shown = path.display();
-    let what = format!("{shown}: open to everybody (mode {:04o})", mode & 0o7777);
+    let what = format!("{shown}: mode {:04o} opens it to everybody", mode & 0o7777);
     Err(Problem::new(what, format!("chmod 0600 {shown}")))
 }
 
@@ -133,4 +142,89 @@ fn check(text: &str) -> Result<Secret, Problem> {
         return Err(Problem::new("the secret has control characters", remedy));
     }
     Ok(Secret(text.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn refused(text: &str, part: &str) {
+        match check(text) {
+            Err(problem) => assert!(problem.what.contains(part), "{}", problem.what),
+            Ok(_) => panic!("{text:?} is taken"),
+        }
+    }
+
+    #[test]
+    fn weak_secrets_are_refused() {
+        refused("", "empty");
+        refused("         ", "empty");
+        refused("1234567", "fewer than 8");
+        refused("changeme", "everybody knows");
+        refused("Secret", "everybody knows");
+        refused("paste-what-slotd-keygen-prints", "everybody knows");
+        refused("12345678\n9", "control");
+        assert!(check("12345678").is_ok());
+        refused("\u{e4}\u{f6}\u{fc}\u{e4}\u{f6}\u{fc}", "fewer than 8");
+    }
+
+    #[test]
+    fn a_secret_is_not_shown() {
+        let secret = check("12345678").expect("good");
+        assert_eq!(format!("{secret:?}"), "Secret(...)");
+    }
+
+    fn dir_with(text: &[u8], mode: u32) -> tempfile::TempDir {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("name");
+        std::fs::write(&path, text).expect("written");
+        let permissions = std::fs::Permissions::from_mode(mode);
+        std::fs::set_permissions(&path, permissions).expect("set");
+        dir
+    }
+
+    #[track_caller]
+    fn check_file(text: &[u8], mode: u32, expected: Result<&str, &str>) {
+        let dir = dir_with(text, mode);
+        let source = SecretSource::File(dir.path().join("name"));
+        let got = read(Some(&source), None).map(|secret| secret.0);
+        match (&got, expected) {
+            (Ok(got), Ok(expected)) => assert_eq!(got, expected),
+            (Err(problem), Err(part)) => assert!(problem.what.contains(part), "{}", problem.what),
+            _ => panic!("{got:?}"),
+        }
+    }
+
+    #[test]
+    fn files() {
+        check_file(b"12345678", 0o600, Ok("12345678"));
+        check_file(b"12345678\r\n", 0o640, Ok("12345678"));
+        check_file(b" 12345678\n", 0o400, Ok(" 12345678"));
+        check_file(b"12345678", 0o604, Err("mode 0604"));
+        check_file(b"12345678", 0o602, Err("mode 0602"));
+        check_file(b"12345678\n\n", 0o600, Err("not one line"));
+        check_file(b"\xff\xfe345678", 0o600, Err("not one line"));
+        check_file(&[b'x'; 5000], 0o600, Err("not one line"));
+        check_file(b"", 0o600, Err("empty"));
+        let source = SecretSource::File(PathBuf::from("/"));
+        let problem = read(Some(&source), None).expect_err("a directory");
+        assert!(problem.what.contains("not a file"), "{}", problem.what);
+    }
+
+    #[test]
+    fn credentials() {
+        let dir = dir_with(b"12345678\n", 0o400);
+        let read = |name: &str, dir: Option<&Path>| {
+            let source = SecretSource::Credential(name.to_owned());
+            read(Some(&source), dir.map(|dir| dir.as_os_str().to_owned()))
+        };
+        assert!(read("name", Some(dir.path())).is_ok());
+        assert!(read("other", Some(dir.path())).is_err());
+        assert!(read("name", None).is_err());
+        for name in ["", "../name", "/name", ".", "a/b"] {
+            let problem = read(name, Some(dir.path())).expect_err(name);
+            assert!(problem.what.contains("not the name"), "{}", problem.what);
+        }
+    }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytesize::ByteSize;
 
-use super::{Component, Config, Listen, ServerAddress};
+use super::{Component, Config, Listen, ServerAddress, value};
 
 /// A configuration, told in lines.
 pub struct Summary<'a>(pub &'a Config);
@@ -65,7 +65,7 @@ impl fmt::Display for Summary<'_> {
             size(quota.per_requester),
             size(quota.per_domain),
             size(quota.total),
-            humantime::format_duration(quota.window),
+            value::spell(quota.window),
             quota.exceptions.len(),
         )?;
         let keep = &policy.lifetimes.retention;
@@ -112,7 +112,5 @@ fn size(limit: Option<u64>) -> String {
 }
 
 fn span(keep_for: Option<Duration>) -> String {
-    keep_for.map_or("forever".to_owned(), |keep_for| {
-        humantime::format_duration(keep_for).to_string()
-    })
+    keep_for.map_or("forever".to_owned(), value::spell)
 }

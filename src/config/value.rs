@@ -14,7 +14,7 @@ use super::error::Problem;
 use super::{Listen, ServerAddress};
 
 /// No duration is longer: a century.
-const DURATION_MAX: Duration = Duration::from_secs(100 * 365 * 86_400);
+pub const DURATION_MAX: Duration = Duration::from_secs(100 * 365 * 86_400);
 /// No size is larger: an exbibyte.
 const SIZE_BYTES_MAX: u64 = 1 << 60;
 /// The widest networks that can be somebody's own: 10.0.0.0/8, and a provider's IPv6.
@@ -85,6 +85,24 @@ pub fn duration(text: &str) -> Result<Duration, Problem> {
         return Err(Problem::new(what, "try \"30 days\""));
     }
     Ok(duration)
+}
+
+/// Spells a duration as it would be written: `"30 days"`, in the largest unit that fits.
+pub fn spell(duration: Duration) -> String {
+    let seconds = duration.as_secs();
+    let units = [
+        ("day", 86_400),
+        ("hour", 3600),
+        ("minute", 60),
+        ("second", 1),
+    ];
+    let fits = |(_, unit): &&(&str, u64)| seconds.is_multiple_of(*unit) && *unit <= seconds;
+    let (name, n) = match units.iter().find(fits) {
+        Some((name, unit)) => (*name, seconds / unit),
+        None => ("second", 0),
+    };
+    let s = if n == 1 { "" } else { "s" };
+    format!("{n} {name}{s}")
 }
 
 /// Reads an absolute path.
@@ -186,14 +204,15 @@ fn unmapped(network: IpNet) -> IpNet {
     }
 }
 
-/// Reads a JID that is a domain: a component's host, or a domain with accounts.
-pub fn domain(text: &str) -> Result<String, Problem> {
+/// Reads a JID that is a domain: a component's host, or a domain with accounts. `remedy` is for
+/// whoever wrote an account.
+pub fn domain(text: &str, remedy: &str) -> Result<String, Problem> {
     let jid = bare_jid(text)?;
     match jid.node() {
         None => Ok(jid.domain().as_str().to_owned()),
         Some(_) => {
             let what = format!("{text:?} is an account, not a host");
-            Err(Problem::new(what, format!("try \"{}\"", jid.domain())))
+            Err(Problem::new(what, remedy))
         }
     }
 }
@@ -237,11 +256,11 @@ pub fn public_url(text: &str, insecure: bool) -> Result<String, Problem> {
     if scheme != "https" && scheme != "http" {
         return Err(whole("is not an https URL"));
     }
-    let uri: http::Uri = text.parse().map_err(|_| whole("is not a URL"))?;
-    let host = uri.host().unwrap_or("");
-    if host.is_empty() || rest.starts_with('/') {
+    if rest.is_empty() || rest.starts_with(['/', ':']) {
         return Err(whole("has no host"));
     }
+    let uri: http::Uri = text.parse().map_err(|_| whole("is not a URL"))?;
+    let host = uri.host().unwrap_or("");
     let authority = uri.authority().map_or("", |it| it.as_str());
     if authority.len() != host.len() && !matches!(uri.port_u16(), Some(1..)) {
         return Err(whole("has no port from 1 to 65535 after the host"));
@@ -297,7 +316,250 @@ pub fn word<T: Copy>(text: &str, words: &[(&str, T)]) -> Result<T, Problem> {
     if let Some((_, value)) = words.iter().find(|(word, _)| *word == text) {
         return Ok(*value);
     }
-    let all: Vec<String> = words.iter().map(|(word, _)| format!("{word:?}")).collect();
     let what = format!("{text:?} is not known");
-    Err(Problem::new(what, format!("use {}", all.join(" or "))))
+    let quoted: Vec<String> = words.iter().map(|(word, _)| format!("{word:?}")).collect();
+    let remedy = match quoted.split_last() {
+        Some((last, rest)) => format!("use {} or {last}", rest.join(", ")),
+        None => String::new(),
+    };
+    Err(Problem::new(what, remedy))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Rows are `text, what it means`; a refusal is told as `what (remedy)`.
+    #[track_caller]
+    fn check<T: std::fmt::Debug>(got: Result<T, Problem>, expected: &str) {
+        let got = match got {
+            Ok(value) => format!("{value:?}"),
+            Err(Problem { what, remedy }) => format!("{what} ({remedy})"),
+        };
+        assert_eq!(got, expected);
+    }
+
+    #[test]
+    fn sizes() {
+        check(size("10 MiB"), "10485760");
+        check(size(" 10MB "), "10000000");
+        check(size("1.5 GiB"), "1610612736");
+        check(size("0 B"), "0");
+        check(size("1 EiB"), "1152921504606846976");
+        for text in [
+            "",
+            " ",
+            "MiB",
+            "-1 MiB",
+            "1e99",
+            "1e3 MiB",
+            "10 parsecs",
+            "1,5 GiB",
+            "0x10 B",
+        ] {
+            assert!(size(text).is_err(), "{text}");
+        }
+        check(size("7"), "\"7\" has no unit (try \"7 B\", or \"100 MiB\")");
+        check(size("2 Gbyte"), "\"2 Gbyte\" is not a size (try \"2 GiB\")");
+        check(
+            size("2 EiB"),
+            "\"2 EiB\" is more than any disk holds (use \"1 EiB\" at most)",
+        );
+    }
+
+    #[test]
+    fn durations() {
+        check(duration("5 minutes"), "300s");
+        check(duration("72hours"), "259200s");
+        check(duration("1 day 2 hours"), "93600s");
+        check(duration("0 s"), "0ns");
+        for text in [
+            "",
+            "soon",
+            "-5 s",
+            "500 ms",
+            "101 years",
+            "1 parsec",
+            "99999999999999999999 s",
+        ] {
+            assert!(duration(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn durations_are_spelled_as_they_are_read() {
+        for text in [
+            "30 days",
+            "1 day",
+            "25 hours",
+            "90 minutes",
+            "1 second",
+            "0 seconds",
+        ] {
+            assert_eq!(spell(duration(text).expect("a duration")), text);
+        }
+    }
+
+    #[test]
+    fn servers() {
+        check(server("127.0.0.1:5347"), "Tcp(\"127.0.0.1:5347\")");
+        check(
+            server("xmpp.example.org:8888"),
+            "Tcp(\"xmpp.example.org:8888\")",
+        );
+        check(server("[::1]:5347"), "Tcp(\"[::1]:5347\")");
+        check(server("unix:/run/xmpp.sock"), "Unix(\"/run/xmpp.sock\")");
+        for text in [
+            "",
+            ":5347",
+            "::1:5347",
+            "host",
+            "host:0",
+            "host:65536",
+            "host:x",
+            "a b:1",
+        ] {
+            assert!(server(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn listeners() {
+        check(listen("[::]:443"), "Tcp([::]:443)");
+        check(
+            listen("unix:/run/slotd/http.sock"),
+            "Unix(\"/run/slotd/http.sock\")",
+        );
+        for text in [
+            "",
+            "5050",
+            ":5050",
+            "*:5050",
+            "unix:",
+            "unix:relative",
+            "127.0.0.1:0",
+        ] {
+            assert!(listen(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn proxies() {
+        check(proxy("127.0.0.1"), "127.0.0.1/32");
+        check(proxy("10.1.2.3/8"), "10.0.0.0/8");
+        check(proxy("::1"), "::1/128");
+        check(proxy("::ffff:10.0.0.1"), "10.0.0.1/32");
+        for text in [
+            "",
+            "*",
+            "0.0.0.0/0",
+            "0.0.0.0/1",
+            "::/0",
+            "2000::/3",
+            "::ffff:0.0.0.0/96",
+        ] {
+            assert!(proxy(text).is_err(), "{text}");
+        }
+        for text in ["localhost", "10.0.0.0/33", "1.2.3", "1.2.3.4-5", "::/129"] {
+            assert!(proxy(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn urls_end_in_a_slash() {
+        check(
+            public_url("https://u.example.org", false),
+            "\"https://u.example.org/\"",
+        );
+        check(
+            public_url("HTTPS://U.Example.org/a", false),
+            "\"https://u.example.org/a/\"",
+        );
+        check(
+            public_url("https://[2001:db8::1]:8443/", false),
+            "\"https://[2001:db8::1]:8443/\"",
+        );
+    }
+
+    #[test]
+    fn plain_http_stays_on_this_machine() {
+        for url in [
+            "http://localhost:5050/",
+            "http://127.0.0.1/",
+            "http://[::1]/",
+            "http://a.localhost",
+        ] {
+            assert!(public_url(url, false).is_ok(), "{url}");
+        }
+        for url in [
+            "http://example.org/",
+            "http://localhost.example.org/",
+            "http://10.0.0.1/",
+        ] {
+            assert!(public_url(url, false).is_err(), "{url}");
+            assert!(public_url(url, true).is_ok(), "{url}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_public_url() {
+        for url in [
+            "",
+            "upload.example.org",
+            "https:/upload",
+            "https://",
+            "https:///a",
+            "https://:443/",
+            "https://h:/",
+            "https://h:0/",
+            "https://h:65536/",
+            "https://a b/",
+            "https://h/?q",
+            "https://h/#f",
+            "https://u@h/",
+            "https://u:p@h/",
+            "ftp://h/",
+            "https://h\u{e4}/",
+        ] {
+            assert!(public_url(url, true).is_err(), "{url}");
+        }
+    }
+
+    #[test]
+    fn jids() {
+        check(domain("Upload.Example.ORG", ""), "\"upload.example.org\"");
+        assert!(domain("a@example.org", "").is_err());
+        assert!(bare_jid("a@example.org").is_ok());
+        for text in [
+            "",
+            "@",
+            "a@",
+            "@example.org",
+            "a@example.org/x",
+            "a b@example.org",
+        ] {
+            assert!(bare_jid(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn contacts() {
+        for uri in [
+            "mailto:abuse@example.org",
+            "xmpp:a@example.org",
+            "https://example.org/abuse",
+        ] {
+            assert!(contact(uri).is_ok(), "{uri}");
+        }
+        for text in [
+            "",
+            "abuse@example.org",
+            "mailto:",
+            ":x",
+            "mail to:x",
+            "https://a\nb",
+        ] {
+            assert!(contact(text).is_err(), "{text}");
+        }
+    }
 }

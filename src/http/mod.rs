@@ -1,12 +1,14 @@
 //! Edge: PUT, GET, HEAD and OPTIONS of files; one function from request to answer.
 //!
 //! The layers, from the socket inwards: `pace` ends clients that do not read, `tls` decrypts,
-//! `guard` lets only whole and well-formed request heads through, hyper parses, `Edge::answer`
+//! `guard` lets only request heads through that `framing` finds
+//! well-formed, hyper parses, `Edge::answer`
 //! here decides who answers, `put` and `get` translate for the service, `reply` makes the answer's
 //! head. `listen` holds the sockets and their limits.
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use axum::Router;
@@ -22,9 +24,11 @@ use crate::core::refusal::Refusal;
 use crate::service::Service;
 
 mod connection;
+mod framing;
 mod gate;
 mod get;
 mod guard;
+mod hall;
 mod head;
 pub mod listen;
 mod meter;
@@ -49,6 +53,7 @@ struct Edge {
     trusted: Vec<IpNet>,
     /// Requests in flight through trusted proxies, by the address they name.
     in_flight: Arc<gate::Gate>,
+    told_of_host: AtomicBool,
 }
 
 /// The HTTP side as a tower service: what `listen` serves, and what tests call.
@@ -58,6 +63,7 @@ pub fn router(service: Arc<Service>, http: &config::Http, limits: &config::Limit
         site: head::Site::of(&http.public_url),
         trusted: http.trusted_proxies.clone(),
         in_flight: gate::Gate::new(limits.connections_per_address_max),
+        told_of_host: AtomicBool::new(false),
     };
     Router::new().fallback(handle).with_state(Arc::new(edge))
 }
@@ -128,7 +134,7 @@ impl Edge {
         let local = origin.and_then(|origin| origin.local);
         self.site
             .check_host(uri, request.version(), headers, local)
-            .inspect_err(|_| warn_of_host(headers))?;
+            .inspect_err(|refusal| self.tell_of_host(refusal, headers))?;
         head::check_expect(headers)?;
         if request.method() == Method::OPTIONS {
             return Ok(reply::options());
@@ -140,14 +146,18 @@ impl Edge {
             _ => Err(Refusal::MethodNotAllowed),
         }
     }
-}
 
-/// Tells the operator what a wrongly set up proxy looks like from here.
-fn warn_of_host(headers: &http::HeaderMap) {
-    let host = headers.get(header::HOST).map(|value| value.as_bytes());
-    let host = String::from_utf8_lossy(host.unwrap_or_default());
-    tracing::debug!(
-        %host,
-        "request for another host; a proxy must pass Host on (nginx: proxy_set_header Host $host)"
-    );
+    /// Tells the operator, once, what a wrongly set up proxy looks like from here.
+    fn tell_of_host(&self, refusal: &Refusal, headers: &http::HeaderMap) {
+        let is_first = || !self.told_of_host.swap(true, Ordering::Relaxed);
+        if *refusal == Refusal::OtherHost && is_first() {
+            let host = headers.get(header::HOST).map(|value| value.as_bytes());
+            let host = String::from_utf8_lossy(host.unwrap_or_default());
+            tracing::warn!(
+                ?host,
+                "a request was for another host than http.public_url: if it came through your \
+                 proxy, let that pass Host on (nginx: proxy_set_header Host $host) (told once)"
+            );
+        }
+    }
 }

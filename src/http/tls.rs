@@ -105,7 +105,7 @@ impl Reloader {
                         tracing::info!("the TLS certificate was read again");
                     }
                     Err(error) => {
-                        tracing::error!(%error, "the new TLS certificate is not usable, the old one stays");
+                        tracing::error!(%error, "cannot use the new certificate");
                     }
                 }
             }
@@ -151,4 +151,140 @@ fn read_file(path: &Path) -> Result<Vec<u8>, TlsError> {
         path: path.to_owned(),
         source,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use rcgen::{CertifiedKey, generate_simple_self_signed};
+    use tempfile::TempDir;
+
+    use super::*;
+
+    /// Writes a fresh certificate and its key.
+    fn write_pair(dir: &TempDir, name: &str) -> (config::Tls, CertificateDer<'static>) {
+        let CertifiedKey { cert, signing_key } =
+            generate_simple_self_signed(vec![name.to_owned()]).expect("a pair");
+        let files = config::Tls {
+            certificate: dir.path().join("cert.pem"),
+            key: dir.path().join("key.pem"),
+        };
+        fs::write(&files.certificate, cert.pem()).expect("written");
+        fs::write(&files.key, signing_key.serialize_pem()).expect("written");
+        (files, cert.der().clone())
+    }
+
+    /// The certificate that a client sees.
+    async fn served(reloader: &Reloader) -> CertificateDer<'static> {
+        let (near, far) = tokio::io::duplex(1 << 16);
+        let acceptor = reloader.acceptor();
+        let server = tokio::spawn(async move { acceptor.accept(near).await.map(drop) });
+        let seen = Arc::new(Mutex::new(None));
+        let verifier = Arc::new(SeeAll(seen.clone()));
+        let mut config =
+            rustls::ClientConfig::builder_with_provider(ring::default_provider().into())
+                .with_safe_default_protocol_versions()
+                .expect("versions")
+                .dangerous()
+                .with_custom_certificate_verifier(verifier)
+                .with_no_client_auth();
+        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        let name = "upload.example.org".try_into().expect("a name");
+        let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
+        let client = connector.connect(name, far).await.expect("a handshake");
+        assert_eq!(client.get_ref().1.alpn_protocol(), Some(&b"http/1.1"[..]));
+        server.await.expect("no panic").expect("a handshake");
+        let mut seen = seen.lock().expect("no panic");
+        seen.take().expect("a certificate")
+    }
+
+    /// Takes any certificate and keeps it.
+    #[derive(Debug)]
+    struct SeeAll(Arc<Mutex<Option<CertificateDer<'static>>>>);
+
+    impl rustls::client::danger::ServerCertVerifier for SeeAll {
+        fn verify_server_cert(
+            &self,
+            end_entity: &CertificateDer<'_>,
+            _: &[CertificateDer<'_>],
+            _: &rustls::pki_types::ServerName<'_>,
+            _: &[u8],
+            _: rustls::pki_types::UnixTime,
+        ) -> Result<rustls::client::danger::ServerCertVerified, rustls::Error> {
+            *self.0.lock().expect("no panic") = Some(end_entity.clone().into_owned());
+            Ok(rustls::client::danger::ServerCertVerified::assertion())
+        }
+
+        fn verify_tls12_signature(
+            &self,
+            _: &[u8],
+            _: &CertificateDer<'_>,
+            _: &rustls::DigitallySignedStruct,
+        ) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
+            Ok(rustls::client::danger::HandshakeSignatureValid::assertion())
+        }
+
+        fn verify_tls13_signature(
+            &self,
+            _: &[u8],
+            _: &CertificateDer<'_>,
+            _: &rustls::DigitallySignedStruct,
+        ) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
+            Ok(rustls::client::danger::HandshakeSignatureValid::assertion())
+        }
+
+        fn supported_verify_schemes(&self) -> Vec<rustls::SignatureScheme> {
+            let algorithms = ring::default_provider().signature_verification_algorithms;
+            algorithms.supported_schemes()
+        }
+    }
+
+    #[tokio::test]
+    async fn new_files_are_taken_up_and_broken_ones_are_not() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (files, first) = write_pair(&dir, "first.example");
+        let reloader = Reloader::open_checking(&files, Duration::ZERO).expect("usable");
+        assert_eq!(served(&reloader).await, first);
+        fs::write(&files.key, "no key").expect("written");
+        assert_eq!(served(&reloader).await, first);
+        fs::remove_file(&files.certificate).expect("removed");
+        assert_eq!(served(&reloader).await, first);
+        let (_, second) = write_pair(&dir, "the-second-one.example");
+        assert_eq!(served(&reloader).await, second);
+    }
+
+    #[track_caller]
+    fn check_refused(files: &config::Tls, words: &str) {
+        let error = Reloader::open(files).err().expect("refused").to_string();
+        assert!(error.contains(words), "{error}");
+    }
+
+    #[test]
+    fn each_wrong_file_has_its_own_words() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (files, _) = write_pair(&dir, "first.example");
+        let swapped = config::Tls {
+            certificate: files.key.clone(),
+            key: files.certificate.clone(),
+        };
+        check_refused(&swapped, "key.pem: no certificate in it");
+        let no_key = config::Tls {
+            key: files.certificate.clone(),
+            ..files.clone()
+        };
+        check_refused(&no_key, "cert.pem: no private key in it");
+        let missing = config::Tls {
+            key: dir.path().join("other.pem"),
+            ..files.clone()
+        };
+        check_refused(&missing, "other.pem: No such file");
+        let other = tempfile::tempdir().expect("a directory");
+        let (others, _) = write_pair(&other, "other.example");
+        let mixed = config::Tls {
+            key: others.key,
+            ..files.clone()
+        };
+        check_refused(&mixed, "this is not the key of");
+        fs::write(&files.certificate, "").expect("written");
+        check_refused(&files, "cert.pem: no certificate in it");
+    }
 }

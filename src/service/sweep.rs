@@ -141,8 +141,8 @@ impl Service {
         let files = self.stores.files.store_id().await?;
         if rows != files {
             warn!(
-                "nothing is swept: the database and the files in data_dir are of different \
-                 stores; restore the one that was lost, or run `slotd audit --repair`"
+                "nothing is swept: the database and the files in data_dir are of different stores; \
+                 restore the one that was replaced"
             );
         }
         Ok(rows == files)

@@ -22,6 +22,7 @@ use crate::core::slot::{PartId, SlotId};
 use crate::core::time::Timestamp;
 
 pub mod keys;
+pub mod local;
 pub mod memory;
 pub mod redb;
 pub mod row;
@@ -281,19 +282,46 @@ pub struct Stores {
 /// Name of the database file in the data directory.
 const DATABASE: &str = "slotd.redb";
 
-/// Opens the stores of `data_dir`, creating what is missing.
+/// Opens both stores of `data_dir`, making what is missing.
+///
+/// The only function that knows what stores there are. Must be called inside a runtime. An error
+/// names the file or directory, and says what to do.
 pub fn open(data_dir: &Path, durability: Durability) -> Result<Stores, OpenError> {
-    let files = memory::MemoryFiles::new(1);
-    let sessions = redb::RedbSessions::open(&data_dir.join(DATABASE), durability, 1)?;
+    let files = local::LocalFiles::open(data_dir, durability)?;
+    let path = data_dir.join(DATABASE);
+    let new_store_id = id_for_new_rows(&path, &files)?;
+    let sessions = redb::RedbSessions::open(&path, durability, new_store_id)?;
     Ok(Stores {
         sessions: Arc::new(sessions),
         files: Arc::new(files),
     })
 }
 
-/// Opens the stores of `data_dir` for looking, also beside a service that writes to them.
+/// The store id of a database that is yet to be made.
+///
+/// Where there are files already, their rows were lost: a new database is not theirs.
+fn id_for_new_rows(path: &Path, files: &local::LocalFiles) -> Result<u128, OpenError> {
+    let is_new = match std::fs::symlink_metadata(path) {
+        Ok(seen) => seen.len() == 0,
+        Err(_) => true,
+    };
+    let unreadable = |e: std::io::Error| OpenError::new(path, format!("has no id: {e}"));
+    if !is_new || files.is_empty().map_err(unreadable)? {
+        return Ok(files.id());
+    }
+    if path.exists() {
+        let problem = "is empty, but there are files; restore it from a backup, or remove it to \
+             start without it";
+        return Err(OpenError::new(path, problem));
+    }
+    let path = path.display();
+    tracing::error!(%path, "the database is gone: files that it knew are no longer served");
+    local::place::random_u128().map_err(unreadable)
+}
+
+/// Opens both stores of `data_dir` for reading, also beside a running service.
 pub fn open_read_only(data_dir: &Path) -> Result<Stores, OpenError> {
-    let files = memory::MemoryFiles::new(1);
+    let files = local::LocalFiles::open_read_only(data_dir)?;
     let sessions = redb::RedbSessions::open_read_only(&data_dir.join(DATABASE))?;
     Ok(Stores {
         sessions: Arc::new(sessions),

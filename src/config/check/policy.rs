@@ -1,0 +1,139 @@
+//! Checks who may ask for how much, and how long things last.
+
+use std::collections::HashMap;
+
+use super::{ANY, Checker, DAY, EVER, HOUR, SECOND, SOME};
+use crate::config::error::{Key, Problem};
+use crate::config::raw::{RawAccess, RawConfig, RawQuota};
+use crate::config::{Component, value};
+use crate::core::policy::{Access, BUCKET, Policy, Quota, Room};
+use crate::core::session;
+
+/// How often an upload session may be refreshed.
+const REFRESHES_MAX: u8 = 10;
+
+impl Checker {
+    pub(super) fn policy(
+        &mut self,
+        raw: &RawConfig,
+        components: Option<&[Component]>,
+    ) -> Option<Policy> {
+        let limits = &raw.limits;
+        let access = self.access(&raw.access, components);
+        let size_bytes_max = self.size("limits.max_file_size", &limits.max_file_size, SOME);
+        let quota = self.quota(&raw.quota, size_bytes_max);
+        let bytes = self.size("limits.reserve_space", &limits.reserve_space, ANY);
+        let inodes = self.number("limits.reserve_inodes", limits.reserve_inodes, 0..=i64::MAX);
+        let lifetimes = self.lifetimes(raw);
+        Some(Policy {
+            access: access?,
+            size_bytes_max: size_bytes_max?,
+            quota: quota?,
+            reserve: Room {
+                bytes: bytes?,
+                inodes: inodes?,
+            },
+            lifetimes: lifetimes?,
+        })
+    }
+
+    fn access(&mut self, raw: &RawAccess, components: Option<&[Component]>) -> Option<Access> {
+        let listed = raw.domains.as_deref().unwrap_or_default();
+        let domains = self.list("access.domains", listed, |text| {
+            value::domain(text, "accounts stand in access.jids")
+        });
+        let listed = raw.jids.as_deref().unwrap_or_default();
+        let jids = self.list("access.jids", listed, value::bare_jid);
+        let deny = self.list("access.deny", &raw.deny, value::bare_jid);
+        let mut access = Access {
+            domains: domains?,
+            jids: jids?,
+            deny: deny?,
+        };
+        if raw.domains.is_none() && raw.jids.is_none() {
+            for (index, component) in components?.iter().enumerate() {
+                let Some((_, parent)) = component.jid.split_once('.') else {
+                    let jid = &component.jid;
+                    let what = format!("{jid:?} is below no domain whose accounts may upload");
+                    let remedy = "write domains = [\"example.org\"] under [access]";
+                    let key = Key::of("component").index(index).name("jid");
+                    return self.take(key, Err(Problem::new(what, remedy)));
+                };
+                access.domains.push(parent.to_owned());
+            }
+            access.domains.sort();
+            access.domains.dedup();
+        } else if access.domains.is_empty() && access.jids.is_empty() {
+            let remedy = "name domains or jids, or leave both out";
+            self.refuse("access", "lets nobody upload", remedy);
+        }
+        Some(access)
+    }
+
+    fn quota(&mut self, raw: &RawQuota, size_bytes_max: Option<u64>) -> Option<Quota> {
+        let mut limit = |key, text| self.size_above_file(key, text, size_bytes_max);
+        let per_requester = limit("quota.per_requester", &raw.per_requester);
+        let per_domain = limit("quota.per_domain", &raw.per_domain);
+        let total = limit("quota.total", &raw.total);
+        let window = self.duration("quota.window", &raw.window, HOUR..=90 * DAY);
+        if let Some(window) = window
+            && !window.as_secs().is_multiple_of(BUCKET.as_secs())
+        {
+            let hours = window.as_secs().div_ceil(BUCKET.as_secs());
+            let what = format!("{:?} is not a number of whole hours", raw.window);
+            self.refuse("quota.window", what, format!("try \"{hours} hours\""));
+        }
+        let mut exceptions = HashMap::new();
+        for (name, text) in &raw.exceptions {
+            let key = Key::of("quota.exceptions").name(name);
+            let jid = self.take(key.clone(), value::bare_jid(name));
+            let limit = self.size_or_none(key, text);
+            if let (Some(jid), Some(limit)) = (jid, limit) {
+                // Without limit: more than is ever stored.
+                exceptions.insert(jid, limit.unwrap_or(u64::MAX));
+            }
+        }
+        Some(Quota {
+            per_requester: per_requester?,
+            per_domain: per_domain?,
+            total: total?,
+            window: window?,
+            exceptions,
+        })
+    }
+
+    fn lifetimes(&mut self, raw: &RawConfig) -> Option<session::Lifetimes> {
+        let idle_for = self.duration("limits.idle_for", &raw.limits.idle_for, SECOND..=EVER);
+        let session_age =
+            self.duration("limits.session_age", &raw.limits.session_age, SECOND..=EVER);
+        let keep = &raw.retention;
+        let message = self.duration_or("retention.keep_for", &keep.keep_for, "forever", SECOND);
+        let profile = self.duration_or("retention.profile", &keep.profile, "forever", SECOND);
+        let ephemeral = self.duration_or("retention.ephemeral", &keep.ephemeral, "forever", SECOND);
+        let permanent = self.duration_or("retention.permanent", &keep.permanent, "forever", SECOND);
+        if let (Some(idle_for), Some(session_age)) = (idle_for, session_age)
+            && session_age < idle_for
+        {
+            let what = format!(
+                "{:?} is longer than limits.session_age, {:?}",
+                raw.limits.idle_for, raw.limits.session_age
+            );
+            self.refuse(
+                "limits.idle_for",
+                what,
+                "lower it, or raise limits.session_age",
+            );
+        }
+        Some(session::Lifetimes {
+            idle_for: idle_for?,
+            session_age: session_age?,
+            refreshes_max: REFRESHES_MAX,
+            retention: session::Retention {
+                message: message?,
+                profile: profile?,
+                ephemeral: ephemeral?,
+                permanent: permanent?,
+            },
+        })
+    }
+}

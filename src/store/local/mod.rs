@@ -1,0 +1,414 @@
+//! Bytes in a directory of this machine.
+//!
+//! Order of events: bytes, their sync, the new name, its directory's sync; only then anybody is
+//! told. Parallel syncs of directories share one write of the file system's journal, so they are
+//! not gathered here.
+//!
+//! Assumptions: a rename is atomic; after a sync of a file and of its directory both survive.
+
+use std::fs::{self, File};
+use std::io;
+use std::ops::Range;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use futures_util::future::BoxFuture;
+use rustix::fs::{AtFlags, Mode, OFlags, RenameFlags};
+use rustix::io::Errno;
+
+use crate::config::Durability;
+use crate::core::policy::Room;
+use crate::core::slot::{PartId, SlotId};
+use crate::store::{Body, Failure, FileStore, OpenError, Progress, StoreError, Stored};
+use append::Appending;
+use claim::Claims;
+use place::{Place, Use, fan, fan_of, file_name, parse_file_name, parse_part_name, part_name};
+
+mod append;
+mod claim;
+pub(crate) mod place;
+mod read;
+
+/// How long an answer about free space stays good.
+const ROOM_FOR: Duration = Duration::from_secs(1);
+
+/// Bytes in a directory.
+pub struct LocalFiles {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    place: Place,
+    durability: Durability,
+    claims: Arc<Claims>,
+    room: Mutex<Option<(Instant, Room)>>,
+}
+
+impl LocalFiles {
+    /// Opens the files of `data_dir`, making what is missing.
+    ///
+    /// Refuses what is no directory, nobody's or everybody's, or spread over several file systems,
+    /// in a sentence that says what to do.
+    pub fn open(data_dir: &Path, durability: Durability) -> Result<Self, OpenError> {
+        Self::new(data_dir, Use::Write(durability), durability)
+    }
+
+    /// Opens the files of `data_dir` as they are, changing nothing.
+    pub fn open_read_only(data_dir: &Path) -> Result<Self, OpenError> {
+        Self::new(data_dir, Use::Read, Durability::Full)
+    }
+
+    fn new(data_dir: &Path, how: Use, durability: Durability) -> Result<Self, OpenError> {
+        let inner = Inner {
+            place: Place::open(data_dir, how)?,
+            durability,
+            claims: Arc::default(),
+            room: Mutex::new(None),
+        };
+        Ok(Self {
+            inner: Arc::new(inner),
+        })
+    }
+
+    /// Whether there is neither file nor part.
+    pub fn is_empty(&self) -> io::Result<bool> {
+        self.inner.place.is_empty()
+    }
+
+    /// What binds these files to their rows.
+    pub fn id(&self) -> u128 {
+        self.inner.place.store_id
+    }
+
+    async fn run<T: Send + 'static>(
+        &self,
+        doing: &'static str,
+        work: impl FnOnce(&Inner) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let inner = self.inner.clone();
+        blocking(doing, move || work(&inner)).await
+    }
+}
+
+/// Runs `work` in the blocking pool.
+async fn blocking<T: Send + 'static>(
+    doing: &'static str,
+    work: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
+) -> Result<T, StoreError> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.unwrap_or_else(|e| Err(trouble(doing, e.into())))
+}
+
+/// What an error of the operating system means.
+fn trouble(doing: &'static str, e: io::Error) -> StoreError {
+    match e.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => StoreError::NoSpace { doing },
+        _ => StoreError::Unavailable {
+            doing,
+            source: Arc::new(e),
+        },
+    }
+}
+
+fn damaged(id: SlotId) -> StoreError {
+    StoreError::Corrupt(format!("file {id:?}, of which bytes are missing,"))
+}
+
+/// What is not there is removed already.
+fn unless_gone(result: Result<(), Errno>) -> Result<bool, Errno> {
+    match result {
+        Ok(()) => Ok(true),
+        Err(Errno::NOENT) => Ok(false),
+        Err(e) => Err(e),
+    }
+}
+
+impl Inner {
+    fn sync_files(&self, id: SlotId) -> io::Result<()> {
+        sync_within(&self.place.files, &fan(id))
+    }
+
+    fn sync_parts(&self, id: SlotId) -> io::Result<()> {
+        sync_within(&self.place.parts, &fan(id))
+    }
+
+    /// A regular file's length; `None` where there is none.
+    fn length(directory: &File, name: &str) -> io::Result<Option<u64>> {
+        match rustix::fs::statat(directory, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(seen) if rustix::fs::FileType::from_raw_mode(seen.st_mode).is_file() => {
+                Ok(u64::try_from(seen.st_size).ok())
+            }
+            Ok(_) | Err(Errno::NOENT) => Ok(None),
+            Err(e) => Err(e.into()),
+        }
+    }
+
+    fn settle(&self, part: PartId) -> io::Result<u64> {
+        let (name, flags) = (part_name(part), OFlags::WRONLY | OFlags::NOFOLLOW);
+        let open = || {
+            let flags = flags | OFlags::CLOEXEC;
+            rustix::fs::openat(&self.place.parts, &name, flags, Mode::empty())
+        };
+        let opened = match open() {
+            Err(Errno::NOENT) => {
+                let (from, to) = (&self.place.files, &self.place.parts);
+                match rename_new(from, &file_name(part.slot), to, &name) {
+                    Err(Errno::NOENT) => return Ok(0),
+                    renamed => renamed?,
+                }
+                if self.durability == Durability::Full {
+                    self.sync_files(part.slot)?;
+                }
+                open()
+            }
+            opened => opened,
+        };
+        let file = File::from(opened?);
+        if self.durability != Durability::None {
+            file.sync_data()?;
+        }
+        if self.durability == Durability::Full {
+            self.sync_parts(part.slot)?;
+        }
+        Ok(file.metadata()?.len())
+    }
+
+    fn commit(&self, part: PartId, size_bytes: u64) -> Result<(), StoreError> {
+        let doing = "give an upload its name";
+        let (name, id) = (part_name(part), part.slot);
+        let length = Self::length(&self.place.parts, &name).map_err(|e| trouble(doing, e))?;
+        if length != Some(size_bytes) {
+            return Err(damaged(id));
+        }
+        match rename_new(&self.place.parts, &name, &self.place.files, &file_name(id)) {
+            Ok(()) => {}
+            Err(Errno::EXIST) => {
+                return Err(StoreError::Corrupt(format!("file {id:?}, complete twice,")));
+            }
+            Err(e) => return Err(trouble(doing, e.into())),
+        }
+        match self.durability {
+            Durability::Full => self.sync_files(id).map_err(|e| trouble(doing, e)),
+            Durability::Data | Durability::None => Ok(()),
+        }
+    }
+
+    fn open(&self, id: SlotId) -> io::Result<File> {
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = rustix::fs::openat(&self.place.files, file_name(id), flags, Mode::empty())?;
+        Ok(File::from(file))
+    }
+
+    fn remove(&self, id: SlotId) -> io::Result<()> {
+        let nothing = AtFlags::empty();
+        let unlinked = rustix::fs::unlinkat(&self.place.files, file_name(id), nothing);
+        if unless_gone(unlinked)? && self.durability == Durability::Full {
+            // The row goes next; after a crash there must not be a file without one.
+            self.sync_files(id)?;
+        }
+        for part in self.parts_of(id)? {
+            unless_gone(rustix::fs::unlinkat(
+                &self.place.parts,
+                part_name(part),
+                nothing,
+            ))?;
+        }
+        Ok(())
+    }
+
+    fn parts_of(&self, id: SlotId) -> io::Result<Vec<PartId>> {
+        let directory = self.place.parts_path.join(fan(id));
+        let mut parts = names(&directory, parse_part_name)?;
+        parts.retain(|part| part.slot == id);
+        parts.sort();
+        Ok(parts)
+    }
+
+    fn find(&self, id: SlotId) -> io::Result<Vec<Stored>> {
+        let mut found = Vec::new();
+        if let Some(size_bytes) = Self::length(&self.place.files, &file_name(id))? {
+            found.push(Stored::File { id, size_bytes });
+        }
+        for part in self.parts_of(id)? {
+            if let Some(size_bytes) = Self::length(&self.place.parts, &part_name(part))? {
+                found.push(Stored::Part { part, size_bytes });
+            }
+        }
+        Ok(found)
+    }
+
+    fn page(&self, after: Option<SlotId>, n_max: usize) -> io::Result<Vec<Stored>> {
+        let first = after.map_or(0, |id| (id.0 >> 120) as u8);
+        let mut page = Vec::new();
+        for first_byte in first..=u8::MAX {
+            let fan = fan_of(first_byte);
+            let files = names(&self.place.files_path.join(&fan), parse_file_name)?;
+            let parts = names(&self.place.parts_path.join(&fan), parse_part_name)?;
+            let of_parts = parts.into_iter().map(|part| part.slot);
+            let mut ids: Vec<_> = files.into_iter().chain(of_parts).collect();
+            ids.retain(|id| after < Some(*id));
+            ids.sort();
+            ids.dedup();
+            for id in ids {
+                if n_max <= page.len() {
+                    return Ok(page);
+                }
+                page.extend(self.find(id)?);
+            }
+        }
+        Ok(page)
+    }
+
+    fn room(&self) -> io::Result<Room> {
+        let mut cached = self.room.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, room)) = cached.filter(|(at, _)| at.elapsed() < ROOM_FOR) {
+            return Ok(room);
+        }
+        let free = rustix::fs::fstatvfs(&self.place.files)?;
+        let room = Room {
+            bytes: free.f_bavail.saturating_mul(free.f_frsize),
+            // Some file systems make inodes as they need them, and say they have none at all.
+            inodes: match free.f_files {
+                0 => u64::MAX,
+                _ => free.f_favail,
+            },
+        };
+        *cached = Some((Instant::now(), room));
+        Ok(room)
+    }
+}
+
+/// Syncs a directory in `directory`.
+fn sync_within(directory: &File, name: &str) -> io::Result<()> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let inner = rustix::fs::openat(directory, name, flags, Mode::empty())?;
+    Ok(rustix::fs::fsync(inner)?)
+}
+
+/// Renames without replacing.
+fn rename_new(from: &File, old: &str, to: &File, new: &str) -> Result<(), Errno> {
+    match rustix::fs::renameat_with(from, old, to, new, RenameFlags::NOREPLACE) {
+        // The file system does not know the flag; a hard link replaces nothing either.
+        Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {
+            rustix::fs::linkat(from, old, to, new, AtFlags::empty())?;
+            rustix::fs::unlinkat(from, old, AtFlags::empty())
+        }
+        renamed => renamed,
+    }
+}
+
+/// What `parse` makes of the names in a directory; other people's names are passed over.
+fn names<T>(directory: &Path, parse: fn(&str) -> Option<T>) -> io::Result<Vec<T>> {
+    let entries = match fs::read_dir(directory) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries?,
+    };
+    let mut names = Vec::new();
+    for entry in entries {
+        names.extend(entry?.file_name().to_str().and_then(parse));
+    }
+    Ok(names)
+}
+
+impl FileStore for LocalFiles {
+    fn append(
+        &self,
+        part: PartId,
+        from: u64,
+        size_bytes: u64,
+        body: Body,
+        progress: Progress,
+    ) -> BoxFuture<'_, Result<u64, Failure>> {
+        Box::pin(async move {
+            let appending = Appending::begin(&self.inner, part, from, size_bytes, progress);
+            appending.await?.run(body).await
+        })
+    }
+
+    fn settle(&self, part: PartId) -> BoxFuture<'_, Result<u64, StoreError>> {
+        let doing = "settle an upload";
+        Box::pin(async move {
+            let claim = self.inner.claims.claim(part, doing).await?;
+            let settle = move |inner: &Inner| {
+                let settled = inner.settle(part);
+                drop(claim);
+                settled.map_err(|e| trouble(doing, e))
+            };
+            self.run(doing, settle).await
+        })
+    }
+
+    fn commit(&self, part: PartId, size_bytes: u64) -> BoxFuture<'_, Result<(), StoreError>> {
+        let doing = "give an upload its name";
+        Box::pin(async move {
+            let claim = self.inner.claims.claim(part, doing).await?;
+            let commit = move |inner: &Inner| {
+                let committed = inner.commit(part, size_bytes);
+                drop(claim);
+                committed
+            };
+            self.run(doing, commit).await
+        })
+    }
+
+    fn open(&self, id: SlotId, bytes: Range<u64>) -> BoxFuture<'_, Result<Body, StoreError>> {
+        let doing = "open a file";
+        Box::pin(async move {
+            let opened = self.inner.open(id).and_then(|file| {
+                let metadata = file.metadata()?;
+                Ok((file, metadata))
+            });
+            let (file, metadata) = match opened {
+                Err(e) if e.kind() == io::ErrorKind::NotFound => return Err(damaged(id)),
+                opened => opened.map_err(|e| trouble(doing, e))?,
+            };
+            if !metadata.is_file() || metadata.len() < bytes.end {
+                return Err(damaged(id));
+            }
+            Ok(read::body(file, bytes))
+        })
+    }
+
+    fn remove_part(&self, part: PartId) -> BoxFuture<'_, Result<(), StoreError>> {
+        let doing = "remove an attempt";
+        Box::pin(self.run(doing, move |inner| {
+            let (parts, name) = (&inner.place.parts, part_name(part));
+            let removed = rustix::fs::unlinkat(parts, name, AtFlags::empty());
+            unless_gone(removed).map_err(|e| trouble(doing, e.into()))?;
+            Ok(())
+        }))
+    }
+
+    fn remove(&self, id: SlotId) -> BoxFuture<'_, Result<(), StoreError>> {
+        let doing = "remove a file";
+        let remove = move |inner: &Inner| inner.remove(id).map_err(|e| trouble(doing, e));
+        Box::pin(self.run(doing, remove))
+    }
+
+    fn find(&self, id: SlotId) -> BoxFuture<'_, Result<Vec<Stored>, StoreError>> {
+        let doing = "look for a file";
+        let find = move |inner: &Inner| inner.find(id).map_err(|e| trouble(doing, e));
+        Box::pin(self.run(doing, find))
+    }
+
+    fn page(
+        &self,
+        after: Option<SlotId>,
+        n_max: usize,
+    ) -> BoxFuture<'_, Result<Vec<Stored>, StoreError>> {
+        let doing = "list files";
+        let page = move |inner: &Inner| inner.page(after, n_max).map_err(|e| trouble(doing, e));
+        Box::pin(self.run(doing, page))
+    }
+
+    fn room(&self) -> BoxFuture<'_, Result<Room, StoreError>> {
+        let room = self.inner.room();
+        let room = room.map_err(|e| trouble("ask for free space", e));
+        Box::pin(std::future::ready(room))
+    }
+
+    fn store_id(&self) -> BoxFuture<'_, Result<u128, StoreError>> {
+        Box::pin(std::future::ready(Ok(self.id())))
+    }
+}

@@ -1,0 +1,318 @@
+//! Where things lie in the data directory, and whether it is fit to hold them.
+//!
+//! `files/xx/ID` holds committed files, `parts/xx/ID.ATTEMPT` attempts under way; ID in lower-case
+//! hexadecimal digits (so that no file system can take two for one), xx its first two. `store-id`
+//! binds both to the rows of one database.
+
+use std::fs::{self, DirBuilder, File, Metadata, OpenOptions};
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{Access, OFlags};
+
+use crate::config::Durability;
+use crate::core::slot::{PartId, SlotId};
+use crate::store::OpenError;
+
+/// Directories under `files` and under `parts`: one for each first byte of an id.
+const FAN_OUT: u16 = 256;
+/// Our files are nobody else's.
+const DIR_MODE: u32 = 0o700;
+/// Longest `store-id` read.
+const STORE_ID_BYTES_MAX: u64 = 64;
+
+/// The directory of an id under `files` or `parts`.
+pub(super) fn fan(id: SlotId) -> String {
+    fan_of((id.0 >> 120) as u8)
+}
+
+pub(super) fn fan_of(first_byte: u8) -> String {
+    format!("{first_byte:02x}")
+}
+
+/// A file's name, from `files`.
+pub(super) fn file_name(id: SlotId) -> String {
+    format!("{}/{:032x}", fan(id), id.0)
+}
+
+/// A part's name, from `parts`.
+pub(super) fn part_name(part: PartId) -> String {
+    format!("{}/{:032x}.{}", fan(part.slot), part.slot.0, part.attempt)
+}
+
+/// Reads the last segment of `file_name`; `None` for anything else.
+pub(super) fn parse_file_name(name: &str) -> Option<SlotId> {
+    let id = SlotId(u128::from_str_radix(name, 16).ok()?);
+    (file_name(id).split_once('/')?.1 == name).then_some(id)
+}
+
+/// Reads the last segment of `part_name`; `None` for anything else.
+pub(super) fn parse_part_name(name: &str) -> Option<PartId> {
+    let (slot, attempt) = name.split_once('.')?;
+    let part = PartId {
+        slot: parse_file_name(slot)?,
+        attempt: attempt.parse().ok()?,
+    };
+    (part_name(part).split_once('/')?.1 == name).then_some(part)
+}
+
+/// The directories, open.
+#[derive(Debug)]
+pub(super) struct Place {
+    /// Where `files` is.
+    pub(super) files_path: PathBuf,
+    /// Where `parts` is.
+    pub(super) parts_path: PathBuf,
+    pub(super) files: File,
+    pub(super) parts: File,
+    pub(super) store_id: u128,
+}
+
+/// Whether to write into the data directory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Use {
+    /// Make what is missing.
+    Write(Durability),
+    /// Change nothing.
+    Read,
+}
+
+impl Place {
+    /// Opens the data directory; makes it, and what is missing in it, where it is to be written.
+    ///
+    /// Every problem is a sentence that says what to do.
+    pub(super) fn open(data_dir: &Path, how: Use) -> Result<Self, OpenError> {
+        if let Use::Write(_) = how {
+            create_data_dir(data_dir)?;
+        }
+        let device = check_data_dir(data_dir, how)?;
+        let (files_path, parts_path) = (data_dir.join("files"), data_dir.join("parts"));
+        for path in [&files_path, &parts_path] {
+            if let Use::Write(durability) = how {
+                create_fan_out(path, durability)
+                    .map_err(|e| OpenError::new(path, format!("cannot be made: {e}")))?;
+            }
+            check_inner(path, device)?;
+        }
+        let open = |path: &Path| {
+            let directory = File::open(path);
+            directory.map_err(|e| OpenError::new(path, format!("cannot be opened: {e}")))
+        };
+        Ok(Self {
+            files: open(&files_path)?,
+            parts: open(&parts_path)?,
+            store_id: store_id(data_dir, how)?,
+            files_path,
+            parts_path,
+        })
+    }
+
+    /// Whether there is neither file nor part.
+    pub(super) fn is_empty(&self) -> io::Result<bool> {
+        for path in [&self.files_path, &self.parts_path] {
+            for first_byte in 0..FAN_OUT {
+                let directory = path.join(fan_of(first_byte as u8));
+                match fs::read_dir(directory).map(|mut entries| entries.next().is_some()) {
+                    Ok(true) => return Ok(false),
+                    Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+                    _ => {}
+                }
+            }
+        }
+        Ok(true)
+    }
+}
+
+/// Makes the data directory where its parent exists: a slip in a longer path is no directory.
+fn create_data_dir(data_dir: &Path) -> Result<(), OpenError> {
+    match DirBuilder::new().mode(DIR_MODE).create(data_dir) {
+        Ok(()) => {
+            let parent = data_dir.parent().filter(|parent| *parent != Path::new(""));
+            // Where the parent cannot be synced, the operating system says so; nothing is in it yet.
+            drop(sync_directory(parent.unwrap_or(Path::new("."))));
+            Ok(())
+        }
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        Err(e) => Err(OpenError::new(
+            data_dir,
+            format!("cannot be made ({e}); make it, and give it to the user that slotd runs as"),
+        )),
+    }
+}
+
+/// Refuses what must not hold other people's files; returns the file system's device.
+fn check_data_dir(data_dir: &Path, how: Use) -> Result<u64, OpenError> {
+    let say = |problem: String| Err(OpenError::new(data_dir, problem));
+    let seen = match fs::symlink_metadata(data_dir) {
+        Ok(seen) => seen,
+        Err(e) => return say(format!("cannot be looked at: {e}")),
+    };
+    if seen.is_symlink() {
+        return say("is a symbolic link; name the directory itself in data_dir".to_owned());
+    }
+    if !seen.is_dir() {
+        return say("is no directory; name one in data_dir".to_owned());
+    }
+    if seen.mode() & 0o002 != 0 {
+        return say("can be written by everybody; `chmod 0700` it".to_owned());
+    }
+    if !is_ours(&seen) {
+        let (theirs, ours) = (seen.uid(), rustix::process::geteuid().as_raw());
+        return say(format!(
+            "belongs to user {theirs}; slotd runs as user {ours} and needs a directory of its own"
+        ));
+    }
+    let wanted = match how {
+        Use::Write(_) => Access::READ_OK | Access::WRITE_OK | Access::EXEC_OK,
+        Use::Read => Access::READ_OK | Access::EXEC_OK,
+    };
+    match rustix::fs::access(data_dir, wanted) {
+        Ok(()) => Ok(seen.dev()),
+        Err(e) => {
+            let e = io::Error::from(e);
+            say(format!(
+                "cannot be used: {e}; slotd must read and write there"
+            ))
+        }
+    }
+}
+
+/// Root may look after anybody's directory.
+fn is_ours(seen: &Metadata) -> bool {
+    let us = rustix::process::geteuid();
+    us.is_root() || seen.uid() == us.as_raw()
+}
+
+/// `files` and `parts` are directories of one file system: a rename must not become a copy.
+fn check_inner(path: &Path, device: u64) -> Result<(), OpenError> {
+    let say = |problem: String| Err(OpenError::new(path, problem));
+    match fs::symlink_metadata(path) {
+        Ok(seen) if !seen.is_dir() => say("is no directory; move it out of the way".to_owned()),
+        Ok(seen) if seen.dev() != device => {
+            let problem = "is on another file system than data_dir; mount one over data_dir as a \
+                 whole instead";
+            say(problem.to_owned())
+        }
+        Ok(_) => Ok(()),
+        Err(e) => say(format!("cannot be looked at: {e}")),
+    }
+}
+
+fn create_fan_out(path: &Path, durability: Durability) -> io::Result<()> {
+    let mut is_new = false;
+    let all = (0..FAN_OUT).map(|first_byte| path.join(fan_of(first_byte as u8)));
+    for directory in std::iter::once(path.to_owned()).chain(all) {
+        match DirBuilder::new().mode(DIR_MODE).create(directory) {
+            Ok(()) => is_new = true,
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(e) => return Err(e),
+        }
+    }
+    if is_new && durability != Durability::None {
+        sync_directory(path)?;
+        if let Some(parent) = path.parent() {
+            sync_directory(parent)?;
+        }
+    }
+    Ok(())
+}
+
+pub(super) fn sync_directory(path: &Path) -> io::Result<()> {
+    File::open(path)?.sync_all()
+}
+
+/// Reads `store-id`, or makes one.
+fn store_id(data_dir: &Path, how: Use) -> Result<u128, OpenError> {
+    let path = data_dir.join("store-id");
+    let say = |problem: String| OpenError::new(&path, problem);
+    let mut text = String::new();
+    let file = OpenOptions::new()
+        .read(true)
+        .custom_flags(OFlags::NOFOLLOW.bits() as i32)
+        .open(&path);
+    let read = file.and_then(|file| file.take(STORE_ID_BYTES_MAX).read_to_string(&mut text));
+    match read {
+        Ok(_) => parse_store_id(&text).ok_or_else(|| {
+            say("holds no store id; restore it from a backup of data_dir".to_owned())
+        }),
+        Err(e) if e.kind() == io::ErrorKind::NotFound && how != Use::Read => {
+            create_store_id(data_dir).map_err(|e| say(format!("cannot be written: {e}")))
+        }
+        Err(e) => Err(say(format!("cannot be read: {e}"))),
+    }
+}
+
+fn parse_store_id(text: &str) -> Option<u128> {
+    let digits = text.strip_suffix('\n').unwrap_or(text);
+    let is_id = digits.len() == 32 && digits.bytes().all(|b| b.is_ascii_hexdigit());
+    is_id.then(|| u128::from_str_radix(digits, 16).ok())?
+}
+
+fn create_store_id(data_dir: &Path) -> io::Result<u128> {
+    let id = random_u128()?;
+    replace_file(
+        &data_dir.join("store-id"),
+        format!("{id:032x}\n").as_bytes(),
+    )?;
+    Ok(id)
+}
+
+/// 128 random bits.
+pub(crate) fn random_u128() -> io::Result<u128> {
+    let mut bytes = [0; 16];
+    getrandom::fill(&mut bytes)?;
+    Ok(u128::from_be_bytes(bytes))
+}
+
+/// Replaces a file as a whole, durably: its old content or the new, never a mixture.
+pub(crate) fn replace_file(path: &Path, content: &[u8]) -> io::Result<()> {
+    let mut temporary = path.as_os_str().to_owned();
+    temporary.push(".new");
+    let temporary = PathBuf::from(temporary);
+    // Left over by a crash; `create_new` below follows no link.
+    match fs::remove_file(&temporary) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+        _ => {}
+    }
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(&temporary)?;
+    file.write_all(content)?;
+    file.sync_all()?;
+    fs::rename(&temporary, path)?;
+    sync_directory(path.parent().unwrap_or(Path::new(".")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_go_both_ways() {
+        let part = PartId {
+            slot: SlotId(0xab << 120 | 7),
+            attempt: 300,
+        };
+        assert_eq!(part_name(part), "ab/ab000000000000000000000000000007.300");
+        let name = part_name(part);
+        let (_, last) = name.split_once('/').expect("two segments");
+        assert_eq!(parse_part_name(last), Some(part));
+        assert_eq!(parse_file_name(&last[..32]), Some(part.slot));
+        for other in [
+            "",
+            "ab",
+            "AB000000000000000000000000000007",
+            "+b000000000000000000000000000007",
+            "ab0000000000000000000000000000070",
+        ] {
+            assert_eq!(parse_file_name(other), None, "{other}");
+            assert_eq!(parse_part_name(&format!("{other}.1")), None, "{other}");
+        }
+        for other in ["", "-1", "+1", "01", "65536", "x"] {
+            assert_eq!(parse_part_name(&format!("{}.{other}", &last[..32])), None);
+        }
+    }
+}

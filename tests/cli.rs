@@ -1,0 +1,134 @@
+//! The command line: exit statuses, `slotd keygen`, and what `slotd check` warns of.
+
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::{Command, Output};
+
+fn slotd(args: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_slotd"))
+        .args(args)
+        .env_remove("CREDENTIALS_DIRECTORY")
+        .output()
+        .expect("slotd starts")
+}
+
+#[track_caller]
+fn check_status(args: &[&str], status: i32, part: &str) {
+    let output = slotd(args);
+    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(status), "{args:?}: {stderr}");
+    assert!(stderr.contains(part), "{args:?}: {stderr}");
+}
+
+fn config(dir: &Path, secret: &str) -> String {
+    let text = format!(
+        "data_dir = \"{}/data\"\n[component]\njid = \"upload.example.org\"\n{secret}\n\
+        [http]\npublic_url = \"http://127.0.0.1:5050/\"\n",
+        dir.display()
+    );
+    let file = dir.join("slotd.toml");
+    fs::write(&file, text).expect("written");
+    fs::set_permissions(&file, Permissions::from_mode(0o644)).expect("set");
+    file.to_string_lossy().into_owned()
+}
+
+#[test]
+fn a_wrong_command_line_is_2() {
+    check_status(&[], 2, "Usage");
+    check_status(&["run"], 2, "--config");
+    check_status(&["serve"], 2, "unrecognized");
+    check_status(&["keygen", "--rotate"], 2, "--config");
+    check_status(
+        &["keygen", "--rotate", "--out", "x"],
+        2,
+        "cannot be used with",
+    );
+    check_status(
+        &["run", "--config", "/nonexistent/slotd.toml"],
+        2,
+        "cannot be read",
+    );
+    check_status(&["audit", "--config", "/"], 2, "cannot be read");
+}
+
+#[test]
+fn a_file_that_is_no_text_has_a_line() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let file = dir.path().join("slotd.toml");
+    fs::write(&file, b"# one\n# tw\xff\n").expect("written");
+    let file = file.to_string_lossy();
+    check_status(
+        &["check", "--config", &file],
+        2,
+        &format!("{file}:2: is not UTF-8"),
+    );
+    fs::write(&*file, vec![b'#'; 2 << 20]).expect("written");
+    check_status(&["check", "--config", &file], 2, "larger than 1 MiB");
+}
+
+#[test]
+fn keygen_writes_a_secret_that_the_check_takes() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let out = dir.path().join("component.secret");
+    let out = out.to_string_lossy();
+    check_status(&["keygen", "--out", &out], 0, "");
+    let secret = fs::read_to_string(&*out).expect("readable");
+    assert_eq!(secret.trim_end().len(), 43);
+    let mode = fs::metadata(&*out).expect("there").permissions().mode();
+    assert_eq!(mode & 0o7777, 0o600);
+    check_status(&["keygen", "--out", &out], 1, "exists");
+    assert_eq!(fs::read_to_string(&*out).expect("readable"), secret);
+
+    let file = config(dir.path(), &format!("secret_file = \"{out}\""));
+    check_status(&["check", "--config", &file], 0, "warning: http.public_url");
+    assert!(!dir.path().join("data").exists(), "a check makes nothing");
+}
+
+#[test]
+fn keygen_prints_a_secret_alone() {
+    let (first, second) = (slotd(&["keygen"]), slotd(&["keygen"]));
+    let lines = String::from_utf8(first.stdout.clone()).expect("ASCII");
+    assert_eq!(lines.trim_end().len(), 43);
+    let hint = String::from_utf8(first.stderr).expect("ASCII");
+    assert!(hint.contains(&format!("component_secret = \"{}\"", lines.trim_end())));
+    assert_ne!(first.stdout, second.stdout);
+}
+
+#[test]
+fn a_secret_in_a_file_that_everybody_reads_is_warned_of() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let file = config(dir.path(), "secret = \"hidden-7Kq2mV9xW4\"");
+    let output = slotd(&["check", "--config", &file]);
+    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(0));
+    assert!(stderr.contains(&format!("chmod 0640 {file}")), "{stderr}");
+    assert!(!stderr.contains("hidden-"));
+    fs::set_permissions(&file, Permissions::from_mode(0o640)).expect("set");
+    let output = slotd(&["check", "--config", &file]);
+    assert!(!String::from_utf8_lossy(&output.stderr).contains("chmod"));
+}
+
+#[test]
+fn a_secret_given_by_the_command_line_wins() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let secret = dir.path().join("component.secret");
+    fs::write(&secret, "hidden-7Kq2mV9xW4\n").expect("written");
+    fs::set_permissions(&secret, Permissions::from_mode(0o600)).expect("set");
+    let secret = secret.to_string_lossy();
+    for written in [
+        "",
+        "secret_file = \"/nonexistent/secret\"",
+        "secret = \"changeme\"",
+    ] {
+        let file = config(dir.path(), written);
+        let args = [
+            "check",
+            "--config",
+            &file,
+            "--component-secret-file",
+            &secret,
+        ];
+        check_status(&args, 0, "");
+    }
+}

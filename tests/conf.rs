@@ -1,0 +1,299 @@
+//! The sample and the defaults agree; broken files get the line that helps, and exit status 2.
+
+use std::fs::{self, Permissions};
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use slotd::config::{self, Use};
+use tempfile::TempDir;
+
+const SAMPLE: &str = include_str!("../conf/slotd.toml");
+/// Stands in every secret that these tests write; must stand in no output.
+const HIDDEN: &str = "hidden-";
+/// Fewer would be a sign that the folder was not found.
+const BAD_FILES_MIN: usize = 24;
+
+/// Values that are right in few places, or in none.
+const ODD_VALUES: [&str; 26] = [
+    "",
+    "-1",
+    "0",
+    "1",
+    "1.5",
+    "inf",
+    "nan",
+    "99999999999999999999",
+    "true",
+    "1979-05-27",
+    "[]",
+    "{}",
+    "[[]]",
+    "[1]",
+    "{ a = 1 }",
+    r#""""#,
+    r#""\u0000""#,
+    r#""-1""#,
+    r#""none""#,
+    r#""unix:""#,
+    r#"[""]"#,
+    r#"["unix:/x"]"#,
+    r#""0 B""#,
+    r#""1 s""#,
+    r#""\U0001F600""#,
+    "'a",
+];
+
+/// A directory with what the configurations of these tests name.
+fn scene() -> TempDir {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let write = |name: &str, text: &str, mode: u32| {
+        let path = dir.path().join(name);
+        fs::write(&path, text).expect("written");
+        fs::set_permissions(&path, Permissions::from_mode(mode)).expect("set");
+    };
+    write("good.secret", "hidden-7Kq2mV9xW4\n", 0o600);
+    write("open.secret", "hidden-7Kq2mV9xW4\n", 0o644);
+    write("weak.secret", "secret\n", 0o600);
+    write("two.secret", "hidden-7Kq2mV9xW4\nhidden-8\n", 0o600);
+    write("certificate.pem", "", 0o644);
+    write("key.pem", "", 0o600);
+    let open = dir.path().join("open");
+    fs::create_dir(&open).expect("made");
+    fs::set_permissions(&open, Permissions::from_mode(0o777)).expect("set");
+    symlink(&open, dir.path().join("link")).expect("linked");
+    let split = dir.path().join("split");
+    fs::create_dir(&split).expect("made");
+    symlink(&open, split.join("files")).expect("linked");
+    dir
+}
+
+fn slotd(args: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_slotd"))
+        .args(args)
+        .env_remove("CREDENTIALS_DIRECTORY")
+        .output()
+        .expect("slotd starts")
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).expect("UTF-8")
+}
+
+fn load_text(dir: &TempDir, sample: &str) -> Result<config::Loaded, config::error::ConfigError> {
+    let wanted = Use::Serving {
+        secret_file: Some(dir.path().join("good.secret")),
+    };
+    config::parse(Path::new("conf/slotd.toml"), sample, &wanted)
+}
+
+/// The sample with its commented lines of defaults (`#name`) put into force.
+fn with_defaults() -> String {
+    let line = |line: &str| match line.strip_prefix('#') {
+        Some(rest) if rest.starts_with(|c: char| c.is_ascii_lowercase()) => rest.to_owned(),
+        _ => line.to_owned(),
+    };
+    SAMPLE.lines().map(|it| line(it) + "\n").collect()
+}
+
+/// The lines of options that are off by default (`##name`), with their numbers.
+fn examples() -> Vec<(usize, &'static str)> {
+    let example = |(n, line): (usize, &'static str)| Some((n, line.strip_prefix("##")?));
+    SAMPLE.lines().enumerate().filter_map(example).collect()
+}
+
+#[test]
+fn the_sample_tells_the_defaults() {
+    let dir = scene();
+    let meaning = |text: &str| {
+        let loaded = load_text(&dir, text).unwrap_or_else(|error| panic!("{error}"));
+        format!("{:#?}", loaded.config)
+    };
+    let minimal = "[component]\njid = \"upload.example.org\"\n\
+        [http]\npublic_url = \"https://upload.example.org/\"\n";
+    assert_eq!(meaning(SAMPLE), meaning(minimal));
+    let uncommented = with_defaults();
+    assert_eq!(meaning(&uncommented), meaning(minimal));
+    let pairs = SAMPLE.lines().zip(uncommented.lines());
+    assert!(30 < pairs.filter(|(before, after)| before != after).count());
+}
+
+#[test]
+fn the_samples_examples_are_good() {
+    let dir = scene();
+    for (n, example) in examples() {
+        // Tried alone, in its place; the tables and their first keys as they must go together.
+        let needs: &[&str] = match example {
+            "[http.tls]" => continue,
+            _ if example.starts_with("certificate") => &["[http.tls]", "key"],
+            _ if example.starts_with("key") => &["[http.tls]", "certificate"],
+            _ => &[],
+        };
+        let is_wanted = |i: usize, line: &str| {
+            i == n
+                || needs
+                    .iter()
+                    .any(|need| line.starts_with(&format!("##{need}")))
+        };
+        let is_secret = example.starts_with("secret");
+        let line = |(i, line): (usize, &str)| match line.strip_prefix("##") {
+            Some(rest) if is_wanted(i, line) => format!("{rest}\n"),
+            None if is_secret && line.starts_with("secret_file") => "\n".to_owned(),
+            _ => format!("{line}\n"),
+        };
+        let text: String = SAMPLE.lines().enumerate().map(line).collect();
+        let text = text.replace("/etc/slotd", &dir.path().to_string_lossy());
+        let text = text.replace("/var/log/slotd", &dir.path().to_string_lossy());
+        if let Err(error) = load_text(&dir, &text) {
+            panic!("{example}: {error}");
+        }
+    }
+}
+
+/// What each table says of an unknown key, which is all keys that it knows.
+#[test]
+fn the_sample_has_every_option() {
+    let dir = scene();
+    let mut n_options = 0;
+    for table in [
+        "",
+        "component",
+        "http",
+        "http.tls",
+        "limits",
+        "quota",
+        "access",
+        "retention",
+        "keys",
+        "contact",
+        "log",
+    ] {
+        let text = match table {
+            "" => "qqqqqq = 1\n".to_owned(),
+            table => format!("[{table}]\nqqqqqq = 1\n"),
+        };
+        let error = load_text(&dir, &text).expect_err("unknown").to_string();
+        let (_, known) = error.split_once("(known here: ").expect(&error);
+        for option in known.trim_end_matches(')').split(", ") {
+            let is_here = |line: &str| {
+                let line = line.trim_start_matches('#');
+                line.starts_with(&format!("{option} = "))
+                    || line == format!("[{option}]")
+                    || line == format!("[{table}.{option}]")
+            };
+            assert!(
+                SAMPLE.lines().any(is_here),
+                "{table}.{option} is not in the sample"
+            );
+            n_options += 1;
+        }
+    }
+    assert!(60 < n_options, "only {n_options} options were found");
+}
+
+/// Whatever stands where, each fault names a line and a remedy, and nothing panics.
+#[test]
+fn every_option_takes_or_refuses_any_value() {
+    let dir = scene();
+    let sample = with_defaults();
+    let mut n_refused = 0;
+    for (n, line) in sample.lines().enumerate() {
+        let is_option = !line.starts_with('#');
+        let Some((name, _)) = line.split_once(" = ").filter(|_| is_option) else {
+            continue;
+        };
+        for value in ODD_VALUES.iter() {
+            let changed = |(i, line): (usize, &str)| match i == n {
+                true => format!("{name} = {value}\n"),
+                false => format!("{line}\n"),
+            };
+            let text: String = sample.lines().enumerate().map(changed).collect();
+            let Err(error) = load_text(&dir, &text) else {
+                continue;
+            };
+            n_refused += 1;
+            let is_told = |fault: &config::error::Fault| {
+                let is_compared = fault.problem.what.contains(" than limits.");
+                let is_here = fault.line == Some(n + 1);
+                (is_here || is_compared) && !fault.problem.remedy.is_empty()
+            };
+            assert!(
+                error.faults.iter().all(is_told),
+                "{name} = {value}: {error}"
+            );
+        }
+    }
+    assert!(500 < n_refused, "only {n_refused} were refused");
+}
+
+#[test]
+fn the_sample_passes_the_check() {
+    let dir = scene();
+    let secret = dir.path().join("good.secret");
+    let output = slotd(&[
+        "check",
+        "--config",
+        concat!(env!("CARGO_MANIFEST_DIR"), "/conf/slotd.toml"),
+        "--component-secret-file",
+        &secret.to_string_lossy(),
+    ]);
+    let (stdout, stderr) = (text(&output.stdout), text(&output.stderr));
+    assert_eq!(output.status.code(), Some(0), "{stderr}");
+    assert!(stdout.contains("accounts of example.org"), "{stdout}");
+    assert!(!(stdout + &stderr).contains(HIDDEN));
+}
+
+#[test]
+fn broken_files_get_the_line_that_helps() {
+    let dir = scene();
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/bad-conf");
+    let mut files: Vec<PathBuf> = fs::read_dir(folder)
+        .expect("the folder")
+        .map(|entry| entry.expect("an entry").path())
+        .collect();
+    files.sort();
+    assert!(BAD_FILES_MIN <= files.len());
+    let wrong: Vec<String> = files
+        .iter()
+        .filter_map(|file| complaint(&dir, file))
+        .collect();
+    assert!(wrong.is_empty(), "\n{}", wrong.join("\n\n"));
+}
+
+/// What is not as it should be when `slotd check` reads `file`.
+fn complaint(dir: &TempDir, file: &Path) -> Option<String> {
+    let here = dir.path().to_string_lossy();
+    let text_written = fs::read_to_string(file)
+        .expect("readable")
+        .replace("{DIR}", &here);
+    let copy = dir.path().join(file.file_name().expect("a name"));
+    fs::write(&copy, &text_written).expect("written");
+    let copy = copy.to_string_lossy();
+    let expected: String = text_written
+        .lines()
+        .map_while(|line| line.strip_prefix("# expect: "))
+        .map(|line| line.replace("FILE", &copy) + "\n")
+        .collect();
+    let before = listing(dir.path());
+    let output = slotd(&["check", "--config", &copy]);
+    let (stdout, stderr) = (text(&output.stdout), text(&output.stderr));
+    let name = file.display();
+    if (stdout.clone() + &stderr).contains(HIDDEN) {
+        return Some(format!("{name}: shows a secret"));
+    }
+    if before != listing(dir.path()) {
+        return Some(format!("{name}: the check changed something"));
+    }
+    let is_right = output.status.code() == Some(2) && stderr == expected && stdout.is_empty();
+    let status = output.status;
+    (!is_right).then(|| format!("{name}: {status}\n got {stderr}want {expected}"))
+}
+
+fn listing(dir: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(dir).expect("readable");
+    let mut paths: Vec<PathBuf> = entries
+        .map(|entry| entry.expect("an entry").path())
+        .collect();
+    paths.sort();
+    paths
+}

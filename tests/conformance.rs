@@ -1,0 +1,707 @@
+//! Every sentence that the store traits promise, asked of every store.
+#![allow(missing_docs, reason = "tests")]
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::future::{join, join_all};
+use futures_util::{FutureExt as _, StreamExt as _, stream};
+use slotd::config::Durability;
+use slotd::core::policy::{Bucket, Usage, Uses};
+use slotd::core::refusal::Refusal;
+use slotd::core::session::UploadSession;
+use slotd::core::slot::{PartId, Purpose, SlotId};
+use slotd::core::time::Timestamp;
+use slotd::store::local::LocalFiles;
+use slotd::store::memory::{MemoryFiles, MemorySessions};
+use slotd::store::redb::RedbSessions;
+use slotd::store::{
+    Body, BodyError, Change, Failure, FileStore, Mend, Progress, SessionStore, StoreError, Stored,
+    Totals,
+};
+
+use support::faulty::{self, Fault, Faulty, Plan};
+use support::rows::{KEEP_FOR, NOW, complete, hour, jid, later, part, row, row_for, take, within};
+
+mod support;
+
+const ROMEO: &str = "romeo@example.org";
+const JULIET: &str = "juliet@example.org";
+const NURSE: &str = "nurse@example.com";
+const HOUR: u64 = 3600;
+
+fn dir() -> tempfile::TempDir {
+    tempfile::tempdir().expect("a directory")
+}
+
+#[tokio::test]
+async fn rows_in_memory() {
+    sessions(|| MemorySessions::new(7)).await;
+}
+
+#[tokio::test]
+async fn rows_in_redb() {
+    let dir = dir();
+    let n_stores = AtomicU64::new(0);
+    sessions(|| {
+        let n = n_stores.fetch_add(1, Ordering::Relaxed);
+        let path = dir.path().join(format!("{n}.redb"));
+        RedbSessions::open(&path, Durability::None, 7).expect("a new database")
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn rows_behind_a_plan_without_faults() {
+    sessions(|| {
+        let inner: Arc<dyn SessionStore> = Arc::new(MemorySessions::new(7));
+        let plan = Plan::new();
+        Faulty { inner, plan }
+    })
+    .await;
+}
+
+/// Asks one kind of store everything, each time of a new one.
+async fn sessions<S: SessionStore>(new: impl Fn() -> S) {
+    rows_come_and_go(&new()).await;
+    refusals_change_nothing(&new()).await;
+    no_id_is_given_twice(&new()).await;
+    usage_is_by_owner_domain_and_all(&new()).await;
+    unused_slots_give_their_bytes_back(&new()).await;
+    quotas_are_exact_at_once(&new()).await;
+    uses_are_forgotten(&new()).await;
+    what_is_due_comes_in_its_order(&new()).await;
+    the_oldest_files_come_first(&new()).await;
+    totals_follow_the_rows(&new()).await;
+    pages_follow_the_ids(&new()).await;
+    changes_at_once_are_all_made(&new()).await;
+}
+
+async fn admit(store: &dyn SessionStore, row: UploadSession) -> UploadSession {
+    let admitted = store.admit(row.owner.clone(), Bucket(0), take(row)).await;
+    admitted.expect("a row is admitted")
+}
+
+async fn change(store: &dyn SessionStore, id: u128, change: Change) -> UploadSession {
+    let changed = store.update(SlotId(id), change).await;
+    changed.expect("a row is changed")
+}
+
+async fn usage(store: &dyn SessionStore, owner: &str, since: Bucket) -> Usage {
+    let seen = Arc::new(std::sync::Mutex::new(None));
+    let seen_too = seen.clone();
+    let look = Box::new(move |usage: &Usage| {
+        *seen_too.lock().expect("not poisoned") = Some(usage.clone());
+        Err(Refusal::NotAllowed)
+    });
+    let refused = store.admit(jid(owner), since, look).await;
+    assert!(matches!(
+        refused,
+        Err(Failure::Refused(Refusal::NotAllowed))
+    ));
+    let seen = seen.lock().expect("not poisoned").take();
+    seen.expect("it was asked")
+}
+
+async fn rows_come_and_go(store: &dyn SessionStore) {
+    assert_eq!(store.store_id().await.expect("an id"), 7);
+    assert_eq!(store.get(SlotId(1)).await.expect("an answer"), None);
+    let missing = store.update(SlotId(1), complete(NOW)).await;
+    assert!(matches!(
+        missing,
+        Err(Failure::Refused(Refusal::UnknownFile))
+    ));
+    let made = admit(store, row(1, ROMEO, 1000, NOW)).await;
+    assert_eq!(made, row(1, ROMEO, 1000, NOW));
+    assert_eq!(store.get(SlotId(1)).await.expect("an answer"), Some(made));
+    let whole = change(store, 1, complete(later(5))).await;
+    assert_eq!(store.get(SlotId(1)).await.expect("an answer"), Some(whole));
+    for _ in 0..2 {
+        store.remove(SlotId(1)).await.expect("removed already");
+        assert_eq!(store.get(SlotId(1)).await.expect("an answer"), None);
+    }
+}
+
+async fn refusals_change_nothing(store: &dyn SessionStore) {
+    let full = within(999, row(1, ROMEO, 1000, NOW));
+    let refused = store.admit(jid(ROMEO), Bucket(0), full).await;
+    assert!(matches!(
+        refused,
+        Err(Failure::Refused(Refusal::QuotaReached { .. }))
+    ));
+    assert_eq!(store.get(SlotId(1)).await.expect("an answer"), None);
+    let before = admit(store, row(1, ROMEO, 1000, NOW)).await;
+    let refused = store
+        .update(SlotId(1), Box::new(|_| Err(Refusal::Gone)))
+        .await;
+    assert!(matches!(refused, Err(Failure::Refused(Refusal::Gone))));
+    assert_eq!(store.get(SlotId(1)).await.expect("an answer"), Some(before));
+    check_sums(store).await;
+}
+
+async fn no_id_is_given_twice(store: &dyn SessionStore) {
+    let first = admit(store, row(1, ROMEO, 1000, NOW)).await;
+    let again = store
+        .admit(jid(JULIET), Bucket(0), take(row(1, JULIET, 5, NOW)))
+        .await;
+    assert!(matches!(
+        again,
+        Err(Failure::Broken(StoreError::Corrupt(_)))
+    ));
+    assert_eq!(store.get(SlotId(1)).await.expect("an answer"), Some(first));
+    assert_eq!(usage(store, JULIET, Bucket(0)).await.requester, Uses::new());
+}
+
+async fn usage_is_by_owner_domain_and_all(store: &dyn SessionStore) {
+    let of = |hours: u64| later(hours * HOUR);
+    for (id, owner, size_bytes, hours) in [
+        (1, ROMEO, 10, 0),
+        (2, ROMEO, 20, 0),
+        (3, ROMEO, 40, 2),
+        (4, JULIET, 80, 2),
+        (5, NURSE, 160, 3),
+        (6, "romeo@example.org.evil", 320, 3),
+    ] {
+        admit(store, row(id, owner, size_bytes, of(hours))).await;
+    }
+    let at = |hours: u64| Bucket(hour().0 + hours);
+    let seen = usage(store, ROMEO, at(0)).await;
+    assert_eq!(seen.requester, [(at(0), 30), (at(2), 40)]);
+    assert_eq!(seen.domain, [(at(0), 30), (at(2), 120)]);
+    assert_eq!(seen.total, [(at(0), 30), (at(2), 120), (at(3), 480)]);
+    let seen = usage(store, ROMEO, at(1)).await;
+    assert_eq!(seen.requester, [(at(2), 40)]);
+    let seen = usage(store, "tybalt@example.org", at(3)).await;
+    assert_eq!((seen.requester, seen.domain), (Uses::new(), Uses::new()));
+    assert_eq!(seen.total, [(at(3), 480)]);
+}
+
+async fn unused_slots_give_their_bytes_back(store: &dyn SessionStore) {
+    for id in 1..=4 {
+        admit(store, row(id, ROMEO, 100, NOW)).await;
+    }
+    let used = async || -> u64 {
+        let uses = usage(store, ROMEO, Bucket(0)).await.requester;
+        uses.iter().map(|(_, n_bytes)| n_bytes).sum()
+    };
+    assert_eq!(used().await, 400);
+    change(store, 1, Box::new(|row| Ok(row.expire()))).await;
+    assert_eq!(used().await, 300);
+    // A tombstone has nothing left to give back.
+    store.remove(SlotId(1)).await.expect("removed");
+    assert_eq!(used().await, 300);
+    store.remove(SlotId(2)).await.expect("removed");
+    assert_eq!(used().await, 200);
+    // In the hour of the slot, whenever its file was complete or removed.
+    change(store, 3, complete(later(60))).await;
+    assert_eq!(used().await, 200);
+    store.remove(SlotId(3)).await.expect("removed");
+    assert_eq!(used().await, 200);
+    change(store, 4, Box::new(|row| row.cancel(&jid(ROMEO)))).await;
+    let seen = usage(store, ROMEO, Bucket(0)).await;
+    assert_eq!(seen.requester, [(hour(), 100)]);
+    assert_eq!(
+        (&seen.domain, &seen.total),
+        (&seen.requester, &seen.requester)
+    );
+    check_sums(store).await;
+}
+
+async fn quotas_are_exact_at_once(store: &dyn SessionStore) {
+    for round in 0..4u128 {
+        let owner = format!("user{round}@example.org");
+        let ask = |n: u128| {
+            let asked = within(100, row(round * 100 + n, &owner, 10, NOW));
+            store.admit(jid(&owner), Bucket(0), asked)
+        };
+        let answers = join_all((0..50).map(ask)).await;
+        let n_admitted = answers.iter().filter(|answer| answer.is_ok()).count();
+        assert_eq!(n_admitted, 10);
+    }
+}
+
+async fn uses_are_forgotten(store: &dyn SessionStore) {
+    admit(store, row(1, ROMEO, 10, NOW)).await;
+    admit(store, row(2, ROMEO, 20, later(HOUR))).await;
+    admit(store, row(3, ROMEO, 40, later(2 * HOUR))).await;
+    let next = Bucket(hour().0 + 1);
+    for _ in 0..2 {
+        store.forget_uses(next).await.expect("forgotten");
+        let seen = usage(store, ROMEO, Bucket(0)).await;
+        let left = [(next, 20), (Bucket(next.0 + 1), 40)];
+        assert_eq!(
+            (&seen.requester[..], &seen.total[..]),
+            (&left[..], &left[..])
+        );
+    }
+    // What is forgotten stays so, whatever happens to its rows.
+    change(store, 1, Box::new(|row| Ok(row.expire()))).await;
+    store.remove(SlotId(1)).await.expect("removed");
+    admit(store, row(4, ROMEO, 80, NOW)).await;
+    store.forget_uses(Bucket(0)).await.expect("nothing to do");
+    let seen = usage(store, ROMEO, Bucket(0)).await;
+    assert_eq!(seen.requester.first(), Some(&(next, 20)));
+    check_sums(store).await;
+}
+
+async fn what_is_due_comes_in_its_order(store: &dyn SessionStore) {
+    let ids = |ids: &[u128]| ids.iter().map(|id| SlotId(*id)).collect::<Vec<_>>();
+    let due = async |now, n_max| store.due(now, n_max).await.expect("an answer");
+    for (id, seconds) in [(1, 30), (2, 10), (3, 20), (4, 10)] {
+        admit(store, row(id, ROMEO, 1, later(seconds))).await;
+    }
+    // A file that is kept for ever is never due.
+    admit(store, row_for(5, ROMEO, 1, NOW, Purpose::Permanent)).await;
+    change(store, 5, complete(NOW)).await;
+    let due_at = |seconds: u64| later(seconds + 301);
+    assert_eq!(due(later(310), 9).await, ids(&[]));
+    assert_eq!(due(due_at(10), 9).await, ids(&[2, 4]));
+    assert_eq!(due(Timestamp(u64::MAX), 9).await, ids(&[2, 4, 3, 1]));
+    assert_eq!(due(Timestamp(u64::MAX), 2).await, ids(&[2, 4]));
+    // A change of state changes the time; a removal ends it.
+    change(store, 2, complete(later(15))).await;
+    store.remove(SlotId(4)).await.expect("removed");
+    assert_eq!(due(due_at(30), 9).await, ids(&[3, 1]));
+    let kept_until = later(15).plus(KEEP_FOR);
+    assert_eq!(
+        due(kept_until.minus(Duration::from_secs(1)), 9).await,
+        ids(&[3, 1])
+    );
+    assert_eq!(due(kept_until, 9).await, ids(&[3, 1, 2]));
+}
+
+async fn the_oldest_files_come_first(store: &dyn SessionStore) {
+    let ids = |ids: &[u128]| ids.iter().map(|id| SlotId(*id)).collect::<Vec<_>>();
+    for (id, seconds) in [(1, 30), (2, 10), (3, 20), (4, 5)] {
+        admit(store, row(id, ROMEO, 1, NOW)).await;
+        if id != 4 {
+            change(store, id, complete(later(seconds))).await;
+        }
+    }
+    assert_eq!(store.oldest(9).await.expect("an answer"), ids(&[2, 3, 1]));
+    assert_eq!(store.oldest(1).await.expect("an answer"), ids(&[2]));
+    store.remove(SlotId(2)).await.expect("removed");
+    assert_eq!(store.oldest(9).await.expect("an answer"), ids(&[3, 1]));
+}
+
+async fn totals_follow_the_rows(store: &dyn SessionStore) {
+    let totals = async || {
+        let totals = store.totals().await.expect("an answer");
+        (totals.n_rows, totals.n_files, totals.stored_bytes)
+    };
+    assert_eq!(totals().await, (0, 0, 0));
+    for id in 1..=3 {
+        admit(store, row(id, ROMEO, 100, NOW)).await;
+    }
+    assert_eq!(totals().await, (3, 0, 0));
+    change(store, 1, complete(NOW)).await;
+    change(store, 2, complete(NOW)).await;
+    assert_eq!(totals().await, (3, 2, 200));
+    change(store, 3, Box::new(|row| Ok(row.expire()))).await;
+    store.remove(SlotId(1)).await.expect("removed");
+    assert_eq!(totals().await, (2, 1, 100));
+    check_sums(store).await;
+}
+
+async fn pages_follow_the_ids(store: &dyn SessionStore) {
+    assert_eq!(store.page(None, 9).await.expect("a page"), []);
+    let ids = [0, 5, 3, u128::MAX, u128::MAX - 1];
+    for id in ids {
+        admit(store, row(id, ROMEO, 1, NOW)).await;
+    }
+    let mut seen = Vec::new();
+    let mut after = None;
+    loop {
+        let page = store.page(after, 2).await.expect("a page");
+        assert!(page.len() <= 2);
+        let Some(last) = page.last() else { break };
+        after = Some(last.id);
+        seen.extend(page.iter().map(|row| row.id.0));
+    }
+    assert_eq!(seen, [0, 3, 5, u128::MAX - 1, u128::MAX]);
+}
+
+async fn changes_at_once_are_all_made(store: &dyn SessionStore) {
+    admit(store, row(1, ROMEO, 1000, NOW)).await;
+    let once = |_| {
+        let more: Change = Box::new(|mut row| {
+            row.prefix.1 += 1;
+            Ok(row)
+        });
+        store.update(SlotId(1), more)
+    };
+    let made = join_all((0..64).map(once)).await;
+    assert!(made.iter().all(Result::is_ok));
+    let row = store.get(SlotId(1)).await.expect("an answer");
+    assert_eq!(row.expect("a row").prefix.1, 64);
+}
+
+async fn check_sums(store: &dyn SessionStore) {
+    let recount = store.recount(Mend::No).await.expect("an answer");
+    assert_eq!(recount.wrong, Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn files_in_memory() {
+    files(|| MemoryFiles::new(7)).await;
+}
+
+#[tokio::test]
+async fn files_in_a_directory() {
+    for durability in [Durability::Full, Durability::Data, Durability::None] {
+        let dir = dir();
+        std::fs::write(dir.path().join("store-id"), format!("{:032x}\n", 7)).expect("written");
+        let n_stores = AtomicU64::new(0);
+        files(|| {
+            let n = n_stores.fetch_add(1, Ordering::Relaxed);
+            let path = dir.path().join(n.to_string());
+            std::fs::create_dir(&path).expect("made");
+            std::fs::copy(dir.path().join("store-id"), path.join("store-id")).expect("copied");
+            LocalFiles::open(&path, durability).expect("a directory that is ours")
+        })
+        .await;
+    }
+}
+
+#[tokio::test]
+async fn files_behind_a_plan_without_faults() {
+    files(|| {
+        let inner: Arc<dyn FileStore> = Arc::new(MemoryFiles::new(7));
+        let plan = Plan::new();
+        Faulty { inner, plan }
+    })
+    .await;
+}
+
+/// Asks one kind of store everything, each time of a new one.
+async fn files<S: FileStore>(new: impl Fn() -> S) {
+    files_come_and_go(&new()).await;
+    a_part_goes_on_where_it_is_cut(&new()).await;
+    a_body_that_breaks_off_leaves_what_came(&new()).await;
+    a_writer_that_is_refused_stops(&new()).await;
+    progress_never_runs_ahead(&new()).await;
+    attempts_are_apart(&new()).await;
+    a_file_is_never_replaced(&new()).await;
+    a_commit_needs_the_whole_part(&new()).await;
+    what_was_not_told_becomes_a_part_again(&new()).await;
+    ranges_are_exact(&new()).await;
+    removals_can_be_repeated(&new()).await;
+    listings_follow_the_ids(&new()).await;
+    a_dropped_upload_can_be_settled(&new()).await;
+}
+
+fn body(pieces: &[&'static [u8]]) -> Body {
+    let pieces: Vec<_> = pieces
+        .iter()
+        .map(|piece| Ok(Bytes::from_static(piece)))
+        .collect();
+    stream::iter(pieces).boxed()
+}
+
+fn broken_off(pieces: &[&'static [u8]]) -> Body {
+    let end = stream::iter([Err(BodyError), Ok(Bytes::from_static(b"never"))]);
+    body(pieces).chain(end).boxed()
+}
+
+fn go_on() -> Progress {
+    Arc::new(|_| async { Ok(()) }.boxed())
+}
+
+async fn append(store: &dyn FileStore, part: PartId, from: u64, size: u64, body: Body) -> u64 {
+    let appended = store.append(part, from, size, body, go_on()).await;
+    appended.expect("bytes are appended")
+}
+
+async fn read(store: &dyn FileStore, id: u128, range: std::ops::Range<u64>) -> Vec<u8> {
+    let mut body = store.open(SlotId(id), range).await.expect("an open file");
+    let mut bytes = Vec::new();
+    while let Some(piece) = body.next().await {
+        bytes.extend_from_slice(&piece.expect("a piece"));
+    }
+    bytes
+}
+
+async fn files_come_and_go(store: &dyn FileStore) {
+    assert_eq!(store.store_id().await.expect("an id"), 7);
+    let free = store.room().await.expect("an answer");
+    assert!(0 < free.bytes && 0 < free.inodes);
+    let missing = store.open(SlotId(1), 0..1).await;
+    assert!(matches!(missing.err(), Some(StoreError::Corrupt(_))));
+    assert_eq!(store.find(SlotId(1)).await.expect("an answer"), []);
+    let length = append(store, part(1, 0), 0, 6, body(&[b"abc", b"", b"def"])).await;
+    assert_eq!(length, 6);
+    let found = store.find(SlotId(1)).await.expect("an answer");
+    let (part, size_bytes) = (part(1, 0), 6);
+    assert_eq!(found, [Stored::Part { part, size_bytes }]);
+    // Nothing is served before the commit.
+    assert!(store.open(SlotId(1), 0..6).await.is_err());
+    store.commit(part, 6).await.expect("committed");
+    let id = SlotId(1);
+    let found = store.find(id).await.expect("an answer");
+    assert_eq!(found, [Stored::File { id, size_bytes }]);
+    assert_eq!(read(store, 1, 0..6).await, b"abcdef");
+}
+
+async fn a_part_goes_on_where_it_is_cut(store: &dyn FileStore) {
+    let part = part(1, 3);
+    assert_eq!(append(store, part, 0, 9, body(&[b"abcdef"])).await, 6);
+    // Cut back to 4: what stood there is gone.
+    assert_eq!(append(store, part, 4, 9, body(&[b"XY"])).await, 6);
+    assert_eq!(append(store, part, 6, 9, body(&[b"Z"])).await, 7);
+    assert_eq!(append(store, part, 7, 9, body(&[])).await, 7);
+    assert_eq!(append(store, part, 5, 9, body(&[])).await, 5);
+    assert_eq!(store.settle(part).await.expect("a length"), 5);
+    assert_eq!(append(store, part, 5, 9, body(&[b"1", b"2"])).await, 7);
+    store.commit(part, 7).await.expect("committed");
+    assert_eq!(read(store, 1, 0..7).await, b"abcdX12");
+    // From 0 it begins anew; from elsewhere there must be something.
+    let other = support::rows::part(2, 0);
+    assert_eq!(append(store, other, 0, 9, body(&[b"abc"])).await, 3);
+    assert_eq!(append(store, other, 0, 9, body(&[b"x"])).await, 1);
+    for (part, from) in [(other, 2), (support::rows::part(2, 1), 1)] {
+        let lost = store.append(part, from, 9, body(&[b"x"]), go_on()).await;
+        assert!(matches!(lost, Err(Failure::Broken(StoreError::Corrupt(_)))));
+    }
+    assert_eq!(store.settle(other).await.expect("a length"), 1);
+}
+
+async fn a_body_that_breaks_off_leaves_what_came(store: &dyn FileStore) {
+    let (part, size_bytes) = (part(1, 0), 4 << 20);
+    let length = append(store, part, 0, size_bytes, broken_off(&[b"abc", b"d"])).await;
+    assert_eq!(length, 4);
+    assert_eq!(store.settle(part).await.expect("a length"), 4);
+    assert_eq!(append(store, part, 4, 6, body(&[b"ef"])).await, 6);
+    store.commit(part, 6).await.expect("committed");
+    assert_eq!(read(store, 1, 0..6).await, b"abcdef");
+}
+
+/// A body of pieces of 1 MiB, each of one letter.
+fn large(n_pieces: u8) -> Body {
+    let pieces = (0..n_pieces).map(|n| Ok(Bytes::from(vec![b'a' + n; 1 << 20])));
+    stream::iter(pieces).boxed()
+}
+
+async fn a_writer_that_is_refused_stops(store: &dyn FileStore) {
+    let (n_told, pieces) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
+    let (told, seen) = (n_told.clone(), pieces.clone());
+    let stop: Progress = Arc::new(move |offset| {
+        told.store(offset, Ordering::SeqCst);
+        async { Err(Failure::Refused(Refusal::TakenOver)) }.boxed()
+    });
+    let endless = stream::repeat_with(move || {
+        seen.fetch_add(1, Ordering::SeqCst);
+        Ok(Bytes::from(vec![b'x'; 1 << 20]))
+    });
+    let endless = endless.take(64).boxed();
+    let length = store.append(part(1, 0), 0, 64 << 20, endless, stop).await;
+    let length = length.expect("a refusal is no error");
+    let told = n_told.load(Ordering::SeqCst);
+    assert!(0 < told && told <= length, "{told} {length}");
+    assert!(pieces.load(Ordering::SeqCst) < 64, "it went on to the end");
+    assert_eq!(store.settle(part(1, 0)).await.expect("a length"), length);
+}
+
+async fn progress_never_runs_ahead(store: &dyn FileStore) {
+    let told = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let telling = told.clone();
+    let progress: Progress = Arc::new(move |offset| {
+        telling.lock().expect("not poisoned").push(offset);
+        async { Ok(()) }.boxed()
+    });
+    let size_bytes = 20 << 20;
+    let length = store
+        .append(part(1, 0), 0, size_bytes, large(20), progress)
+        .await;
+    assert_eq!(length.expect("appended"), size_bytes);
+    let told = told.lock().expect("not poisoned").clone();
+    assert!(!told.is_empty(), "20 MiB came without a word");
+    assert!(told.is_sorted() && told.iter().all(|told| *told <= size_bytes));
+    store
+        .commit(part(1, 0), size_bytes)
+        .await
+        .expect("committed");
+    let bytes = read(store, 1, 0..size_bytes).await;
+    assert_eq!(bytes.len() as u64, size_bytes);
+    let is_right = |(n, piece): (usize, &[u8])| piece.iter().all(|b| *b == b'a' + n as u8);
+    assert!(bytes.chunks(1 << 20).enumerate().all(is_right));
+}
+
+async fn attempts_are_apart(store: &dyn FileStore) {
+    let (old, new) = (part(1, 0), part(1, 1));
+    let both = join(
+        append(store, old, 0, 6, body(&[b"old", b"old"])),
+        append(store, new, 0, 6, body(&[b"n", b"ew"])),
+    );
+    assert_eq!(both.await, (6, 3));
+    assert_eq!(store.settle(old).await.expect("a length"), 6);
+    assert_eq!(store.settle(new).await.expect("a length"), 3);
+    store.remove_part(new).await.expect("removed");
+    assert_eq!(store.settle(new).await.expect("a length"), 0);
+    store.commit(old, 6).await.expect("committed");
+    assert_eq!(read(store, 1, 0..6).await, b"oldold");
+}
+
+async fn a_file_is_never_replaced(store: &dyn FileStore) {
+    append(store, part(1, 0), 0, 3, body(&[b"abc"])).await;
+    append(store, part(1, 1), 0, 3, body(&[b"xyz"])).await;
+    store.commit(part(1, 0), 3).await.expect("committed");
+    for _ in 0..2 {
+        let again = store.commit(part(1, 1), 3).await;
+        assert!(matches!(again, Err(StoreError::Corrupt(_))));
+        assert_eq!(read(store, 1, 0..3).await, b"abc");
+    }
+}
+
+async fn a_commit_needs_the_whole_part(store: &dyn FileStore) {
+    append(store, part(1, 0), 0, 9, body(&[b"abc"])).await;
+    for (part, size_bytes) in [(part(1, 0), 4), (part(1, 0), 2), (part(1, 1), 3)] {
+        let refused = store.commit(part, size_bytes).await;
+        assert!(matches!(refused, Err(StoreError::Corrupt(_))));
+    }
+    assert!(store.open(SlotId(1), 0..3).await.is_err());
+    assert_eq!(store.settle(part(1, 0)).await.expect("a length"), 3);
+}
+
+async fn what_was_not_told_becomes_a_part_again(store: &dyn FileStore) {
+    append(store, part(1, 2), 0, 3, body(&[b"abc"])).await;
+    store.commit(part(1, 2), 3).await.expect("committed");
+    for _ in 0..2 {
+        assert_eq!(store.settle(part(1, 2)).await.expect("a length"), 3);
+        assert!(store.open(SlotId(1), 0..3).await.is_err());
+        let (part, size_bytes) = (part(1, 2), 3);
+        let found = store.find(SlotId(1)).await.expect("an answer");
+        assert_eq!(found, [Stored::Part { part, size_bytes }]);
+    }
+    // An older attempt that is still there is itself, and leaves the file alone.
+    append(store, part(1, 0), 0, 3, body(&[b"x"])).await;
+    store.commit(part(1, 2), 3).await.expect("committed");
+    assert_eq!(store.settle(part(1, 0)).await.expect("a length"), 1);
+    assert_eq!(read(store, 1, 0..3).await, b"abc");
+    assert_eq!(store.settle(part(2, 0)).await.expect("a length"), 0);
+    assert_eq!(store.find(SlotId(2)).await.expect("an answer"), []);
+}
+
+async fn ranges_are_exact(store: &dyn FileStore) {
+    let size_bytes: u64 = (1 << 20) + 77;
+    let byte = |at: u64| (at * 7 % 251) as u8;
+    let bytes: Vec<u8> = (0..size_bytes).map(byte).collect();
+    let whole = stream::iter([Ok(Bytes::from(bytes.clone()))]).boxed();
+    append(store, part(1, 0), 0, size_bytes, whole).await;
+    store
+        .commit(part(1, 0), size_bytes)
+        .await
+        .expect("committed");
+    for range in [
+        0..size_bytes,
+        0..1,
+        size_bytes - 1..size_bytes,
+        5..5,
+        262_143..262_145,
+        1..size_bytes - 1,
+        300_000..900_001,
+    ] {
+        let got = read(store, 1, range.clone()).await;
+        let wanted = &bytes[range.start as usize..range.end as usize];
+        assert!(got == wanted, "{range:?} came as {} bytes", got.len());
+    }
+    let beyond = store.open(SlotId(1), 0..size_bytes + 1).await;
+    assert!(matches!(beyond.err(), Some(StoreError::Corrupt(_))));
+}
+
+async fn removals_can_be_repeated(store: &dyn FileStore) {
+    append(store, part(1, 0), 0, 3, body(&[b"abc"])).await;
+    append(store, part(1, 7), 0, 3, body(&[b"ab"])).await;
+    append(store, part(2, 7), 0, 3, body(&[b"ab"])).await;
+    store.commit(part(1, 0), 3).await.expect("committed");
+    // A reader that began before the removal gets the whole file.
+    let reading = store.open(SlotId(1), 0..3).await.expect("an open file");
+    for _ in 0..2 {
+        store.remove(SlotId(1)).await.expect("removed already");
+        assert_eq!(store.find(SlotId(1)).await.expect("an answer"), []);
+        store
+            .remove_part(part(1, 7))
+            .await
+            .expect("removed already");
+    }
+    let pieces: Vec<_> = reading.map(|piece| piece.expect("a piece")).collect().await;
+    assert_eq!(pieces.concat(), b"abc");
+    assert!(store.open(SlotId(1), 0..3).await.is_err());
+    assert_eq!(store.find(SlotId(2)).await.expect("an answer").len(), 1);
+}
+
+async fn listings_follow_the_ids(store: &dyn FileStore) {
+    assert_eq!(store.page(None, 9).await.expect("a page"), []);
+    let ids = [0, 1, 1 << 120, 2 << 120, 3 << 120, u128::MAX];
+    for id in ids {
+        append(store, part(id, 0), 0, 1, body(&[b"a"])).await;
+        append(store, part(id, 300), 0, 2, body(&[b"ab"])).await;
+        append(store, part(id, 20), 0, 3, body(&[b"abc"])).await;
+        store.commit(part(id, 0), 1).await.expect("committed");
+    }
+    let all_of = |id: u128| {
+        let (id, of) = (SlotId(id), |attempt, size_bytes| Stored::Part {
+            part: part(id, attempt),
+            size_bytes,
+        });
+        [Stored::File { id, size_bytes: 1 }, of(20, 3), of(300, 2)]
+    };
+    for n_max in [1, 2, 7, 100] {
+        let (mut seen, mut after) = (Vec::new(), None);
+        loop {
+            let page = store.page(after, n_max).await.expect("a page");
+            assert!(page.len() <= n_max + 2, "{} for {n_max}", page.len());
+            let Some(last) = page.last() else { break };
+            after = Some(last.slot());
+            seen.extend(page);
+        }
+        let wanted: Vec<_> = ids.into_iter().flat_map(all_of).collect();
+        assert_eq!(seen, wanted, "in pages of {n_max}");
+    }
+}
+
+async fn a_dropped_upload_can_be_settled(store: &dyn FileStore) {
+    let waiting = body(&[b"abc"]).chain(stream::pending()).boxed();
+    let upload = store.append(part(1, 0), 0, 9, waiting, go_on());
+    assert!(
+        tokio::time::timeout(Duration::from_millis(200), upload)
+            .await
+            .is_err()
+    );
+    let length = store.settle(part(1, 0)).await.expect("a length");
+    assert!(length <= 3);
+    let rest = [&b"abc"[length as usize..], b"def"].concat();
+    let rest = stream::iter([Ok(Bytes::from(rest))]).boxed();
+    assert_eq!(append(store, part(1, 0), length, 6, rest).await, 6);
+    store.commit(part(1, 0), 6).await.expect("committed");
+    assert_eq!(read(store, 1, 0..6).await, b"abcdef");
+}
+
+#[tokio::test]
+async fn a_plan_fails_the_call_it_names() {
+    let stores = slotd::store::Stores {
+        sessions: Arc::new(MemorySessions::default()),
+        files: Arc::new(MemoryFiles::default()),
+    };
+    let plan = Plan::new();
+    let behind = faulty::faulty(&stores, &plan);
+    plan.fail(1, 1, Fault::After);
+    admit(&*behind.sessions, row(1, ROMEO, 1, NOW)).await;
+    let lost = behind.sessions.remove(SlotId(1)).await;
+    assert!(matches!(lost, Err(StoreError::Unavailable { .. })));
+    assert_eq!(
+        stores.sessions.totals().await.expect("sums"),
+        Totals::default()
+    );
+    plan.fail(0, 2, Fault::NoSpace);
+    let full = behind.files.settle(part(1, 0)).await;
+    assert!(matches!(full, Err(StoreError::NoSpace { .. })));
+    assert!(behind.sessions.get(SlotId(1)).await.is_err());
+    assert!(behind.sessions.get(SlotId(1)).await.is_ok());
+    plan.fail(0, u64::MAX, Fault::Before);
+    assert!(behind.files.room().await.is_err());
+    plan.heal();
+    assert!(behind.files.room().await.is_ok());
+    assert_eq!(plan.n_calls(), 7);
+}

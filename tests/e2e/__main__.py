@@ -1,0 +1,45 @@
+"""End to end: slotd beside a real server, with real clients. `tests/run` calls this; by hand:
+`python tests/e2e SUITE --server prosody|ejabberd`, with SLOTD=path/to/slotd where it is not the
+debug build."""
+
+import argparse
+import asyncio
+import importlib
+import os
+import sys
+import traceback
+from pathlib import Path
+
+from bed import Bed
+from daemon import BINARY
+from report import Report
+from servers import SERVERS
+
+SUITES = ["basics", "clients", "hostile", "restarts", "faults", "proxies"]
+
+
+def main():
+    """Runs one suite; its closing line is `N passed, N failed`."""
+    words = argparse.ArgumentParser(prog="tests/e2e", description=__doc__)
+    words.add_argument("suite", choices=SUITES)
+    words.add_argument("--server", choices=sorted(SERVERS), default="prosody")
+    words.add_argument("--only", default="", help="only the parts whose name holds this")
+    chosen = words.parse_args()
+    os.environ["E2E_ONLY"] = chosen.only
+    if not Path(BINARY).exists():
+        sys.exit(f"{BINARY} is not there: cargo build first, or set SLOTD")
+    report = Report()
+    try:
+        with Bed(chosen.suite) as bed:
+            module = importlib.import_module(chosen.suite)
+            asyncio.run(module.suite(bed, SERVERS[chosen.server](bed), report))
+            if report.failed:
+                bed.show_logs()
+    except Exception as trouble:  # anything that ends a suite early is a failed check
+        traceback.print_exc(file=sys.stdout)
+        report.check(False, f"the suite went through its end ({type(trouble).__name__})", trouble)
+    sys.exit(report.close())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,130 @@
+"""The real programs around slotd: Prosody, ejabberd, nginx, each in the bed's directory.
+
+Their configurations are the files of contrib/, so that what is shipped is what is proven.
+"""
+
+import json
+import re
+import urllib.request
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from bed import CONTRIB, DOMAIN, NEIGHBOR, PASSWORD, SECRET, SERVICE, as_shipped, fill, free_port, run
+
+
+class Server:
+    """An XMPP server: `c2s_port` for clients, `component_port` for slotd."""
+
+    def __init__(self, bed):
+        self.bed = bed
+        self.dir = bed.sub(self.name)
+        bed.certificate()
+        self.c2s_port, self.component_port = free_port(), free_port()
+        self.neighbor_port = self.component_port
+
+    def start(self):
+        """Starts it and waits until clients and components are answered; the seconds it took."""
+        self.process.start()
+        return (self.process.wait_for_port(self.c2s_port)
+                + self.process.wait_for_port(self.component_port))
+
+    def stop(self):
+        """Stops it as an admin does."""
+        return self.process.stop()
+
+    def accounts(self, *users):
+        """Creates accounts with the common password."""
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(self.account, users))
+
+
+class Prosody(Server):
+    """Debian's Prosody with contrib/prosody."""
+
+    name = "prosody"
+
+    def __init__(self, bed):
+        super().__init__(bed)
+        self.conf = self.dir / "prosody.cfg.lua"
+        (self.dir / "data").mkdir()
+        for file in ("tls.crt", "tls.key"):
+            (self.dir / file).write_bytes((bed.dir / file).read_bytes())
+        text = fill((CONTRIB / "prosody/try.cfg.lua").read_text(), dir=self.dir, domain=DOMAIN,
+                    c2s_port=self.c2s_port, component_port=self.component_port)
+        neighbor = f'\nComponent "{NEIGHBOR}"\n\tcomponent_secret = "{SECRET}"\n'
+        self.conf.write_text(text + "\n" + as_shipped("prosody/slotd.cfg.lua") + neighbor)
+        self.process = bed.process(self.name, ["prosody", "-F", "--config", self.conf])
+
+    def account(self, user):
+        """Creates an account."""
+        run("prosodyctl", "--config", self.conf, "register", user, DOMAIN, PASSWORD)
+
+
+class Ejabberd(Server):
+    """Debian's ejabberd with contrib/ejabberd, without its node name (and so without epmd)."""
+
+    name = "ejabberd"
+
+    def __init__(self, bed):
+        super().__init__(bed)
+        self.api_port = free_port()
+        (self.dir / "tls.pem").write_bytes((bed.dir / "tls.pem").read_bytes())
+        text = fill((CONTRIB / "ejabberd/try.yml").read_text(), dir=self.dir, domain=DOMAIN,
+                    c2s_port=self.c2s_port, api_port=self.api_port)
+        entry = as_shipped("ejabberd/slotd.yml").partition("listen:\n")[2]
+        entry = re.sub(r"port: \d+", f"port: {self.component_port}", entry)
+        # An entry of its own: ejabberd gives every host of an entry to whoever logs in there.
+        self.neighbor_port = free_port()
+        neighbor = entry.replace(SERVICE, NEIGHBOR).replace(
+            f"port: {self.component_port}", f"port: {self.neighbor_port}")
+        (self.dir / "ejabberd.yml").write_text(text + entry + neighbor)
+        env = {
+            "EJABBERD_CONFIG_PATH": str(self.dir / "ejabberd.yml"),
+            "EJABBERD_LOG_PATH": str(self.dir / "ejabberd.log"),
+            "ERL_CRASH_DUMP": str(self.dir / "crash.dump"),
+            "ERL_LIBS": str(next(Path("/usr/lib").glob("*-linux-gnu*/ejabberd-*")).parent),
+        }
+        spool = f'"{self.dir}/spool"'
+        argv = ["erl", "-noinput", "+K", "true", "-mnesia", "dir", spool, "-s", "ejabberd"]
+        self.process = bed.process(self.name, argv, env=env)
+
+    def start(self):
+        seconds = super().start()
+        return seconds + self.process.wait_for_port(self.api_port)
+
+    def account(self, user):
+        """Creates an account, through the API of the server's own machine."""
+        body = json.dumps({"user": user, "host": DOMAIN, "password": PASSWORD}).encode()
+        request = urllib.request.Request(f"http://127.0.0.1:{self.api_port}/api/register", body)
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            answer.read()
+
+
+class Nginx:
+    """nginx with TLS in front of slotd, with contrib/nginx."""
+
+    def __init__(self, bed, upstream_port):
+        self.port = free_port()
+        self.dir = bed.sub("nginx")
+        bed.certificate()
+        site = as_shipped("nginx/slotd.conf").replace(
+            "listen 443 ssl", f"listen 127.0.0.1:{self.port} ssl").replace(
+            "listen [::]:443 ssl;", "").replace("127.0.0.1:5050", f"127.0.0.1:{upstream_port}")
+        site = re.sub(r"ssl_certificate .*;", f"ssl_certificate {bed.dir}/tls.crt;", site)
+        site = re.sub(r"ssl_certificate_key .*;", f"ssl_certificate_key {bed.dir}/tls.key;", site)
+        conf = self.dir / "nginx.conf"
+        conf.write_text(
+            f"daemon off; pid {self.dir}/nginx.pid; error_log stderr warn;\n"
+            f"user root;\nworker_processes 1;\nevents {{ worker_connections 256; }}\n"
+            f"http {{ access_log {self.dir}/access.log; client_body_temp_path {self.dir}/body;\n"
+            f"proxy_temp_path {self.dir}/proxy; fastcgi_temp_path {self.dir}/f; "
+            f"uwsgi_temp_path {self.dir}/u; scgi_temp_path {self.dir}/s;\n{site}\n}}\n")
+        self.process = bed.process("nginx", ["nginx", "-p", self.dir, "-c", conf])
+
+    def start(self):
+        """Starts it and waits until it answers."""
+        self.process.start()
+        return self.process.wait_for_port(self.port)
+
+
+SERVERS = {"prosody": Prosody, "ejabberd": Ejabberd}
