@@ -34,7 +34,7 @@ use tokio::task::JoinHandle;
 
 /// Seeds of a usual run, over each kind of store.
 const SEEDS_MEMORY: u64 = 80;
-const SEEDS_DIRECTORY: u64 = 8;
+const SEEDS_DIRECTORY: u64 = 3;
 const STEPS: u64 = 60;
 const SIZE_MAX: u64 = 3000;
 const QUOTA: u64 = 12_000;
