@@ -6,9 +6,10 @@
 //!
 //! Assumptions: a rename is atomic; after a sync of a file and of its directory both survive.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io;
 use std::ops::Range;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -23,10 +24,12 @@ use crate::core::slot::{PartId, SlotId};
 use crate::store::{Body, Failure, FileStore, OpenError, Progress, StoreError, Stored};
 use append::Appending;
 use claim::Claims;
-use place::{Place, Use, fan, fan_of, file_name, parse_file_name, parse_part_name, part_name};
+use listing::length;
+use place::{Place, Use, fan, file_name, part_name};
 
 mod append;
 mod claim;
+mod listing;
 pub(crate) mod place;
 mod read;
 
@@ -133,17 +136,6 @@ impl Inner {
         sync_within(&self.place.parts, &fan(id))
     }
 
-    /// A regular file's length; `None` where there is none.
-    fn length(directory: &File, name: &str) -> io::Result<Option<u64>> {
-        match rustix::fs::statat(directory, name, AtFlags::SYMLINK_NOFOLLOW) {
-            Ok(seen) if rustix::fs::FileType::from_raw_mode(seen.st_mode).is_file() => {
-                Ok(u64::try_from(seen.st_size).ok())
-            }
-            Ok(_) | Err(Errno::NOENT) => Ok(None),
-            Err(e) => Err(e.into()),
-        }
-    }
-
     fn settle(&self, part: PartId) -> io::Result<u64> {
         let (name, flags) = (part_name(part), OFlags::WRONLY | OFlags::NOFOLLOW);
         let open = || {
@@ -165,19 +157,29 @@ impl Inner {
             opened => opened,
         };
         let file = File::from(opened?);
+        let metadata = file.metadata()?;
+        if 1 < metadata.nlink() {
+            // A crash came between the two halves of a rename by links.
+            let name = file_name(part.slot);
+            unless_gone(rustix::fs::unlinkat(
+                &self.place.files,
+                name,
+                AtFlags::empty(),
+            ))?;
+        }
         if self.durability != Durability::None {
             file.sync_data()?;
         }
         if self.durability == Durability::Full {
             self.sync_parts(part.slot)?;
         }
-        Ok(file.metadata()?.len())
+        Ok(metadata.len())
     }
 
     fn commit(&self, part: PartId, size_bytes: u64) -> Result<(), StoreError> {
         let doing = "give an upload its name";
         let (name, id) = (part_name(part), part.slot);
-        let length = Self::length(&self.place.parts, &name).map_err(|e| trouble(doing, e))?;
+        let length = length(&self.place.parts, &name).map_err(|e| trouble(doing, e))?;
         if length != Some(size_bytes) {
             return Err(damaged(id));
         }
@@ -217,49 +219,6 @@ impl Inner {
         Ok(())
     }
 
-    fn parts_of(&self, id: SlotId) -> io::Result<Vec<PartId>> {
-        let directory = self.place.parts_path.join(fan(id));
-        let mut parts = names(&directory, parse_part_name)?;
-        parts.retain(|part| part.slot == id);
-        parts.sort();
-        Ok(parts)
-    }
-
-    fn find(&self, id: SlotId) -> io::Result<Vec<Stored>> {
-        let mut found = Vec::new();
-        if let Some(size_bytes) = Self::length(&self.place.files, &file_name(id))? {
-            found.push(Stored::File { id, size_bytes });
-        }
-        for part in self.parts_of(id)? {
-            if let Some(size_bytes) = Self::length(&self.place.parts, &part_name(part))? {
-                found.push(Stored::Part { part, size_bytes });
-            }
-        }
-        Ok(found)
-    }
-
-    fn page(&self, after: Option<SlotId>, n_max: usize) -> io::Result<Vec<Stored>> {
-        let first = after.map_or(0, |id| (id.0 >> 120) as u8);
-        let mut page = Vec::new();
-        for first_byte in first..=u8::MAX {
-            let fan = fan_of(first_byte);
-            let files = names(&self.place.files_path.join(&fan), parse_file_name)?;
-            let parts = names(&self.place.parts_path.join(&fan), parse_part_name)?;
-            let of_parts = parts.into_iter().map(|part| part.slot);
-            let mut ids: Vec<_> = files.into_iter().chain(of_parts).collect();
-            ids.retain(|id| after < Some(*id));
-            ids.sort();
-            ids.dedup();
-            for id in ids {
-                if n_max <= page.len() {
-                    return Ok(page);
-                }
-                page.extend(self.find(id)?);
-            }
-        }
-        Ok(page)
-    }
-
     fn room(&self) -> io::Result<Room> {
         let mut cached = self.room.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((_, room)) = cached.filter(|(at, _)| at.elapsed() < ROOM_FOR) {
@@ -296,19 +255,6 @@ fn rename_new(from: &File, old: &str, to: &File, new: &str) -> Result<(), Errno>
         }
         renamed => renamed,
     }
-}
-
-/// What `parse` makes of the names in a directory; other people's names are passed over.
-fn names<T>(directory: &Path, parse: fn(&str) -> Option<T>) -> io::Result<Vec<T>> {
-    let entries = match fs::read_dir(directory) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        entries => entries?,
-    };
-    let mut names = Vec::new();
-    for entry in entries {
-        names.extend(entry?.file_name().to_str().and_then(parse));
-    }
-    Ok(names)
 }
 
 impl FileStore for LocalFiles {
@@ -366,7 +312,7 @@ impl FileStore for LocalFiles {
             if !metadata.is_file() || metadata.len() < bytes.end {
                 return Err(damaged(id));
             }
-            Ok(read::body(file, bytes))
+            Ok(read::body(id, file, bytes))
         })
     }
 

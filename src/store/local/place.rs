@@ -129,7 +129,7 @@ fn create_data_dir(data_dir: &Path) -> Result<(), OpenError> {
     match DirBuilder::new().mode(DIR_MODE).create(data_dir) {
         Ok(()) => {
             let parent = data_dir.parent().filter(|parent| *parent != Path::new(""));
-            // Where the parent cannot be synced, the operating system says so; nothing is in it yet.
+            // Nothing is in it yet: an unsynced parent loses nothing.
             drop(sync_directory(parent.unwrap_or(Path::new("."))));
             Ok(())
         }

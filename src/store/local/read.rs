@@ -13,12 +13,14 @@ use bytes::{Bytes, BytesMut};
 use futures_util::{StreamExt as _, stream};
 use rustix::io::{Errno, ReadWriteFlags};
 
+use crate::core::slot::SlotId;
 use crate::store::{Body, BodyError};
 
 /// The largest piece.
 const PIECE_BYTES: usize = 256 << 10;
 
 struct Reading {
+    id: SlotId,
     file: Arc<File>,
     rest: Range<u64>,
     buffer: BytesMut,
@@ -27,8 +29,9 @@ struct Reading {
 }
 
 /// The bytes `range` of an open file; the caller has checked that it has them.
-pub(super) fn body(file: File, range: Range<u64>) -> Body {
+pub(super) fn body(id: SlotId, file: File, range: Range<u64>) -> Body {
     let reading = Reading {
+        id,
         file: Arc::new(file),
         rest: range,
         buffer: BytesMut::new(),
@@ -39,7 +42,8 @@ pub(super) fn body(file: File, range: Range<u64>) -> Body {
         match reading.next().await {
             Ok(piece) => Some((Ok(piece), Some(reading))),
             Err(e) => {
-                tracing::error!(error = %e, "a file cannot be read to its end");
+                let slot = reading.id.short();
+                tracing::error!(slot, error = %e, "a file cannot be read to its end");
                 Some((Err(BodyError), None))
             }
         }
