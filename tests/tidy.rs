@@ -548,7 +548,7 @@ fn citations(comment: &str) -> Option<String> {
         }
         if bare == "RFC" {
             let number = next.trim_end_matches(|c: char| !c.is_ascii_digit());
-            if !is_number(number) {
+            if next.starts_with(|c: char| c.is_ascii_digit()) && !is_number(number) {
                 return Some(format!("RFC {next} is no RFC"));
             }
             let section = words.get(index + 2).and_then(|word| word.strip_prefix('#'));
