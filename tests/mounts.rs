@@ -1,4 +1,4 @@
-//! Files on file systems of their own: room that is kept or given back, and places that will not do.
+//! Files on file systems of their own: room kept and given back, and places that will not do.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
