@@ -185,7 +185,7 @@ impl Simulation {
         settings.total_bytes_max = chance.one_in(3).then_some(8000);
         let world = TestWorld::new(seed);
         let stores = backing.open();
-        let outage = Arc::new(Outage::default());
+        let outage = Outage::new(chance.next());
         let seen = outage::over(&stores, &outage);
         let keys = Keys::first([7; 32], START);
         let service = Service::new(settings.clone(), keys, seen.clone(), world.clone());
@@ -225,6 +225,9 @@ impl Simulation {
 
     async fn step(&mut self) {
         let has_trouble = self.outage.is_armed();
+        if self.chance.one_in(6) {
+            self.arm();
+        }
         match self.chance.below(100) {
             0..18 => self.request_slot().await,
             18..42 => self.put().await,
@@ -235,9 +238,8 @@ impl Simulation {
             63..71 => self.sweep().await,
             71..78 => self.pass(),
             78..80 => self.rotate_keys(),
-            80..84 => self.arm(),
-            84..86 => self.restart().await,
-            86..100 if self.has_flights() => self.fly().await,
+            80..82 => self.restart().await,
+            82..100 if self.has_flights() => self.fly().await,
             _ => self.range().await,
         }
         self.land().await;
@@ -637,7 +639,7 @@ impl Simulation {
     /// Lets tasks run, and looks at the uploads that have ended.
     async fn land(&mut self) {
         if self.has_flights() {
-            for _ in 0..200 {
+            for _ in 0..600 {
                 tokio::task::yield_now().await;
             }
         }
@@ -704,6 +706,9 @@ impl Simulation {
     fn pass(&mut self) {
         let passes = [5, 61, 200, 301, 700, 3600, DAY_S + 3600, 31 * DAY_S];
         let seconds = self.chance.pick(&passes);
+        if self.chance.one_in(3) {
+            return self.pass_to_an_end();
+        }
         if self.chance.one_in(4) {
             // NTP: never back by more than the idle time.
             let back = self.chance.below(299);
@@ -712,6 +717,19 @@ impl Simulation {
         } else {
             self.world.pass(seconds);
             self.tell(format!("{seconds} s pass"));
+        }
+    }
+
+    /// Goes to the very second at which some file is served no more.
+    fn pass_to_an_end(&mut self) {
+        let now = self.now();
+        let rows = self.slots.iter().filter_map(|held| held.row.as_ref());
+        let ends = rows
+            .filter_map(|row| row.keep_until)
+            .filter(|end| now < *end);
+        if let Some(end) = ends.min() {
+            self.world.pass(end.since(now).as_secs());
+            self.tell(format!("time passes to the end of a file, {end:?}"));
         }
     }
 
@@ -725,7 +743,7 @@ impl Simulation {
     }
 
     fn arm(&mut self) {
-        let n_calls = self.chance.below(12);
+        let n_calls = self.chance.below(14);
         let troubles = [Trouble::Fails, Trouble::DiesBefore, Trouble::DiesAfter];
         let trouble = self.chance.pick(&troubles);
         self.outage.arm(n_calls, trouble);
@@ -758,7 +776,7 @@ impl Simulation {
         self.had_trouble |= 0 < self.outage.n_failed();
         let keys = self.service.keys();
         self.flights.clear();
-        self.outage = Arc::new(Outage::default());
+        self.outage = Outage::new(self.chance.next());
         if let Backing::Directory(_) = self.backing {
             // Nobody may hold the old ones: the database has one writer.
             let nothing = Stores {
@@ -890,7 +908,11 @@ impl Simulation {
         // Sees through the outage.
         let observer = Service::new(self.settings.clone(), keys, self.stores.clone(), world);
         let got = get(&observer, &held.upload, None).await;
-        let is_served = row.is_some_and(|row| row.is_served(self.now()));
+        let now = self.now();
+        let is_served = row.is_some_and(|row| {
+            let is_complete = matches!(row.state, State::Complete { .. });
+            is_complete && row.keep_until.is_none_or(|end| now < end)
+        });
         match (&held.acknowledged, got) {
             (acknowledged, Ok(bytes)) => {
                 let row = row.expect("a file has its row");

@@ -37,9 +37,18 @@ pub struct Outage {
     armed: Mutex<Option<(u64, Trouble)>>,
     is_dead: AtomicBool,
     n_failed: AtomicU64,
+    /// Decides how long calls take.
+    chance: AtomicU64,
 }
 
 impl Outage {
+    /// No trouble; calls take a time that `seed` decides.
+    pub fn new(seed: u64) -> Arc<Self> {
+        let outage = Self::default();
+        outage.chance.store(seed, Ordering::SeqCst);
+        Arc::new(outage)
+    }
+
     /// Lets trouble come at the `n_calls`th call from now, counted from 0.
     pub fn arm(&self, n_calls: u64, trouble: Trouble) {
         *self.armed.lock().expect("not poisoned") = Some((n_calls, trouble));
@@ -70,6 +79,18 @@ impl Outage {
         self.n_failed.load(Ordering::SeqCst)
     }
 
+    /// Lets others go first, up to three times.
+    async fn take_time(&self) {
+        // Knuth's MMIX constants; the upper bits are the random ones.
+        let step = |n: u64| Some(n.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1));
+        let before = self
+            .chance
+            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, step);
+        for _ in 0..before.unwrap_or(0) >> 62 {
+            tokio::task::yield_now().await;
+        }
+    }
+
     /// Counts a call: what comes of it.
     fn next(&self) -> Option<Trouble> {
         let mut armed = self.armed.lock().expect("not poisoned");
@@ -98,6 +119,7 @@ impl Outage {
         &self,
         call: impl Future<Output = Result<T, E>>,
     ) -> Result<T, E> {
+        self.take_time().await;
         if self.is_dead() {
             return Err(self.broken().into());
         }
@@ -115,6 +137,7 @@ impl Outage {
             }
         }
         let result = call.await;
+        self.take_time().await;
         // Whoever died while waiting never heard the answer.
         if self.is_dead() {
             return Err(self.broken().into());
