@@ -1,7 +1,6 @@
 //! Is this a request head that everybody reads alike, and where does its body end? RFC 9112.
 //!
-//! Pure, and stricter than the RFC wherever that leaves a choice: what could be read in two ways is
-//! refused.
+//! Pure, and stricter than it has to be: what could be read in two ways is refused.
 
 use crate::core::refusal::Refusal;
 
