@@ -243,7 +243,9 @@ impl Service {
                     End::Stalled => return Err(Refusal::Stalled),
                     End::Cut => return Err(self.cut_refusal()),
                     End::Interrupted | End::Open => return Err(Refusal::Interrupted),
-                    End::Whole | End::TooLong => gauge.sha256(),
+                    // What passed may be the whole file; what came is not.
+                    End::TooLong => return Err(Refusal::AlreadyComplete),
+                    End::Whole => gauge.sha256(),
                 }
             }
         };

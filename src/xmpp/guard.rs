@@ -100,8 +100,6 @@ pub struct Filter {
     at: At,
     /// Nothing but white space has come yet.
     at_start: bool,
-    /// The stream's own end tag has come.
-    is_ended: bool,
     /// Open elements: 1 is the stream.
     depth: usize,
     /// The stanza under way, as it came; empty once it is cut.
@@ -127,7 +125,6 @@ impl Default for Filter {
         Self {
             at: At::Text,
             at_start: true,
-            is_ended: false,
             depth: 0,
             stanza: Vec::new(),
             head: Vec::new(),
@@ -406,7 +403,6 @@ impl Filter {
                 if 0 < self.depth && !self.names.close(self.depth) {
                     return Err(Broken::NotWellFormed);
                 }
-                self.is_ended = self.depth == 0;
                 if self.depth <= 1 {
                     self.pass(out);
                 }
@@ -526,29 +522,30 @@ impl<Io> Guard<Io> {
             input: vec![0; READ_BYTES].into_boxed_slice(),
         }
     }
+
+    /// Why the parser was made to fail, if it was.
+    pub fn broken(&self) -> Option<Broken> {
+        self.broken
+    }
 }
 
 impl<Io: AsyncRead + Unpin> AsyncBufRead for Guard<Io> {
     fn poll_fill_buf(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<&[u8]>> {
         let this = self.get_mut();
-        while this.n_consumed == this.passed.len() {
-            if let Some(broken) = this.broken {
-                return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, broken)));
-            }
+        while this.n_consumed == this.passed.len() && this.broken.is_none() {
             this.passed.clear();
             this.passed.shrink_to(KEPT_BYTES_MAX);
             this.n_consumed = 0;
             let mut input = ReadBuf::new(&mut this.input);
             ready!(Pin::new(&mut this.io).poll_read(cx, &mut input))?;
             if input.filled().is_empty() {
-                if this.filter.is_ended {
-                    break;
-                }
-                // The parser would report it as bad XML.
-                return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
+                break;
             }
-            let pushed = this.filter.push(input.filled(), &mut this.passed);
-            this.broken = pushed.err();
+            if let Err(broken) = this.filter.push(input.filled(), &mut this.passed) {
+                this.broken = Some(broken);
+                // The parser hands on what it has only if it fails by itself.
+                this.passed.extend_from_slice(b"<!");
+            }
         }
         Poll::Ready(Ok(&this.passed[this.n_consumed..]))
     }
@@ -587,5 +584,195 @@ impl<Io: AsyncWrite + Unpin> AsyncWrite for Guard<Io> {
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.get_mut().io).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HEADER: &str = "<?xml version='1.0'?><stream:stream id=\"1\" \
+        xmlns='jabber:component:accept' xmlns:stream='http://etherx.jabber.org/streams'>";
+    const FIRST: &str = "<iq type='get' id='i' from='a@b/\u{1f980}' to='c'";
+    const CUT: &str = "<iq type='get' id='i' from='a@b/\u{1f980}' to='c'/>";
+    const NEXT: &str = "\n<iq id='n'><x/></iq>";
+
+    /// What passes, in pieces of `n` bytes, and how it ends.
+    fn filter(xml: &[u8], n: usize) -> (String, Result<(), Broken>) {
+        let mut filter = Filter::default();
+        let mut out = Vec::new();
+        let mut end = Ok(());
+        for piece in xml.chunks(n) {
+            end = filter.push(piece, &mut out);
+            if end.is_err() {
+                break;
+            }
+        }
+        let held = filter.stanza.len() + filter.head.len() + filter.name.len();
+        assert!(held <= STANZA_BYTES_MAX + 8 * TOKEN_BYTES_MAX, "{held}");
+        (String::from_utf8_lossy(&out).into_owned(), end)
+    }
+
+    /// Between a header and another stanza, `stanza` passes as `passed`, whatever the pieces.
+    #[track_caller]
+    fn passes(stanza: &str, passed: &str) {
+        let xml = format!("{HEADER}{stanza}{NEXT}");
+        for n in [1, 2, 3, 7, 64, 4096, 16 * 1024, xml.len()] {
+            let (out, end) = filter(xml.as_bytes(), n);
+            assert_eq!(end, Ok(()), "pieces of {n}");
+            assert_eq!(out, format!("{HEADER}{passed}{NEXT}"), "pieces of {n}");
+        }
+    }
+
+    #[track_caller]
+    fn breaks(stanza: &str, broken: Broken) {
+        for n in [1, 5, 16 * 1024] {
+            let (out, end) = filter(format!("{HEADER}{stanza}").as_bytes(), n);
+            assert_eq!(end, Err(broken), "pieces of {n}");
+            assert!(out.starts_with(HEADER), "{out}");
+        }
+    }
+
+    #[test]
+    fn what_is_bounded_passes_as_it_came() {
+        for stanza in [
+            "<iq/>",
+            "<iq ></iq >",
+            "<iq a = 'b'\tc=\"d'>\" ><x y='&amp;&#x1f980;'/>text &lt; \u{1f980} ></iq>",
+            "<message><body><![CDATA[</body> ]] ]]] <!-- ]]></body></message>",
+            "<c:iq xmlns:c='jabber:client'><c:x/></c:iq>",
+            "<stream:error><conflict xmlns='urn:ietf:params:xml:ns:xmpp-streams'/></stream:error>",
+            " \n ",
+            "</stream:stream>",
+        ] {
+            if stanza.starts_with("</") {
+                let (out, end) = filter(format!("{HEADER}{stanza}").as_bytes(), 1);
+                assert_eq!((out, end), (format!("{HEADER}{stanza}"), Ok(())));
+            } else {
+                passes(stanza, stanza);
+            }
+        }
+        let deepest = format!("{}{}", "<x>".repeat(DEPTH_MAX), "</x>".repeat(DEPTH_MAX));
+        passes(&deepest, &deepest);
+        let wide = format!(
+            "<iq{}/>",
+            (0..64).map(|n| format!(" a{n}=''")).collect::<String>()
+        );
+        passes(&wide, &wide);
+        let long = format!("<iq a='{}'/>", "x".repeat(TOKEN_BYTES_MAX));
+        passes(&long, &long);
+        let references = format!("<iq a='{}'/>", "&amp;".repeat(TOKEN_BYTES_MAX));
+        passes(&references, &references);
+    }
+
+    #[test]
+    fn too_much_passes_as_its_bare_first_tag() {
+        let too_deep = format!("{}{}", "<x>".repeat(100_000), "</x>".repeat(100_000));
+        let attributes: String = (0..100_000).map(|n| format!(" a{n}=''")).collect();
+        let namespaces: String = (0..100_000).map(|n| format!(" xmlns:a{n}='u'")).collect();
+        let long = "x".repeat(TOKEN_BYTES_MAX + 1);
+        for content in [
+            ">".to_owned() + &too_deep + "</iq>",
+            format!("><x{attributes}/></iq>"),
+            format!("><x{namespaces}></x></iq>"),
+            format!("{attributes}/>"),
+            format!("{namespaces}></iq>"),
+            format!("><x a='{long}'/></iq>"),
+            format!("><{long}/></iq>"),
+            format!("><x {long}=''/></iq>"),
+            format!(" a='{long}' {long}=''/>"),
+            format!("><x a='{}'/></iq>", "&#x1f980;".repeat(TOKEN_BYTES_MAX / 3)),
+            format!(">{}</iq>", "<x/>".repeat(ELEMENTS_MAX)),
+            format!(">{}</iq>", "text ".repeat(STANZA_BYTES_MAX / 4)),
+            format!("><![CDATA[{}]]></iq>", "]] ".repeat(STANZA_BYTES_MAX / 2)),
+        ] {
+            passes(&format!("{FIRST}{content}"), CUT);
+        }
+    }
+
+    #[test]
+    fn what_an_answer_needs_is_kept_wherever_it_stands() {
+        let attributes: String = (0..1000).map(|n| format!(" a{n}='>/'")).collect();
+        passes(
+            &format!("<c:iq{attributes} id=\"&apos;\" xmlns:c='jabber:client' xmlns:d='u'/>"),
+            "<c:iq id=\"&apos;\" xmlns:c='jabber:client'/>",
+        );
+        let long = "x".repeat(TOKEN_BYTES_MAX + 1);
+        passes(
+            &format!("<iq to='b' id='{long}' from='a'/>"),
+            "<iq to='b' from='a'/>",
+        );
+    }
+
+    #[test]
+    fn ten_mebibytes_are_skipped_and_twenty_are_not() {
+        let text = |n: usize| format!("{FIRST}><x>{}</x></iq>", "a".repeat(n << 20));
+        let xml = format!("{HEADER}{}{NEXT}", text(10));
+        assert_eq!(
+            filter(xml.as_bytes(), 16 * 1024).0,
+            format!("{HEADER}{CUT}{NEXT}")
+        );
+        let (out, end) = filter(format!("{HEADER}{}", text(20)).as_bytes(), 16 * 1024);
+        assert_eq!((out.as_str(), end), (HEADER, Err(Broken::TooLong)));
+    }
+
+    #[test]
+    fn forbidden_xml_breaks_the_stream() {
+        for xml in [
+            "<!DOCTYPE x [<!ENTITY a 'aa'><!ENTITY b '&a;&a;'>]>",
+            "<!-- comment -->",
+            "<?xml-stylesheet href='x'?>",
+            "<iq><!-- comment --></iq>",
+            "<iq><?php ?></iq>",
+            "<iq><!ENTITY a 'b'></iq>",
+            "<![CDATA[between stanzas]]>",
+        ] {
+            breaks(xml, Broken::Restricted);
+        }
+        let lol = "<?xml version='1.0'?><!DOCTYPE lolz [<!ENTITY lol 'lol'>]><lolz>&lol;</lolz>";
+        let end = filter(lol.as_bytes(), 1).1;
+        assert_eq!(end, Err(Broken::Restricted));
+    }
+
+    #[test]
+    fn tags_that_do_not_match_break_the_stream() {
+        let deep = "<x>".repeat(DEPTH_MAX);
+        for xml in [
+            "<iq></message>".to_owned(),
+            "<iq><x></iq>".to_owned(),
+            "<iq><x></y></iq>".to_owned(),
+            "<iq a=b/>".to_owned(),
+            "<iq a/>".to_owned(),
+            "<iq a='<'/>".to_owned(),
+            "<iq a='&aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa;'/>".to_owned(),
+            "<iq/ >".to_owned(),
+            "< iq/>".to_owned(),
+            "<iq></iq a='b'>".to_owned(),
+            format!("<iq>{deep}<a><b></a></b>{}</iq>", "</x>".repeat(DEPTH_MAX)),
+            format!("<iq>{deep}<a><b></b></x>{}", "</x>".repeat(DEPTH_MAX)),
+        ] {
+            breaks(&xml, Broken::NotWellFormed);
+        }
+        let (_, end) = filter(b"</x>", 1);
+        assert_eq!(end, Err(Broken::NotWellFormed));
+    }
+
+    #[test]
+    fn a_header_without_end_is_refused() {
+        let attributes: String = (0..1000).map(|n| format!(" a{n}=''")).collect();
+        let (out, end) = filter(format!("<stream{attributes}>").as_bytes(), 64);
+        assert_eq!((out.as_str(), end), ("", Err(Broken::TooLong)));
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn any_bytes_in_any_pieces_give_the_same(
+            bytes in proptest::collection::vec(
+                proptest::sample::select(b"<>/!?[]CDATA-='\" &;:abiq#x1\n\xf0".to_vec()), 0..200),
+            n in 1_usize..20,
+        ) {
+            let xml = [HEADER.as_bytes(), &bytes].concat();
+            proptest::prop_assert_eq!(filter(&xml, n), filter(&xml, xml.len()));
+        }
     }
 }

@@ -7,7 +7,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use futures_util::SinkExt;
+use futures_util::{FutureExt as _, SinkExt};
 use jid::BareJid;
 use minidom::Element;
 use tokio::sync::watch;
@@ -26,7 +26,7 @@ mod route;
 mod stream;
 
 pub use disco::Contact;
-pub use login::{LOGIN_WITHIN, LoginError};
+pub use login::{Connect, LOGIN_WITHIN, LoginError, Socket};
 use route::Desk;
 use stream::End;
 
@@ -57,6 +57,22 @@ pub async fn run(
     service: Arc<Service>,
     stop: watch::Receiver<bool>,
 ) {
+    run_over(over_sockets(), components, contact, service, stop).await;
+}
+
+/// TCP and Unix sockets.
+fn over_sockets() -> Connect {
+    Arc::new(|server| login::connect(server).boxed())
+}
+
+/// `run` over other connections.
+pub async fn run_over(
+    connect: Connect,
+    components: Vec<Component>,
+    contact: Contact,
+    service: Arc<Service>,
+    stop: watch::Receiver<bool>,
+) {
     let hosts = components.iter().filter_map(|component| {
         let host = BareJid::new(&component.jid);
         // The configuration has checked it.
@@ -68,8 +84,13 @@ pub async fn run(
     for component in components {
         let lines = Arc::new(Lines::default());
         for _ in 0..component.connections.max(1) {
-            let (component, desk) = (component.clone(), Arc::clone(&desk));
-            streams.spawn(hold(component, desk, Arc::clone(&lines), stop.clone()));
+            let held = Held {
+                component: component.clone(),
+                connect: Arc::clone(&connect),
+                desk: Arc::clone(&desk),
+                lines: Arc::clone(&lines),
+            };
+            streams.spawn(hold(held, stop.clone()));
         }
     }
     while let Some(ended) = streams.join_next().await {
@@ -83,25 +104,34 @@ pub async fn run(
 ///
 /// With Prosody's `kick_old` this takes the name from a running slotd, which then logs in again.
 pub async fn try_login(component: &Component) -> Result<(), LoginError> {
-    let mut wire = login::log_in(component).await?;
+    let mut wire = login::log_in(component, &over_sockets()).await?;
     // The answer is known; a server that does not say good-bye does not change it.
     let closed = timeout(LOGIN_WITHIN, SinkExt::<&Element>::close(&mut wire)).await;
     drop(closed);
     Ok(())
 }
 
-/// Keeps one stream of `component` up.
-async fn hold(
+/// What a stream needs, each time it is made anew.
+struct Held {
     component: Component,
+    connect: Connect,
     desk: Arc<Desk>,
     lines: Arc<Lines>,
-    mut stop: watch::Receiver<bool>,
-) {
+}
+
+/// Keeps one stream of a component up.
+async fn hold(held: Held, mut stop: watch::Receiver<bool>) {
+    let Held {
+        component,
+        connect,
+        desk,
+        lines,
+    } = held;
     let mut attempts = 0_u32;
     let mut was_refused = false;
     loop {
         let login = tokio::select! {
-            login = login::log_in(&component) => login,
+            login = login::log_in(&component, &connect) => login,
             () = stream::stopped(&mut stop) => return,
         };
         let refused = match login {

@@ -29,17 +29,27 @@ async def part(bed, server, report):
     slotd.start()
     client = await Client.login(server, "disk")
     await client.service_up()
+    (disk / "ballast").write_bytes(bytes(10 * MIB))
+    early = [await client.slot("early.bin", 20_000) for _ in range(5)]
     kept = {}
     statuses, noes = await _fill_up(client, kept)
     report.check(set(statuses) <= {201, 507} and statuses.get(201),
                  "PUTs until the disk is full get 201 or 507", statuses)
     report.check(noes and set(noes) == {"wait/resource-constraint"},
                  "slot requests on the full disk get resource-constraint", noes)
-    statuses = await _late_puts(client, disk, report)
-    report.check(set(statuses) == {507}, "PUTs on slots from before get 507", statuses)
+    _fill_rest(disk)
+    statuses = [(await web.put(slot, os.urandom(20_000))).status for slot in early]
+    report.equal(statuses, [507] * len(early),
+                 "the disk full to the last byte: PUTs on slots from before")
     wrong = [url for url, digest in kept.items() if (await web.get(url)).sha256 != digest]
     report.equal(wrong, [], f"downloads on the full disk that fail, of {len(kept)}")
     (disk / "filler").unlink()
+    (disk / "ballast").unlink()
+    body = os.urandom(20_000)
+    answer = await web.put(early[0], body)
+    back = await web.get(early[0].get)
+    report.equal((answer.status, back.body == body), (201, True),
+                 "with room again the PUT that got 507 goes through")
     slot = await client.slot("again.bin", 100_000)
     body = os.urandom(100_000)
     answer = await web.put(slot, body)
@@ -48,7 +58,7 @@ async def part(bed, server, report):
                  "with room again, without a restart: slot, PUT, GET")
     await client.close()
     report.equal(slotd.stop(), 0, "SIGTERM ends slotd with")
-    status, words = slotd.command("audit")
+    status, words = slotd.command("audit", "--deep")
     report.equal(status, 0, "slotd audit afterwards exits")
     if status:
         report.note(words)
@@ -72,23 +82,13 @@ async def _fill_up(client, kept):
     return statuses, noes
 
 
-async def _late_puts(client, disk, report):
-    """Slots from when there was room, and somebody else fills the disk before their PUTs."""
-    statuses = {}
-    slots = []
-    for _ in range(5):
+def _fill_rest(disk):
+    """Somebody else writes until nothing goes any more."""
+    filler = os.open(disk / "filler", os.O_WRONLY | os.O_CREAT)
+    for size in (65536, 4096, 1):
         try:
-            slots.append(await client.slot("late.bin", 20_000))
-        except Refused as refused:
-            report.note(f"no slot for the late PUTs: {refused}")
-    with open(disk / "filler", "wb") as filler:
-        try:
-            while True:
-                filler.write(b"x" * 4096)
-                filler.flush()
+            while os.write(filler, b"x" * size):
+                pass
         except OSError:
-            pass
-    for slot in slots:
-        answer = await web.put(slot, os.urandom(20_000))
-        statuses[answer.status] = statuses.get(answer.status, 0) + 1
-    return statuses
+            continue
+    os.close(filler)
