@@ -16,7 +16,7 @@ use slotd::core::refusal::Refusal;
 use slotd::core::session::State;
 use slotd::core::slot::{FileName, Purpose, Sha256, Slot, SlotId, SlotRequest};
 use slotd::core::time::Timestamp;
-use slotd::service::audit::{Depth, Finding, Kind, Options, audit};
+use slotd::service::audit::{Depth, Options, audit};
 use slotd::service::sweep::{Reason, Sweeper};
 use slotd::service::{Service, Upload};
 use slotd::store::{Body, BodyError, Mend, Stored};
@@ -573,17 +573,7 @@ async fn put_with_faults(fault: Fault, k: u64, n_faults: u64) -> bool {
     let is_met = k < plan.n_calls() - n_before;
     plan.heal();
     let context = format!("{fault:?} at call {k} and {n_faults} calls");
-    // An earlier attempt that could not be removed goes with its file, or here.
-    let options = Options {
-        mend: Mend::Yes,
-        depth: Depth::Digests,
-    };
-    let report = audit(&bench.stores, options).await.expect("readable");
-    let is_left_over = |finding: &Finding| finding.kind == Kind::StrayPart;
-    assert!(
-        report.findings.iter().all(is_left_over),
-        "{context}: {report:?}"
-    );
+    assert_clean(&bench).await;
     match first {
         // What does not matter to the file may fail.
         Ok(_) => assert_eq!(get(&bench, &upload).await, Ok(content(0)), "{context}"),
