@@ -15,11 +15,18 @@ use redb::{Builder, ConcurrencyMode, Database, TableDefinition};
 use slotd::config::Durability;
 use slotd::core::policy::Bucket;
 use slotd::core::slot::SlotId;
+use slotd::core::token::Keys;
+use slotd::service::Service;
+use slotd::service::sweep::Sweeper;
 use slotd::store::local::LocalFiles;
+use slotd::store::memory::MemoryFiles;
 use slotd::store::redb::RedbSessions;
-use slotd::store::{self, Body, Failure, FileStore, Mend, Progress, SessionStore, StoreError};
+use slotd::store::{
+    self, Body, Failure, FileStore, Mend, Progress, SessionStore, StoreError, Stores,
+};
 
 use support::rows::{NOW, complete, later, part, row, take};
+use support::world::{START, TestWorld, settings};
 
 mod support;
 
@@ -206,6 +213,30 @@ async fn a_recount_finds_and_mends_what_is_wrong() {
         (totals.n_rows, totals.n_files, totals.stored_bytes),
         (29, 9, 900)
     );
+}
+
+#[tokio::test]
+async fn a_sweep_does_not_go_round_on_an_index_that_is_wrong() {
+    const DUE: TableDefinition<(u64, u128), ()> = TableDefinition::new("due");
+    let dir = dir();
+    let path = dir.path().join("slotd.redb");
+    drop(open(&path));
+    let database = raw(&path);
+    let write = database.begin_write().expect("a transaction");
+    {
+        let mut due = write.open_table(DUE).expect("a table");
+        due.insert((1, 99), ()).expect("no error");
+    }
+    write.commit().expect("committed");
+    drop(database);
+    let stores = Stores {
+        sessions: Arc::new(open(&path)),
+        files: Arc::new(MemoryFiles::new(7)),
+    };
+    let keys = Keys::first([7; 32], START);
+    let service = Service::new(settings(), keys, stores, TestWorld::new(1));
+    let report = Sweeper::new(service).sweep().await;
+    assert!(!report.has_more && report.removed.is_empty() && report.n_failed == 0);
 }
 
 /// Numbers that are the same in each run.
