@@ -123,8 +123,10 @@ impl Shared {
             true => Check::Everything,
             false => Check::Nothing,
         };
-        // Closes it: redb lets go of its lock. Readers find it closed rather than wait here.
-        *self.slot() = None;
+        // Closes it: redb lets go of its lock. That writes and syncs, so not while readers wait:
+        // they find it closed.
+        let old = self.slot().take();
+        drop(old);
         opening::forget_cached(&self.path);
         let opened = opening::open_writer(&self.path, self.syncs, check);
         *self.slot() = Some(opened.map_err(|e| Trouble::from(Fault::from(e)))?);
