@@ -362,7 +362,7 @@ async fn damage_in_a_large_database_is_noticed_where_it_is_read() {
             _ => file.write_all_at(&[0xff; 4096], at / 4096 * 4096),
         }
         .expect("written");
-        let Ok(store) = RedbSessions::open(&path, Durability::None, 8) else {
+        let Ok(store) = RedbSessions::open(&path, Durability::Full, 8) else {
             n_noticed += 1;
             continue;
         };

@@ -73,7 +73,6 @@ async def suite(bed, server, report):
     """The same cuts twice: with the default durability, and with none."""
     if why := _cannot_mount(bed):
         report.skip("power cuts", why)
-        report.check(True, "nothing to test on this machine")
         return
     server.start()
     users = [f"cut{n}" for n in range(CLIENTS)]

@@ -41,7 +41,7 @@ class Report:
         """The closing line; the exit status."""
         skipped = f", {self.skipped} skipped" if self.skipped else ""
         print(f"{self.passed} passed, {self.failed} failed{skipped}")
-        return 1 if self.failed or not self.passed else 0
+        return 1 if self.failed or not (self.passed or self.skipped) else 0
 
 
 def median(values):

@@ -77,7 +77,8 @@ pub(super) fn open_or_create(
         Err(e) => return Err(say(format!("cannot be created: {e}"))),
     }
     let length = path.metadata().map_or(0, |seen| seen.len());
-    let check = match length <= VERIFY_BYTES_MAX {
+    // Without syncs a power cut damages also what was closed cleanly.
+    let check = match length <= VERIFY_BYTES_MAX || syncs == Syncs::No {
         true => Check::Everything,
         false => Check::Nothing,
     };
