@@ -3,6 +3,8 @@
 
 mod support;
 
+use std::sync::{Arc, Mutex};
+
 use axum::Router;
 use axum::body::{Body, Bytes};
 use http::{HeaderMap, Request, Response, StatusCode};
@@ -325,6 +327,46 @@ async fn challenges_say_whether_there_was_a_token() {
 }
 
 #[tokio::test]
+async fn t01_to_t04_and_t12_tokens() {
+    let front = Front::new();
+    let slot = front.site.slot().await;
+    let before = front.site.trace(&slot).await;
+    let refused = async |token: &str| {
+        let bearer = format!("Bearer {token}");
+        let fields = [("content-length", "1000"), ("authorization", &*bearer)];
+        let answer = front.ask("PUT", &slot.path, &fields, &content(SIZE)).await;
+        assert_eq!(answer.status, 401, "{token}");
+    };
+    let (sealed, tag) = slot.token.rsplit_once('.').expect("a token has a tag");
+    for at in 0..tag.len() {
+        let other = if tag.as_bytes()[at] == b'A' { "E" } else { "A" };
+        refused(&format!("{sealed}.{}{other}{}", &tag[..at], &tag[at + 1..])).await;
+        refused(&format!("{sealed}.{}", &tag[..at])).await;
+    }
+    refused(&format!("{sealed}.{tag}AA")).await;
+    refused(&format!("{sealed}.{tag}=")).await;
+    refused("eyJhbGciOiJub25lIn0.eyJzdWIiOiJyb21lbyJ9.").await;
+    refused("eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJyb21lbyJ9.c2lnbmF0dXJl").await;
+    let encoded = format!("{}?t={}%20", slot.path, slot.token);
+    let sized = [("content-length", "1000")];
+    assert_eq!(
+        front
+            .ask("PUT", &encoded, &sized, &content(SIZE))
+            .await
+            .status,
+        401
+    );
+    assert_eq!(front.site.trace(&slot).await, before);
+    // From any address: a phone changes its own on the way.
+    let mut request = through_proxy(&slot, "192.0.2.1");
+    *request.method_mut() = http::Method::PUT;
+    *request.uri_mut() = slot.put_path().parse().expect("a target");
+    request.headers_mut().insert("content-length", 1000.into());
+    *request.body_mut() = Body::from(content(SIZE));
+    assert_eq!(front.send(request).await.status, 201);
+}
+
+#[tokio::test]
 async fn t05_no_field_brings_a_dead_token_back() {
     let front = Front::new();
     let slot = front.site.slot().await;
@@ -558,4 +600,73 @@ async fn of_a_proxys_requests_those_in_flight_count() {
     assert_eq!(ask("garbage").await.status(), 404);
     drop(held);
     assert_eq!(ask("192.0.2.1").await.status(), 404);
+}
+
+/// Everything that is logged, at every level, while `requests` run; that of other tests as well,
+/// since a subscriber of one thread misses what another thread has come across first.
+async fn logged(requests: impl Future<Output = ()>) -> String {
+    let lines = Arc::new(Mutex::new(Vec::new()));
+    let writer = lines.clone();
+    let subscriber = tracing_subscriber::fmt()
+        .with_max_level(tracing::Level::TRACE)
+        .with_ansi(false)
+        .with_writer(move || Lines(writer.clone()))
+        .finish();
+    tracing::subscriber::set_global_default(subscriber).expect("the only one");
+    requests.await;
+    let lines = lines.lock().expect("no panic").clone();
+    String::from_utf8(lines).expect("UTF-8")
+}
+
+struct Lines(Arc<Mutex<Vec<u8>>>);
+
+impl std::io::Write for Lines {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().expect("no panic").extend(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn logs_hold_no_secret() {
+    let front = Front::new();
+    let slot = front.site.slot().await;
+    let other = front.site.slot().await;
+    let log = logged(async {
+        front.put(&slot, &content(SIZE)).await;
+        front.put(&other, b"short").await;
+        front.ask("GET", &slot.path, &[], b"").await;
+        front
+            .ask("GET", &format!("{}%zz", slot.path), &[], b"")
+            .await;
+        let bearer = format!("Bearer {}", other.token);
+        front
+            .ask("PUT", &slot.path, &[("authorization", &bearer)], b"")
+            .await;
+        front
+            .ask("FOO", &slot.put_path(), &[("host", "x.example")], b"")
+            .await;
+    })
+    .await;
+    for (method, status) in [
+        ("PUT", 201),
+        ("PUT", 400),
+        ("GET", 200),
+        ("PUT", 411),
+        ("other", 421),
+    ] {
+        let line = format!("method=\"{method}\" status={status}");
+        assert!(log.contains(&line), "{line} in {log}");
+    }
+    assert!(log.contains(&slot.id.short()) && log.contains("received_bytes=1000"));
+    for slot in [&slot, &other] {
+        let secrets = [slot.token.clone(), slot.id.to_string(), slot.path.clone()];
+        for secret in secrets {
+            assert!(!log.contains(&secret), "{log}");
+        }
+    }
 }

@@ -4,7 +4,8 @@
 //! different things are what request smuggling lives on. So a head that could be read in two ways
 //! never gets past here: it is replaced by one that hyper parses, and `Refusals` says which
 //! request is to be refused. Bodies pass through unread; only their end is followed, to find the
-//! next head. What came in chunks is not followed: after it the connection is closed.
+//! next head. What came in chunks is not followed, nor what follows a head that should announce a
+//! body and does not: after both, the connection is closed.
 
 use std::io;
 use std::pin::Pin;
@@ -16,16 +17,9 @@ use bytes::{Buf as _, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep_until};
 
+use super::framing::{Framing, Scan, check_head, scan_head};
 use crate::core::refusal::Refusal;
 
-/// Longest request target, in bytes.
-const TARGET_BYTES_MAX: usize = 8 * 1024;
-/// Longest header section, in bytes.
-const FIELDS_BYTES_MAX: usize = 16 * 1024;
-/// Most fields.
-const FIELDS_MAX: usize = 100;
-/// Longest method and version, together with what separates them.
-const LINE_REST_BYTES_MAX: usize = 64;
 /// Bytes read at once while a head is awaited.
 const READ_BYTES: usize = 4 * 1024;
 /// How long a client may take for a head, from its first byte; for the first head of a
@@ -75,32 +69,14 @@ pub struct Guard<I> {
 enum State {
     /// A head is awaited; `is_timed` once somebody waits for it.
     Head { scan: Scan, is_timed: bool },
-    /// A checked head is handed over, then comes what belongs to it.
-    Through { left: usize, then: Framing },
+    /// A checked head is handed over, then comes what belongs to it; nothing, if it was refused.
+    Through { left: usize, then: Option<Framing> },
     /// A body is handed over.
     Body { left: u64 },
     /// Chunks, to the end of the connection.
     Rest,
     /// Nothing is handed over any more.
     Shut,
-}
-
-/// What follows a head.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Framing {
-    Length(u64),
-    Chunked,
-    Refused,
-}
-
-/// How far a head has been looked at: lines that are whole.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Scan {
-    /// Where the next line begins.
-    line_at: usize,
-    /// Where to go on looking for its end.
-    at: usize,
-    n_lines: usize,
 }
 
 impl<I> Guard<I> {
@@ -126,15 +102,15 @@ impl<I> Guard<I> {
     }
 
     /// The state after a head or a body.
-    fn follow(&mut self, framing: Framing) {
+    fn follow(&mut self, framing: Option<Framing>) {
         self.state = match framing {
-            Framing::Length(0) => State::Head {
+            Some(Framing::Length(0)) => State::Head {
                 scan: Scan::default(),
                 is_timed: false,
             },
-            Framing::Length(left) => State::Body { left },
-            Framing::Chunked => State::Rest,
-            Framing::Refused => State::Shut,
+            Some(Framing::Length(left)) => State::Body { left },
+            Some(Framing::Chunked) => State::Rest,
+            Some(Framing::Unsaid) | None => State::Shut,
         };
     }
 
@@ -159,7 +135,10 @@ impl<I> Guard<I> {
                 is_timed: true,
             },
             Ok(Some(end)) => match check_head(&self.buffer[..end]) {
-                Ok(then) => State::Through { left: end, then },
+                Ok(framing) => State::Through {
+                    left: end,
+                    then: Some(framing),
+                },
                 Err(refusal) => self.refuse(refusal),
             },
             Err(refusal) => self.refuse(refusal),
@@ -171,7 +150,7 @@ impl<I> Guard<I> {
         self.buffer = BytesMut::from(STAND_IN);
         State::Through {
             left: STAND_IN.len(),
-            then: Framing::Refused,
+            then: None,
         }
     }
 
@@ -248,7 +227,7 @@ impl<I: AsyncRead + Unpin> AsyncRead for Guard<I> {
                     if !is_timed {
                         this.start_clock(scan);
                     }
-                    if scan.at < this.buffer.len() {
+                    if scan.is_behind(&this.buffer) {
                         this.look(scan);
                     } else if !ready!(this.poll_more(cx))? {
                         return Poll::Ready(Ok(()));
@@ -267,7 +246,7 @@ impl<I: AsyncRead + Unpin> AsyncRead for Guard<I> {
                 }
                 State::Body { left } => {
                     let n = ready!(this.poll_body(left, cx, buf))? as u64;
-                    this.follow(Framing::Length(left - n));
+                    this.follow(Some(Framing::Length(left - n)));
                     return Poll::Ready(Ok(()));
                 }
                 State::Rest => {
@@ -310,156 +289,76 @@ impl<I: AsyncWrite + Unpin> AsyncWrite for Guard<I> {
     }
 }
 
-/// Looks for the empty line that ends a head; its end, if it is there. Refuses what grows too long
-/// or has other line ends than CRLF, without waiting for more.
-fn scan_head(buffer: &[u8], scan: &mut Scan) -> Result<Option<usize>, Refusal> {
-    while let Some(n) = buffer[scan.at..].iter().position(|b| *b == b'\n') {
-        let end = scan.at + n + 1;
-        let line = &buffer[scan.line_at..end];
-        let Some(line) = line.strip_suffix(b"\r\n") else {
-            return Err(Refusal::BadRequest);
-        };
-        scan.at = end;
-        scan.line_at = end;
-        if !line.is_empty() {
-            scan.n_lines += 1;
-        } else if 0 < scan.n_lines {
-            return Ok(Some(end));
-        }
-        check_size(buffer, scan)?;
-    }
-    scan.at = buffer.len();
-    check_size(buffer, scan)?;
-    match buffer.trim_ascii_start().first() {
-        Some(first) if !is_tchar(*first) => Err(Refusal::BadRequest),
-        _ => Ok(None),
-    }
-}
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, duplex};
 
-fn check_size(buffer: &[u8], scan: &Scan) -> Result<(), Refusal> {
-    let line_bytes_max = TARGET_BYTES_MAX + LINE_REST_BYTES_MAX;
-    let head_bytes = scan.at.min(buffer.len());
-    if scan.n_lines == 0 && line_bytes_max < head_bytes {
-        return Err(Refusal::TargetTooLong);
-    }
-    if FIELDS_MAX + 1 < scan.n_lines || line_bytes_max + FIELDS_BYTES_MAX < head_bytes {
-        return Err(Refusal::FieldsTooLarge);
-    }
-    Ok(())
-}
+    use super::*;
 
-/// Checks a head that is whole: request line, fields and empty line, each ended by CRLF.
-fn check_head(head: &[u8]) -> Result<Framing, Refusal> {
-    let mut lines = head.split(|b| *b == b'\n').map(|line| match line {
-        [line @ .., b'\r'] => line,
-        line => line,
-    });
-    // RFC 9112 #2.2: empty lines before the request line are passed over.
-    let line = lines.find(|line| !line.is_empty()).unwrap_or_default();
-    let is_1_1 = check_line(line)?;
-    let mut fields = Fields::default();
-    let mut n_bytes = 0;
-    for line in lines.filter(|line| !line.is_empty()) {
-        n_bytes += line.len() + 2;
-        fields.read(line)?;
-    }
-    if FIELDS_BYTES_MAX < n_bytes {
-        return Err(Refusal::FieldsTooLarge);
-    }
-    fields.framing(is_1_1)
-}
-
-/// Checks `method SP target SP version`; whether the version is 1.1.
-fn check_line(line: &[u8]) -> Result<bool, Refusal> {
-    let parts: Vec<&[u8]> = line.split(|b| *b == b' ').collect();
-    let [method, target, version] = parts[..] else {
-        return Err(Refusal::BadRequest);
-    };
-    if TARGET_BYTES_MAX < target.len() {
-        return Err(Refusal::TargetTooLong);
-    }
-    let is_target = |b: &u8| b.is_ascii_graphic() && *b != b'#';
-    if method.is_empty() || !method.iter().all(|b| is_tchar(*b)) {
-        return Err(Refusal::BadRequest);
-    }
-    if target.is_empty() || !target.iter().all(is_target) {
-        return Err(Refusal::BadRequest);
-    }
-    match version {
-        b"HTTP/1.1" => Ok(true),
-        b"HTTP/1.0" => Ok(false),
-        _ => Err(Refusal::BadRequest),
-    }
-}
-
-/// The fields that say where the body ends.
-#[derive(Default)]
-struct Fields {
-    length: Option<u64>,
-    coding: Option<Refusal>,
-    is_chunked: bool,
-}
-
-impl Fields {
-    /// Reads one field line (RFC 9112 #5). Neither folding nor space before the colon is taken.
-    fn read(&mut self, line: &[u8]) -> Result<(), Refusal> {
-        let colon = line.iter().position(|b| *b == b':');
-        let (name, value) = line.split_at(colon.ok_or(Refusal::BadRequest)?);
-        let value = &value[1..];
-        let is_value = |b: &u8| *b == b'\t' || (b' ' <= *b && *b != 0x7f);
-        if name.is_empty() || !name.iter().all(|b| is_tchar(*b)) || !value.iter().all(is_value) {
-            return Err(Refusal::BadRequest);
-        }
-        if name.eq_ignore_ascii_case(b"content-length") {
-            let length = parse_length(value).ok_or(Refusal::BadRequest)?;
-            if self.length.is_some_and(|before| before != length) {
-                return Err(Refusal::BadRequest);
+    /// What comes through of `bytes`, sent in pieces of these sizes, and what was refused.
+    async fn pass(bytes: &[u8], pieces: &[usize]) -> (Vec<u8>, Option<(u64, Refusal)>) {
+        let (near, mut far) = duplex(1 << 20);
+        let refusals = Refusals::default();
+        let mut guard = Guard::new(near, refusals.clone());
+        let mut passed = Vec::new();
+        let mut rest = bytes;
+        for n in pieces.iter().cycle() {
+            let (piece, after) = rest.split_at((*n).min(rest.len()));
+            far.write_all(piece).await.expect("room");
+            rest = after;
+            // Whatever can come through now does, a little at a time.
+            let mut some = [0; 50];
+            while let Some(Ok(n)) = futures_util::FutureExt::now_or_never(guard.read(&mut some)) {
+                passed.extend(&some[..n]);
             }
-            self.length = Some(length);
-        } else if name.eq_ignore_ascii_case(b"transfer-encoding") {
-            if self.is_chunked || self.coding.is_some() {
-                return Err(Refusal::BadRequest);
+            if rest.is_empty() {
+                break;
             }
-            if trim(value).eq_ignore_ascii_case(b"chunked") {
-                self.is_chunked = true;
-            } else {
-                self.coding = Some(Refusal::UnknownTransferCoding);
-            }
+            // tokio lets a task read only so often without a pause.
+            tokio::task::yield_now().await;
         }
-        Ok(())
+        let refused = refusals.0.lock().expect("no panic").clone();
+        (passed, refused)
     }
 
-    /// RFC 9112 #6.3, with nothing left to choose.
-    fn framing(self, is_1_1: bool) -> Result<Framing, Refusal> {
-        let has_coding = self.is_chunked || self.coding.is_some();
-        if has_coding && (self.length.is_some() || !is_1_1) {
-            return Err(Refusal::BadRequest);
+    fn requests(n_bodies: usize) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        for n in 0..n_bodies {
+            let body = "\r\n\r\nGET / HTTP/1.0\n\0".repeat(n % 5 * 10);
+            let length = body.len();
+            let head = format!("PUT /{n} HTTP/1.1\r\nContent-Length: {length}\r\nX: y\r\n\r\n");
+            bytes.extend(head.bytes().chain(body.bytes()));
         }
-        match self.coding {
-            Some(refusal) => Err(refusal),
-            None if self.is_chunked => Ok(Framing::Chunked),
-            None => Ok(Framing::Length(self.length.unwrap_or(0))),
+        bytes
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_byte_is_lost_or_moved(
+            n in 1usize..10,
+            pieces in proptest::collection::vec(1usize..300, 1..20),
+        ) {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
+            let passing = async {
+                let good = requests(n);
+                proptest::prop_assert_eq!(pass(&good, &pieces).await, (good.clone(), None));
+                let bad = [&good[..], b"GET / HTTP/1.1\r\nX : y\r\n\r\n", &good].concat();
+                let refused = (n as u64, Refusal::BadRequest);
+                let expected = ([&good, STAND_IN].concat(), Some(refused));
+                proptest::prop_assert_eq!(pass(&bad, &pieces).await, expected);
+                Ok(())
+            };
+            runtime.expect("a runtime").block_on(passing)?;
+        }
+
+        #[test]
+        fn garbage_never_comes_through(
+            bytes: Vec<u8>,
+            pieces in proptest::collection::vec(1usize..9, 1..9),
+        ) {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
+            let (passed, _) = runtime.expect("a runtime").block_on(pass(&bytes, &pieces));
+            proptest::prop_assert!(passed.is_empty() || passed == STAND_IN);
         }
     }
-}
-
-/// Digits alone; lists of equal lengths are not taken.
-fn parse_length(value: &[u8]) -> Option<u64> {
-    let digits = trim(value);
-    let is_number = !digits.is_empty() && digits.iter().all(u8::is_ascii_digit);
-    let text = std::str::from_utf8(digits).ok()?;
-    is_number.then(|| text.parse().ok()).flatten()
-}
-
-/// Takes off what RFC 9110 #5.6.3 calls OWS.
-fn trim(mut value: &[u8]) -> &[u8] {
-    while let [b' ' | b'\t', rest @ ..] | [rest @ .., b' ' | b'\t'] = value {
-        value = rest;
-    }
-    value
-}
-
-/// RFC 9110 #5.6.2.
-fn is_tchar(b: u8) -> bool {
-    b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b)
 }

@@ -82,19 +82,18 @@ impl Site {
     /// The file that a path names: its slot and its name, decoded.
     ///
     /// The path may also lack the part that it has in `http.public_url`: some proxies cut it off.
-    /// Refuses `BadRequest` for what is no path of ours in any spelling, `UnknownFile` for the rest.
+    /// Refuses `BadRequest` for what could be read in two ways, `UnknownFile` for the rest.
     pub fn file(&self, path: &str) -> Result<(SlotId, String), Refusal> {
         let segments: Vec<String> = path.split('/').map(decode).collect::<Result<_, _>>()?;
         if segments.iter().any(|text| text == "." || text == "..") {
             return Err(Refusal::BadRequest);
         }
-        let below = path.strip_prefix(&self.path).or(path.strip_prefix('/'));
-        let below: Vec<&str> = below.unwrap_or_default().split('/').collect();
-        let ["f", id, name] = below[..] else {
-            return Err(Refusal::UnknownFile);
-        };
-        let id = SlotId::parse(id).ok_or(Refusal::UnknownFile)?;
-        Ok((id, decode(name)?))
+        let (id, name) = [&*self.path, "/"]
+            .iter()
+            .find_map(|base| path.strip_prefix(base)?.strip_prefix("f/")?.split_once('/'))
+            .ok_or(Refusal::UnknownFile)?;
+        let id = SlotId::parse(id).filter(|_| !name.contains('/'));
+        Ok((id.ok_or(Refusal::UnknownFile)?, decode(name)?))
     }
 }
 

@@ -1,41 +1,29 @@
-//! Sockets and connections: who may connect, how many, for how long, and how it all stops.
+//! The sockets of `http.listen`: bound before anything else starts, and how serving stops.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
-use rustix::process::{Resource, getrlimit};
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixListener, UnixSocket, UnixStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 
-use super::connection::{Connection, Rules};
-use super::gate::{Gate, Permit};
-use super::tls::{HANDSHAKE_WITHIN, Reloader, TlsError};
-use super::{Origin, router, stopped};
+use super::hall::Hall;
+use super::router;
+use super::tls::{Reloader, TlsError};
 use crate::config::{Http, Limits, Listen};
-use crate::core::forwarded;
 use crate::service::Service;
 
 /// Connections that the kernel holds for us while we are busy.
 const BACKLOG: u32 = 1024;
 /// Who may use a Unix socket: its owner and its group.
 const UNIX_SOCKET_MODE: u32 = 0o660;
-/// How long to wait when there are no descriptors left for a connection.
-const ACCEPT_AGAIN_IN: Duration = Duration::from_millis(100);
-/// Descriptors that are not for connections: database, log, XMPP, files being swept.
-const DESCRIPTORS_RESERVED: u64 = 64;
 /// How long connections may go on when their uploads have been cut: time for the 503.
 const ANSWER_WITHIN: Duration = Duration::from_secs(2);
-/// What a connection too many gets, where that costs no waiting.
-const TOO_MANY: &[u8] = b"HTTP/1.1 429 Too Many Requests\r\nRetry-After: 5\r\n\
-    Access-Control-Allow-Origin: *\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
 
 /// Why the service cannot listen.
 #[derive(Debug, thiserror::Error)]
@@ -92,15 +80,12 @@ pub struct Listeners {
     tls: Option<Arc<Reloader>>,
 }
 
-enum Socket {
+/// A listening socket; the file of one is removed with it.
+pub enum Socket {
+    /// Of an address.
     Tcp(TcpListener),
+    /// Of a file.
     Unix(UnixListener, PathBuf),
-}
-
-/// A connection as it comes in.
-enum Incoming {
-    Tcp(TcpStream, SocketAddr),
-    Unix(UnixStream),
 }
 
 impl Listeners {
@@ -140,15 +125,8 @@ impl Listeners {
         service: Arc<Service>,
         shutdown: watch::Receiver<bool>,
     ) {
-        let hall = Arc::new(Hall {
-            router: router(service.clone(), http, limits),
-            rules: Rules::of(limits),
-            trusted: http.trusted_proxies.clone(),
-            by_address: Gate::new(limits.connections_per_address_max),
-            places: Arc::new(Semaphore::new(n_places(limits.connections_max))),
-            tls: self.tls,
-            shutdown,
-        });
+        let router = router(service.clone(), http, limits);
+        let hall = Arc::new(Hall::new(router, http, limits, self.tls, shutdown));
         let mut doors = JoinSet::new();
         for socket in self.sockets {
             doors.spawn(hall.clone().admit(socket));
@@ -179,24 +157,6 @@ async fn stop(service: &Service, mut connections: JoinSet<()>, stop_within: Dura
 
 async fn drain(mut connections: JoinSet<()>) {
     while connections.join_next().await.is_some() {}
-}
-
-/// As many connections as are configured, and no more than there can be descriptors for, of which
-/// each may need one for its file.
-fn n_places(connections_max: usize) -> usize {
-    let descriptors = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
-    let possible = descriptors.saturating_sub(DESCRIPTORS_RESERVED) / 2;
-    let possible = usize::try_from(possible).unwrap_or(usize::MAX).max(1);
-    if possible < connections_max {
-        tracing::warn!(
-            connections_max,
-            possible,
-            "limits.connections_total_max needs more open files than are allowed (ulimit -n, LimitNOFILE)"
-        );
-    }
-    possible
-        .min(connections_max)
-        .clamp(1, Semaphore::MAX_PERMITS)
 }
 
 fn bind_tcp(address: SocketAddr) -> io::Result<Socket> {
@@ -233,8 +193,17 @@ fn remove_stale(path: &Path) -> io::Result<()> {
     }
 }
 
+/// A connection as it comes in.
+pub enum Incoming {
+    /// With the other end's address.
+    Tcp(TcpStream, SocketAddr),
+    /// From this machine.
+    Unix(UnixStream),
+}
+
 impl Socket {
-    async fn accept(&self) -> io::Result<Incoming> {
+    /// The next connection; nothing is lost where this is dropped before it comes.
+    pub async fn accept(&self) -> io::Result<Incoming> {
         match self {
             Self::Tcp(listener) => {
                 let (stream, peer) = listener.accept().await?;
@@ -251,150 +220,5 @@ impl Drop for Socket {
             // The next start would remove it as well.
             let _ = std::fs::remove_file(path);
         }
-    }
-}
-
-/// What all connections share.
-struct Hall {
-    router: Router,
-    rules: Rules,
-    trusted: Vec<ipnet::IpNet>,
-    by_address: Arc<Gate>,
-    places: Arc<Semaphore>,
-    tls: Option<Arc<Reloader>>,
-    shutdown: watch::Receiver<bool>,
-}
-
-/// What a connection holds while it lasts.
-type Held = (OwnedSemaphorePermit, Option<Permit>);
-
-impl Hall {
-    /// Accepts connections until the service stops; returns those that are left.
-    async fn admit(self: Arc<Self>, socket: Socket) -> JoinSet<()> {
-        let mut connections = JoinSet::new();
-        let mut shutdown = self.shutdown.clone();
-        loop {
-            let next = async {
-                let place = self.places.clone().acquire_owned().await;
-                (place, socket.accept().await)
-            };
-            tokio::select! {
-                () = stopped(&mut shutdown) => return connections,
-                Some(ended) = connections.join_next() => log_panic(ended),
-                (place, incoming) = next => match (place, incoming) {
-                    (Ok(place), Ok(incoming)) => self.clone().greet(incoming, place, &mut connections),
-                    (_, Err(error)) => self.on_accept_error(&error).await,
-                    (Err(_), _) => return connections,
-                },
-            }
-        }
-    }
-
-    /// A connection that broke before it was accepted harms nobody; without descriptors, accepting
-    /// again at once would only spin.
-    async fn on_accept_error(&self, error: &io::Error) {
-        if error.kind() != io::ErrorKind::ConnectionAborted {
-            tracing::warn!(%error, "cannot accept a connection");
-            sleep(ACCEPT_AGAIN_IN).await;
-        }
-    }
-
-    /// Counts a connection and gives it a task, or turns it away.
-    fn greet(
-        self: Arc<Self>,
-        incoming: Incoming,
-        place: OwnedSemaphorePermit,
-        connections: &mut JoinSet<()>,
-    ) {
-        match incoming {
-            Incoming::Tcp(stream, peer) => {
-                let peer = peer.ip().to_canonical();
-                let Ok(permit) = self.count(peer) else {
-                    return self.turn_away(&stream, peer);
-                };
-                // Answers are written whole: waiting for more would only delay them.
-                let _ = stream.set_nodelay(true);
-                let origin = Origin {
-                    peer: Some(peer),
-                    local: stream.local_addr().ok().map(|local| local.ip()),
-                };
-                connections.spawn(self.host_tcp(stream, origin, (place, permit)));
-            }
-            Incoming::Unix(stream) => {
-                let origin = Origin {
-                    peer: None,
-                    local: None,
-                };
-                connections.spawn(self.host(stream, origin, (place, None)));
-            }
-        }
-    }
-
-    /// Counts a connection by its address; those of proxies are counted by request (`Edge::enter`).
-    fn count(&self, peer: IpAddr) -> Result<Option<Permit>, crate::core::refusal::Refusal> {
-        match forwarded::is_proxy(Some(peer), &self.trusted) {
-            true => Ok(None),
-            false => self.by_address.enter(peer).map(Some),
-        }
-    }
-
-    fn turn_away(&self, stream: &TcpStream, peer: IpAddr) {
-        tracing::debug!(
-            %peer,
-            "too many connections of one address; a proxy belongs into http.trusted_proxies"
-        );
-        if self.tls.is_none() {
-            // What fits into the socket at once, or nothing.
-            let _ = stream.try_write(TOO_MANY);
-        }
-    }
-
-    async fn host_tcp(self: Arc<Self>, stream: TcpStream, origin: Origin, held: Held) {
-        let Some(tls) = &self.tls else {
-            return self.host(stream, origin, held).await;
-        };
-        let stream = self.rules.pace(stream);
-        let mut shutdown = self.shutdown.clone();
-        let handshake = timeout(HANDSHAKE_WITHIN, tls.acceptor().accept(stream));
-        let stream = tokio::select! {
-            () = stopped(&mut shutdown) => return,
-            stream = handshake => stream,
-        };
-        match stream {
-            Ok(Ok(stream)) => self.converse(stream, origin, held).await,
-            Ok(Err(error)) => tracing::debug!(%error, "no TLS handshake"),
-            Err(_) => tracing::debug!("no TLS handshake in time"),
-        }
-    }
-
-    async fn host<I>(self: Arc<Self>, stream: I, origin: Origin, held: Held)
-    where
-        I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    {
-        let stream = self.rules.pace(stream);
-        self.converse(stream, origin, held).await;
-    }
-
-    async fn converse<I>(self: Arc<Self>, stream: I, origin: Origin, held: Held)
-    where
-        I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    {
-        let connection = Connection {
-            router: self.router.clone(),
-            origin,
-            shutdown: self.shutdown.clone(),
-        };
-        if let Some(mut stream) = connection.run(stream).await {
-            let _ = stream.shutdown().await;
-        }
-        drop(held);
-    }
-}
-
-fn log_panic(ended: Result<(), tokio::task::JoinError>) {
-    if let Err(error) = ended
-        && error.is_panic()
-    {
-        tracing::error!(%error, "a connection ended in a panic");
     }
 }

@@ -1,12 +1,14 @@
 //! Edge: PUT, GET, HEAD and OPTIONS of files; one function from request to answer.
 //!
 //! The layers, from the socket inwards: `pace` ends clients that do not read, `tls` decrypts,
-//! `guard` lets only whole and well-formed request heads through, hyper parses, `Edge::answer`
+//! `guard` lets only request heads through that `framing` finds
+//! well-formed, hyper parses, `Edge::answer`
 //! here decides who answers, `put` and `get` translate for the service, `reply` makes the answer's
 //! head. `listen` holds the sockets and their limits.
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use axum::Router;
@@ -22,9 +24,11 @@ use crate::core::refusal::Refusal;
 use crate::service::Service;
 
 mod connection;
+mod framing;
 mod gate;
 mod get;
 mod guard;
+mod hall;
 mod head;
 pub mod listen;
 mod meter;
@@ -49,6 +53,7 @@ struct Edge {
     trusted: Vec<IpNet>,
     /// Requests in flight through trusted proxies, by the address they name.
     in_flight: Arc<gate::Gate>,
+    told_of_host: AtomicBool,
 }
 
 /// The HTTP side as a tower service: what `listen` serves, and what tests call.
@@ -58,6 +63,7 @@ pub fn router(service: Arc<Service>, http: &config::Http, limits: &config::Limit
         site: head::Site::of(&http.public_url),
         trusted: http.trusted_proxies.clone(),
         in_flight: gate::Gate::new(limits.connections_per_address_max),
+        told_of_host: AtomicBool::new(false),
     };
     Router::new().fallback(handle).with_state(Arc::new(edge))
 }
@@ -84,8 +90,7 @@ async fn handle(State(edge): State<Arc<Edge>>, request: Request) -> Response {
         client,
         started,
     };
-    // RFC 9112 #6.1: what came in chunks may hide what another parser would call a second request.
-    let is_chunked = request.headers().contains_key(header::TRANSFER_ENCODING);
+    let is_framed = is_framed(&request);
     let (request, reading) = meter::incoming(request);
     let mut permit = None;
     let answer = match edge.enter(origin, client) {
@@ -96,11 +101,22 @@ async fn handle(State(edge): State<Arc<Edge>>, request: Request) -> Response {
         Err(refusal) => Err(refusal),
     };
     let response = answer.unwrap_or_else(|refusal| reply::refuse(&refusal, style));
-    let after = match reading.is_at_end() && !is_chunked {
+    let after = match reading.is_at_end() && is_framed {
         true => reply::After::KeepAlive,
         false => reply::After::Close,
     };
     meter::outgoing(reply::finish(response, after), facts, reading, permit)
+}
+
+/// Whether nobody can take what follows a request for a part of it, or the other way round.
+///
+/// RFC 9112 #6.1: chunks may hide what another parser would call a second request. A body without
+/// a length would be one.
+fn is_framed(request: &Request) -> bool {
+    let headers = request.headers();
+    let has_end =
+        headers.contains_key(header::CONTENT_LENGTH) || framing::is_bodiless(request.method());
+    has_end && !headers.contains_key(header::TRANSFER_ENCODING)
 }
 
 impl Edge {
@@ -128,7 +144,7 @@ impl Edge {
         let local = origin.and_then(|origin| origin.local);
         self.site
             .check_host(uri, request.version(), headers, local)
-            .inspect_err(|_| warn_of_host(headers))?;
+            .inspect_err(|refusal| self.tell_of_host(refusal, headers))?;
         head::check_expect(headers)?;
         if request.method() == Method::OPTIONS {
             return Ok(reply::options());
@@ -140,14 +156,18 @@ impl Edge {
             _ => Err(Refusal::MethodNotAllowed),
         }
     }
-}
 
-/// Tells the operator what a wrongly set up proxy looks like from here.
-fn warn_of_host(headers: &http::HeaderMap) {
-    let host = headers.get(header::HOST).map(|value| value.as_bytes());
-    let host = String::from_utf8_lossy(host.unwrap_or_default());
-    tracing::debug!(
-        %host,
-        "request for another host; a proxy must pass Host on (nginx: proxy_set_header Host $host)"
-    );
+    /// Tells the operator, once, what a wrongly set up proxy looks like from here.
+    fn tell_of_host(&self, refusal: &Refusal, headers: &http::HeaderMap) {
+        let is_first = || !self.told_of_host.swap(true, Ordering::Relaxed);
+        if *refusal == Refusal::OtherHost && is_first() {
+            let host = headers.get(header::HOST).map(|value| value.as_bytes());
+            let host = String::from_utf8_lossy(host.unwrap_or_default());
+            tracing::warn!(
+                ?host,
+                "a request was for another host than http.public_url: if it came through your \
+                 proxy, let that pass Host on (nginx: proxy_set_header Host $host) (told once)"
+            );
+        }
+    }
 }

@@ -17,8 +17,10 @@ use crate::core::refusal::Refusal;
 /// The methods of a file's URL.
 const METHODS: &str = "OPTIONS, HEAD, GET, PUT";
 
-/// What every answer carries. CORS: any page may use a URL it was given, and no page's cookies or
-/// passwords come along, so there is no Allow-Credentials (XEP-0363 #security; Fetch #http-cors-protocol).
+/// What every answer carries.
+///
+/// CORS: any page may use a URL it was given, and no page's cookies or passwords come along, so
+/// there is no Allow-Credentials. XEP-0363 #security.
 const COMMON: [(HeaderName, &str); 8] = [
     (ACCESS_CONTROL_ALLOW_ORIGIN, "*"),
     (ACCESS_CONTROL_ALLOW_METHODS, METHODS),

@@ -105,7 +105,7 @@ impl Reloader {
                         tracing::info!("the TLS certificate was read again");
                     }
                     Err(error) => {
-                        tracing::error!(%error, "the new TLS certificate is not usable, the old one stays");
+                        tracing::error!(%error, "cannot use the new certificate");
                     }
                 }
             }

@@ -167,8 +167,17 @@ impl Service {
         policy::screen(&settings.policy, requester, &request, now)?;
         let size_bytes = request.size_bytes;
         let (slot_rate, byte_rate) = (settings.slot_rate, settings.byte_rate);
-        self.rates
-            .take(&owner, size_bytes, slot_rate, byte_rate, now)?;
+        // Rates go by a clock that nobody sets: one set back would hold requesters up for as long.
+        let uptime = Timestamp(self.uptime().as_secs());
+        let taken = self
+            .rates
+            .take(&owner, size_bytes, slot_rate, byte_rate, uptime);
+        taken.map_err(|refusal| match refusal {
+            Refusal::SlotRateReached { retry_at } => Refusal::SlotRateReached {
+                retry_at: now.plus(retry_at.since(uptime)),
+            },
+            refusal => refusal,
+        })?;
         let full = |refusal| match refusal {
             Refusal::NoSpace => Refusal::StorageFull {
                 retry_at: now.plus(STORAGE_RETRY_IN),

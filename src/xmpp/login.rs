@@ -1,11 +1,13 @@
 //! Connects to the XMPP server and logs in as a component: XEP-0114 #proto.
 //!
-//! Own log-in over `tokio_xmpp`'s pieces: its `Component` hides why a log-in failed. Each failure is
-//! one sentence that names the server's setting to look at.
+//! Own log-in over `tokio_xmpp`'s pieces: its `Component` hides why a log-in failed. Each failure
+//! is one sentence that names the server's setting to look at.
 
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
 use futures_util::{SinkExt as _, StreamExt as _};
 use minidom::Element;
 use rustix::net::sockopt;
@@ -29,9 +31,13 @@ pub const ANSWER_WITHIN: Duration = Duration::from_secs(20);
 /// Answers are gathered up to this size before they are written.
 const WRITE_BYTES: usize = 32 * 1024;
 
-/// A socket of either kind.
+/// A connection of any kind.
 pub trait Socket: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Socket for T {}
+
+/// How to reach a server: `connect`, or what tests have in its place.
+pub type Connect =
+    Arc<dyn Fn(ServerAddress) -> BoxFuture<'static, io::Result<Box<dyn Socket>>> + Send + Sync>;
 
 /// A stream to the server, as elements.
 pub type Wire = XmlStream<Guard<BufWriter<Box<dyn Socket>>>, Element>;
@@ -77,7 +83,8 @@ pub enum LoginError {
     #[error(
         "the XMPP server does not know the component {jid}: add Component \"{jid}\" with its \
          component_secret to the configuration of Prosody (or \"{jid}\" to hosts of \
-         ejabberd_service), or correct component.jid"
+         ejabberd_service), or correct component.jid, or component.server if that is not the port \
+         for components"
     )]
     HostUnknown {
         /// `component.jid`
@@ -184,10 +191,10 @@ pub fn spell(server: &ServerAddress) -> String {
 }
 
 /// Connects and logs in, within `LOGIN_WITHIN` in all.
-pub async fn log_in(component: &Component) -> Result<Wire, LoginError> {
+pub async fn log_in(component: &Component, connect: &Connect) -> Result<Wire, LoginError> {
     let server = || spell(&component.server);
     let login = async {
-        let socket = connect(&component.server).await;
+        let socket = connect(component.server.clone()).await;
         let socket = socket.map_err(|source| LoginError::Unreachable {
             server: server(),
             source,
@@ -198,7 +205,8 @@ pub async fn log_in(component: &Component) -> Result<Wire, LoginError> {
     ended.unwrap_or_else(|_| Err(LoginError::TimedOut { server: server() }))
 }
 
-async fn connect(server: &ServerAddress) -> io::Result<Box<dyn Socket>> {
+/// Connects over TCP or a Unix socket.
+pub async fn connect(server: ServerAddress) -> io::Result<Box<dyn Socket>> {
     match server {
         ServerAddress::Tcp(address) => {
             let socket = TcpStream::connect(address).await?;
@@ -263,7 +271,13 @@ fn failed(component: &Component, error: &io::Error) -> LoginError {
     let server = spell(&component.server);
     match error.kind() {
         // XML of another kind, or no XML at all.
-        io::ErrorKind::InvalidData => LoginError::NotComponentPort { server },
+        io::ErrorKind::InvalidData if !is_cut_off(error) => LoginError::NotComponentPort { server },
         _ => LoginError::Closed { server },
     }
+}
+
+/// Whether the parser only misses the end: the connection was closed.
+pub fn is_cut_off(error: &io::Error) -> bool {
+    let inner = error.get_ref().and_then(|inner| inner.downcast_ref());
+    matches!(inner, Some(minidom::rxml::Error::InvalidEof(_)))
 }

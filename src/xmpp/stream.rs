@@ -28,8 +28,8 @@ use xmpp_parsers::ns;
 use xmpp_parsers::stream_error::{self, DefinedCondition};
 
 use super::elements;
-use super::guard::Broken;
-use super::login::{StreamError, Wire};
+use super::limits::Broken;
+use super::login::{self, StreamError, Wire};
 use super::route::{self, Answer, Desk};
 use crate::core::refusal::Refusal;
 
@@ -138,7 +138,7 @@ impl Served<'_> {
                 Poll::Ready(End::Stopped)
             }
             Poll::Ready(Ok(())) => Poll::Pending,
-            Poll::Ready(Err(error)) => Poll::Ready(ended(&error)),
+            Poll::Ready(Err(error)) => Poll::Ready(ended(&self.wire, &error)),
             Poll::Pending => self.poll_stuck(cx),
         }
     }
@@ -171,7 +171,9 @@ impl Served<'_> {
                 Some(Err(ReadError::ParseError(error))) => {
                     debug!(%error, "element that cannot be read is ignored");
                 }
-                Some(Err(ReadError::HardError(error))) => return Poll::Ready(ended(&error)),
+                Some(Err(ReadError::HardError(error))) => {
+                    return Poll::Ready(ended(&self.wire, &error));
+                }
                 Some(Err(ReadError::StreamFooterReceived)) | None => {
                     return Poll::Ready(End::Closed);
                 }
@@ -255,15 +257,16 @@ impl Served<'_> {
 }
 
 /// What an I/O error means; the parser's errors come as such, too.
-fn ended(error: &io::Error) -> End {
-    let broken = error
-        .get_ref()
-        .and_then(|inner| inner.downcast_ref::<Broken>());
-    match (broken, error.kind()) {
-        (Some(broken), _) => End::Broken(*broken),
-        (None, io::ErrorKind::InvalidData) => End::Broken(Broken::NotWellFormed),
-        (None, io::ErrorKind::TimedOut) => End::Silent,
-        (None, _) => End::Closed,
+fn ended(wire: &Wire, error: &io::Error) -> End {
+    if let Some(broken) = wire.get_stream().broken() {
+        return End::Broken(broken);
+    }
+    match error.kind() {
+        io::ErrorKind::InvalidData if !login::is_cut_off(error) => {
+            End::Broken(Broken::NotWellFormed)
+        }
+        io::ErrorKind::TimedOut => End::Silent,
+        _ => End::Closed,
     }
 }
 

@@ -52,10 +52,10 @@ impl World for TestWorld {
 
     fn random(&self) -> u128 {
         let mut state = self.random.lock().expect("not poisoned");
-        // Knuth's MMIX constants, twice: spread enough for ids in tests.
+        // PCG's constants: an odd factor, or the state would stand still after a while.
         *state = state
-            .wrapping_mul(6_364_136_223_846_793_005_636_413_622_384_679_300)
-            .wrapping_add(1_442_695_040_888_963_407);
+            .wrapping_mul(0x2360_ed05_1fc6_5da4_4385_df64_9fcc_f645)
+            .wrapping_add(0x5851_f42d_4c95_7f2d_1405_7b7e_f767_814f);
         *state ^ (*state >> 64)
     }
 

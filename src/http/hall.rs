@@ -1,0 +1,232 @@
+//! Accepts connections: counts them, turns those too many away, gives each of the others a task.
+
+use std::io;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use axum::Router;
+use ipnet::IpNet;
+use rustix::process::{Resource, getrlimit};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep, timeout};
+
+use super::connection::{Connection, Rules};
+use super::gate::{Gate, Permit};
+use super::listen::{Incoming, Socket};
+use super::tls::{HANDSHAKE_WITHIN, Reloader};
+use super::{Origin, stopped};
+use crate::config::{Http, Limits};
+use crate::core::forwarded;
+use crate::core::refusal::Refusal;
+
+/// How long to wait when there are no descriptors left for a connection.
+const ACCEPT_AGAIN_IN: Duration = Duration::from_millis(100);
+/// How often to tell that it goes on.
+const TELL_AGAIN_IN: Duration = Duration::from_secs(60);
+/// What a connection too many gets, where that costs no waiting.
+const TOO_MANY: &[u8] = b"HTTP/1.1 429 Too Many Requests\r\nRetry-After: 5\r\n\
+    Access-Control-Allow-Origin: *\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+
+/// Descriptors that are not for connections: database, log, XMPP, files being swept.
+const DESCRIPTORS_RESERVED: u64 = 64;
+
+/// What all connections share.
+pub struct Hall {
+    router: Router,
+    rules: Rules,
+    trusted: Vec<IpNet>,
+    by_address: Arc<Gate>,
+    places: Arc<Semaphore>,
+    tls: Option<Arc<Reloader>>,
+    shutdown: watch::Receiver<bool>,
+    told_of_proxy: AtomicBool,
+}
+
+/// What a connection holds while it lasts.
+type Held = (OwnedSemaphorePermit, Option<Permit>);
+
+impl Hall {
+    /// A hall with nobody in it.
+    pub fn new(
+        router: Router,
+        http: &Http,
+        limits: &Limits,
+        tls: Option<Arc<Reloader>>,
+        shutdown: watch::Receiver<bool>,
+    ) -> Self {
+        Self {
+            router,
+            rules: Rules::of(limits),
+            trusted: http.trusted_proxies.clone(),
+            by_address: Gate::new(limits.connections_per_address_max),
+            places: Arc::new(Semaphore::new(n_places(limits.connections_max))),
+            tls,
+            shutdown,
+            told_of_proxy: AtomicBool::new(false),
+        }
+    }
+
+    /// Accepts connections until the service stops; returns those that are left.
+    pub async fn admit(self: Arc<Self>, socket: Socket) -> JoinSet<()> {
+        let mut tasks = JoinSet::new();
+        let mut shutdown = self.shutdown.clone();
+        let mut told_at = None;
+        loop {
+            let next = async {
+                let place = self.places.clone().acquire_owned().await;
+                (place, socket.accept().await)
+            };
+            tokio::select! {
+                () = stopped(&mut shutdown) => return tasks,
+                Some(ended) = tasks.join_next() => log_panic(ended),
+                (place, incoming) = next => match (place, incoming) {
+                    (Ok(place), Ok(incoming)) => self.clone().greet(incoming, place, &mut tasks),
+                    (_, Err(error)) => on_accept_error(&error, &mut told_at).await,
+                    (Err(_), _) => return tasks,
+                },
+            }
+        }
+    }
+
+    /// Counts a connection and gives it a task, or turns it away.
+    fn greet(
+        self: Arc<Self>,
+        incoming: Incoming,
+        place: OwnedSemaphorePermit,
+        tasks: &mut JoinSet<()>,
+    ) {
+        match incoming {
+            Incoming::Tcp(stream, peer) => {
+                let peer = peer.ip().to_canonical();
+                let Ok(permit) = self.count(peer) else {
+                    return self.turn_away(&stream, peer);
+                };
+                // Answers are written whole: waiting for more would only delay them.
+                let _ = stream.set_nodelay(true);
+                let origin = Origin {
+                    peer: Some(peer),
+                    local: stream.local_addr().ok().map(|local| local.ip()),
+                };
+                tasks.spawn(self.host_tcp(stream, origin, (place, permit)));
+            }
+            Incoming::Unix(stream) => {
+                let origin = Origin {
+                    peer: None,
+                    local: None,
+                };
+                tasks.spawn(self.host(stream, origin, (place, None)));
+            }
+        }
+    }
+
+    /// Counts a connection by its address; those of proxies are counted by request (`Edge::enter`).
+    fn count(&self, peer: IpAddr) -> Result<Option<Permit>, Refusal> {
+        match forwarded::is_proxy(Some(peer), &self.trusted) {
+            true => Ok(None),
+            false => self.by_address.enter(peer).map(Some),
+        }
+    }
+
+    fn turn_away(&self, stream: &TcpStream, peer: IpAddr) {
+        // Where all clients come through a proxy on this machine, the operator has to know.
+        if peer.is_loopback() && !self.told_of_proxy.swap(true, Ordering::Relaxed) {
+            tracing::warn!(
+                %peer,
+                "too many connections of one address: if it is a proxy, name it in \
+                 http.trusted_proxies (told once)"
+            );
+        } else {
+            tracing::debug!(%peer, "too many connections of one address");
+        }
+        if self.tls.is_none() {
+            // What fits into the socket at once, or nothing.
+            let _ = stream.try_write(TOO_MANY);
+        }
+    }
+
+    async fn host_tcp(self: Arc<Self>, stream: TcpStream, origin: Origin, held: Held) {
+        let Some(tls) = &self.tls else {
+            return self.host(stream, origin, held).await;
+        };
+        let stream = self.rules.pace(stream);
+        let mut shutdown = self.shutdown.clone();
+        let handshake = timeout(HANDSHAKE_WITHIN, tls.acceptor().accept(stream));
+        let stream = tokio::select! {
+            () = stopped(&mut shutdown) => return,
+            stream = handshake => stream,
+        };
+        match stream {
+            Ok(Ok(stream)) => self.converse(stream, origin, held).await,
+            Ok(Err(error)) => tracing::debug!(%error, "no TLS handshake"),
+            Err(_) => tracing::debug!("no TLS handshake in time"),
+        }
+    }
+
+    async fn host<I>(self: Arc<Self>, stream: I, origin: Origin, held: Held)
+    where
+        I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let stream = self.rules.pace(stream);
+        self.converse(stream, origin, held).await;
+    }
+
+    async fn converse<I>(self: Arc<Self>, stream: I, origin: Origin, held: Held)
+    where
+        I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let connection = Connection {
+            router: self.router.clone(),
+            origin,
+            shutdown: self.shutdown.clone(),
+        };
+        if let Some(mut stream) = connection.run(stream).await {
+            let _ = stream.shutdown().await;
+        }
+        drop(held);
+    }
+}
+
+/// As many connections as are configured, and no more than there can be descriptors for, of which
+/// each may need one for its file.
+fn n_places(connections_max: usize) -> usize {
+    let descriptors = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    let possible = descriptors.saturating_sub(DESCRIPTORS_RESERVED) / 2;
+    let possible = usize::try_from(possible).unwrap_or(usize::MAX).max(1);
+    if possible < connections_max {
+        tracing::warn!(
+            connections_max,
+            possible,
+            "limits.connections_total_max needs more open files than are allowed \
+             (ulimit -n, LimitNOFILE)"
+        );
+    }
+    possible
+        .min(connections_max)
+        .clamp(1, Semaphore::MAX_PERMITS)
+}
+
+/// A connection that broke before it was accepted harms nobody; without descriptors, accepting
+/// again at once would only spin, and telling each time would fill the log.
+async fn on_accept_error(error: &io::Error, told_at: &mut Option<Instant>) {
+    if error.kind() == io::ErrorKind::ConnectionAborted {
+        return;
+    }
+    if told_at.is_none_or(|at| TELL_AGAIN_IN <= at.elapsed()) {
+        tracing::error!(%error, "cannot accept connections (too many open files?); trying on");
+        *told_at = Some(Instant::now());
+    }
+    sleep(ACCEPT_AGAIN_IN).await;
+}
+
+fn log_panic(ended: Result<(), tokio::task::JoinError>) {
+    if let Err(error) = ended
+        && error.is_panic()
+    {
+        tracing::error!(%error, "a connection ended in a panic");
+    }
+}
