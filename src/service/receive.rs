@@ -212,12 +212,12 @@ impl Service {
             let lifetimes = &settings.policy.lifetimes;
             row.complete(generation, part, sha256, lifetimes, now)
         });
-        match self.update(row.id, change).await {
+        match self.stores.sessions.update(row.id, change).await {
             Ok(_) => {
                 info!(slot = row.id.short(), size_bytes, "upload complete");
                 Ok(Received { sha256 })
             }
-            Err(refusal) => {
+            Err(Failure::Refused(refusal)) => {
                 // The row is not complete, so its file must not look committed.
                 if let Err(e) = self.stores.files.settle(part).await {
                     broken("take an upload back", &e);
@@ -226,6 +226,8 @@ impl Service {
             }
         }
     }
+            // The row may be complete all the same, so its file stays: the next attempt sees which.
+            Err(Failure::Broken(e)) => Err(broken("complete an upload", &e)),
 
     /// Compares a repeated PUT with the complete file: a lost 201 is given again.
     async fn replay(
