@@ -145,7 +145,7 @@ impl Service {
             Err(_) => durable.load(Ordering::Relaxed),
         };
         let outcome = match appended {
-            Ok(_) => self.judge(&gauge, offset, size_bytes, announced),
+            Ok(_) => self.judge(&gauge, offset, size_bytes, announced, &transfer),
             Err(failure) => Err(refusal_of("write an upload", failure)),
         };
         match outcome {
@@ -164,6 +164,7 @@ impl Service {
         offset: u64,
         size_bytes: u64,
         announced: Option<Sha256>,
+        transfer: &Transfer,
     ) -> Result<Sha256, Refusal> {
         match gauge.end() {
             End::Whole if offset < size_bytes => Err(Refusal::TooShort),
@@ -177,7 +178,8 @@ impl Service {
             End::TooLong => Err(Refusal::TooLong),
             End::Stalled => Err(Refusal::Stalled),
             End::Cut => Err(self.cut_refusal()),
-            // The store stopped reading before the end: it was told to.
+            // The store was told to stop before the body could be.
+            End::Open if transfer.is_cut() => Err(self.cut_refusal()),
             End::Interrupted | End::Open => Err(Refusal::Interrupted),
         }
     }
@@ -224,10 +226,10 @@ impl Service {
                 }
                 Err(refusal)
             }
-        }
-    }
             // The row may be complete all the same, so its file stays: the next attempt sees which.
             Err(Failure::Broken(e)) => Err(broken("complete an upload", &e)),
+        }
+    }
 
     /// Compares a repeated PUT with the complete file: a lost 201 is given again.
     async fn replay(
