@@ -164,3 +164,22 @@ async fn what_is_too_much_goes_in_one_go() {
     let totals = bench.stores.sessions.totals().await.expect("read");
     assert_eq!(totals.n_files, 2);
 }
+
+#[tokio::test(start_paused = true)]
+async fn an_audit_of_much_that_is_wrong_ends_soon() {
+    let (bench, _) = faulty_bench(settings());
+    for n in 0..400 {
+        let upload = slot(&bench).await;
+        let id = upload.id;
+        let done = bench.service.receive(upload, whole(content(1))).await;
+        assert!(done.is_ok());
+        match n % 2 {
+            0 => bench.stores.files.remove(id).await.expect("removed"),
+            _ => bench.stores.sessions.remove(id).await.expect("removed"),
+        }
+    }
+    let begun = tokio::time::Instant::now();
+    let report = audited(&bench).await;
+    assert_eq!(report.n_findings, 400);
+    assert!(begun.elapsed().as_secs() < 2, "{:?}", begun.elapsed());
+}
