@@ -179,8 +179,8 @@ fn masked_bytes(rest: &str, before: Option<char>) -> usize {
     if rest.starts_with("/*") {
         return to(rest.find("*/").map(|at| at + 2));
     }
-    if rest.starts_with('"') {
-        return to(string_end(&rest[1..], '"').map(|at| at + 2));
+    if let Some(inside) = rest.strip_prefix('"') {
+        return to(string_end(inside, '"').map(|at| at + 2));
     }
     let in_word = before.is_some_and(|c| c.is_alphanumeric() || c == '_');
     if rest.starts_with('r') && !in_word {
@@ -191,8 +191,7 @@ fn masked_bytes(rest: &str, before: Option<char>) -> usize {
             return to(rest[open..].find(&close).map(|at| open + at + close.len()));
         }
     }
-    if rest.starts_with('\'') {
-        let inside = &rest[1..];
+    if let Some(inside) = rest.strip_prefix('\'') {
         let first = inside.chars().next().map_or(0, char::len_utf8);
         if inside.starts_with('\\') {
             return to(string_end(inside, '\'').map(|at| at + 2));
@@ -549,7 +548,7 @@ fn citations(comment: &str) -> Option<String> {
         }
         if bare == "RFC" {
             let number = next.trim_end_matches(|c: char| !c.is_ascii_digit());
-            if !is_number(number) {
+            if next.starts_with(|c: char| c.is_ascii_digit()) && !is_number(number) {
                 return Some(format!("RFC {next} is no RFC"));
             }
             let section = words.get(index + 2).and_then(|word| word.strip_prefix('#'));

@@ -160,7 +160,8 @@ pub trait SessionStore: Send + Sync {
     /// Forgets quota sums of hours before `before`.
     fn forget_uses(&self, before: Bucket) -> BoxFuture<'_, Result<(), StoreError>>;
 
-    /// What binds these rows to their files: equal to the file store's, or the sweep touches nothing.
+    /// What binds these rows to their files: where the file store's differs, the sweep touches
+    /// nothing.
     fn store_id(&self) -> BoxFuture<'_, Result<u128, StoreError>>;
 }
 

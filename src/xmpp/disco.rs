@@ -1,6 +1,6 @@
 //! What we are and what we offer: service discovery, software version, uptime, ping.
 //!
-//! The feature list is made from `route`'s own table, so that nothing is offered that is not served.
+//! The feature list is made from `route`'s own table, so nothing is offered that is not served.
 
 use minidom::Element;
 use minidom::rxml::xml_ncname;
@@ -22,8 +22,8 @@ pub type Contact = Vec<(&'static str, Vec<String>)>;
 
 /// Answers disco#info about ourselves. XEP-0030 #info, XEP-0128, XEP-0363 #disco.
 ///
-/// Refuses `UnknownNode` for any node. The upload form stands first: COMPAT(Siskin, 2024): reads the
-/// first form only.
+/// Refuses `UnknownNode` for any node. The upload form stands first: COMPAT(Siskin, 2024): reads
+/// the first form only.
 pub fn info(
     query: &Element,
     features: impl Iterator<Item = &'static str>,

@@ -20,9 +20,9 @@ const ECHOED_BYTES_MAX: usize = 1024;
 
 /// Reads `<request xmlns='urn:xmpp:http:upload:0'/>`.
 ///
-/// Refuses `BadFileName`, `BadSize`, `BadContentType`, `BadPurpose`; children of other namespaces are
-/// ignored. A size beyond 64 bits is the largest number there is, so that it is refused as too large
-/// whatever its length. XEP-0363 #request, #purpose.
+/// Refuses `BadFileName`, `BadSize`, `BadContentType`, `BadPurpose`; children of other namespaces
+/// are ignored. A size beyond 64 bits is the largest number there is, so that it is refused as too
+/// large whatever its length. XEP-0363 #request, #purpose.
 pub fn slot_request(request: &Element) -> Result<SlotRequest, Refusal> {
     let filename = FileName::parse(request.attr("filename").ok_or(Refusal::BadFileName)?)?;
     let size_bytes = size(request.attr("size").ok_or(Refusal::BadSize)?)?;
@@ -127,8 +127,8 @@ pub fn echo(payload: &Element) -> Option<Element> {
 
 /// The requester's JID as decisions need it; `None` where even its bare part is none.
 ///
-/// A resource may hold characters that the JID library does not know yet, emoji for one: the account
-/// is who asks, so its bare JID will do.
+/// A resource may hold characters that the JID library does not know yet, emoji for one: the
+/// account is who asks, so its bare JID will do.
 pub fn requester(from: &str) -> Option<Jid> {
     let bare = || Jid::new(from.split('/').next()?).ok();
     Jid::new(from).ok().or_else(bare)

@@ -1,7 +1,7 @@
 //! Connects to the XMPP server and logs in as a component: XEP-0114 #proto.
 //!
-//! Own log-in over `tokio_xmpp`'s pieces: its `Component` hides why a log-in failed. Each failure is
-//! one sentence that names the server's setting to look at.
+//! Own log-in over `tokio_xmpp`'s pieces: its `Component` hides why a log-in failed. Each failure
+//! is one sentence that names the server's setting to look at.
 
 use std::io;
 use std::sync::Arc;
@@ -83,7 +83,8 @@ pub enum LoginError {
     #[error(
         "the XMPP server does not know the component {jid}: add Component \"{jid}\" with its \
          component_secret to the configuration of Prosody (or \"{jid}\" to hosts of \
-         ejabberd_service), or correct component.jid"
+         ejabberd_service), or correct component.jid, or component.server if that is not the port \
+         for components"
     )]
     HostUnknown {
         /// `component.jid`

@@ -1,9 +1,11 @@
 //! Edge: streams to the XMPP server. Logs in, stays logged in, and says in the log why it is not.
 //!
-//! `login` connects, `stream` serves, `route` answers, `elements` and `disco` translate, `guard` keeps
-//! the parser safe. Here is what happens between two streams: how long to wait, and what to say.
+//! `login` connects, `stream` serves, `route` answers, `elements` and `disco` translate; `guard`,
+//! with `filter`, `limits` and `names`, keeps the parser safe. Here is what happens between two
+//! streams: how long to wait, and what to say.
 //! Nothing is kept for a lost stream: XEP-0114 has no resumption, so every IQ can be asked again.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -20,8 +22,11 @@ use crate::service::Service;
 
 mod disco;
 mod elements;
-pub mod guard;
+mod filter;
+mod guard;
+mod limits;
 mod login;
+mod names;
 mod route;
 mod stream;
 
@@ -40,11 +45,13 @@ const RESTART_ATTEMPTS_MAX: u32 = 400;
 /// The longest waits for a server that stays away, and for one that refuses us.
 const AWAY_WAIT_MAX: Duration = Duration::from_secs(5);
 const REFUSED_WAIT_MAX: Duration = Duration::from_secs(60);
-/// A stream that lived this long was a good one: the next wait is a first one again. Longer than the
-/// longest wait, so that two daemons that push each other out of one name do so once a minute.
+/// A stream that lived this long was a good one: the next wait is a first one again. Longer than
+/// the longest wait, so that two daemons that push each other out of one name do so once a minute.
 const GOOD_AFTER: Duration = Duration::from_secs(120);
-/// The same line is logged at most this often.
+/// The same line is logged at most once in this time, the coming and going of a stream five times:
+/// after a restart the last line shall say that all is well.
 const SAME_LINE_EVERY: Duration = Duration::from_secs(60);
+const COMING_AND_GOING_MAX: usize = 5;
 /// How many lines are remembered for that.
 const LINES_MAX: usize = 16;
 
@@ -90,14 +97,10 @@ pub async fn run_over(
                 desk: Arc::clone(&desk),
                 lines: Arc::clone(&lines),
             };
-            streams.spawn(hold(held, stop.clone()));
+            streams.spawn(hold_whatever_happens(held, stop.clone()));
         }
     }
-    while let Some(ended) = streams.join_next().await {
-        if let Err(error) = ended {
-            error!(%error, "a component stream ended in a panic");
-        }
-    }
+    while streams.join_next().await.is_some() {}
 }
 
 /// Logs in and out again: does `component` work as it is configured?
@@ -112,11 +115,27 @@ pub async fn try_login(component: &Component) -> Result<(), LoginError> {
 }
 
 /// What a stream needs, each time it is made anew.
+#[derive(Clone)]
 struct Held {
     component: Component,
     connect: Connect,
     desk: Arc<Desk>,
     lines: Arc<Lines>,
+}
+
+/// A fault of ours must not leave the component offline until somebody looks.
+async fn hold_whatever_happens(held: Held, stop: watch::Receiver<bool>) {
+    loop {
+        let holding = AssertUnwindSafe(hold(held.clone(), stop.clone()));
+        if holding.catch_unwind().await.is_ok() {
+            return;
+        }
+        error!(
+            jid = held.component.jid,
+            "a component stream ended in a panic; making it anew"
+        );
+        tokio::time::sleep(REFUSED_WAIT_MIN).await;
+    }
 }
 
 /// Keeps one stream of a component up.
@@ -136,18 +155,22 @@ async fn hold(held: Held, mut stop: watch::Receiver<bool>) {
         };
         let refused = match login {
             Err(error) => {
-                lines.say(&component.jid, Level::Warn, &error.to_string());
+                lines.warn(&component.jid, &error.to_string(), 1);
                 attempts = attempts.saturating_add(1);
                 error.is_refusal()
             }
             Ok(wire) => {
-                lines.say(&component.jid, Level::Info, "component is online");
+                lines.info(&component.jid, "component is online", COMING_AND_GOING_MAX);
                 let since = Instant::now();
                 let end = stream::serve(wire, &desk, &component.jid, &mut stop).await;
                 if let End::Stopped = end {
                     return;
                 }
-                lines.say(&component.jid, Level::Warn, &words(&end, &component));
+                let times = match end {
+                    End::Closed => COMING_AND_GOING_MAX,
+                    _ => 1,
+                };
+                lines.warn(&component.jid, &words(&end, &component), times);
                 if GOOD_AFTER <= since.elapsed() {
                     attempts = 0;
                 }
@@ -194,8 +217,8 @@ fn words(end: &End, component: &Component) -> String {
     }
 }
 
-/// How long to wait after `attempts` in vain: doubled each time up to the longest wait, and then any
-/// time from half of that to all of it, so that many components do not come at once.
+/// How long to wait after `attempts` in vain: doubled each time up to the longest wait, and then
+/// any time from half of that to all of it, so that many components do not come at once.
 fn wait(refused: bool, attempts: u32, random: u64) -> Duration {
     let (first, longest) = match refused {
         true => (REFUSED_WAIT_MIN, REFUSED_WAIT_MAX),
@@ -208,32 +231,28 @@ fn wait(refused: bool, attempts: u32, random: u64) -> Duration {
     half + half * share / 1023
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Level {
-    Info,
-    Warn,
-}
-
 /// The lines said lately about one component, by all of its streams.
 #[derive(Default)]
 struct Lines(Mutex<Vec<(String, Instant)>>);
 
 impl Lines {
-    /// Logs `line`, unless it was logged a short while ago.
-    fn say(&self, jid: &str, level: Level, line: &str) {
-        if !self.is_new(line, Instant::now()) {
-            return;
-        }
-        match level {
-            Level::Info => info!(jid, "{line}"),
-            Level::Warn => warn!(jid, "{line}"),
+    fn info(&self, jid: &str, line: &str, times: usize) {
+        if self.is_news(line, times, Instant::now()) {
+            info!(jid, "{line}");
         }
     }
 
-    fn is_new(&self, line: &str, now: Instant) -> bool {
+    fn warn(&self, jid: &str, line: &str, times: usize) {
+        if self.is_news(line, times, Instant::now()) {
+            warn!(jid, "{line}");
+        }
+    }
+
+    /// Whether `line` was said less than `times` lately; counts it if so.
+    fn is_news(&self, line: &str, times: usize, now: Instant) -> bool {
         let mut said = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         said.retain(|(_, at)| now.duration_since(*at) < SAME_LINE_EVERY);
-        if said.iter().any(|(other, _)| other == line) {
+        if times <= said.iter().filter(|(other, _)| other == line).count() {
             return false;
         }
         if said.len() == LINES_MAX {
@@ -241,5 +260,34 @@ impl Lines {
         }
         said.push((line.to_owned(), now));
         true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waits_grow_to_their_limits() {
+        let longest = |refused, attempts| wait(refused, attempts, 1023).as_millis();
+        assert_eq!(longest(false, 1), 100);
+        assert_eq!(longest(false, 2), 200);
+        assert_eq!(longest(false, RESTART_ATTEMPTS_MAX), 1500);
+        assert_eq!(longest(false, u32::MAX), 5000);
+        assert_eq!(longest(true, 1), 1000);
+        assert_eq!(longest(true, 6), 32_000);
+        assert_eq!(longest(true, u32::MAX), 60_000);
+        assert_eq!(wait(true, 1, 0), Duration::from_millis(500));
+    }
+
+    #[test]
+    fn lines_come_again_after_a_while() {
+        let lines = Lines::default();
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let news = [0, 1, 59, 60, 61, 120].map(|s| lines.is_news("gone", 1, at(s)));
+        assert_eq!(news, [true, false, false, true, false, true]);
+        let news = [120, 121, 122].map(|s| lines.is_news("online", 2, at(s)));
+        assert_eq!(news, [true, true, false]);
     }
 }

@@ -28,7 +28,7 @@ use xmpp_parsers::ns;
 use xmpp_parsers::stream_error::{self, DefinedCondition};
 
 use super::elements;
-use super::guard::Broken;
+use super::limits::Broken;
 use super::login::{self, StreamError, Wire};
 use super::route::{self, Answer, Desk};
 use crate::core::refusal::Refusal;

@@ -1,15 +1,20 @@
 //! A server's side of component streams, written by hand: for what real servers never do.
 
 use std::io;
+use std::ops::Range;
 use std::sync::Arc;
 
 use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
 use minidom::Element;
 use slotd::config::{Component, Secret, ServerAddress};
+use slotd::core::policy::Room;
+use slotd::core::slot::{PartId, SlotId};
 use slotd::service::Service;
+use slotd::store::{Body, Failure, FileStore, Progress, StoreError, Stored};
 use slotd::xmpp::{self, Connect, Socket};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinHandle;
 
 pub const SECRET: &str = "correct horse";
@@ -171,5 +176,68 @@ impl Fake {
         let mut peer = self.next().await;
         peer.log_in().await.expect("slotd logs in");
         peer
+    }
+}
+
+/// Files in memory whose free space is told only through an open gate.
+pub struct Gated {
+    pub files: Arc<dyn FileStore>,
+    pub gate: Semaphore,
+}
+
+impl FileStore for Gated {
+    fn append(
+        &self,
+        part: PartId,
+        from: u64,
+        size_bytes: u64,
+        body: Body,
+        progress: Progress,
+    ) -> BoxFuture<'_, Result<u64, Failure>> {
+        self.files.append(part, from, size_bytes, body, progress)
+    }
+
+    fn settle(&self, part: PartId) -> BoxFuture<'_, Result<u64, StoreError>> {
+        self.files.settle(part)
+    }
+
+    fn commit(&self, part: PartId, size_bytes: u64) -> BoxFuture<'_, Result<(), StoreError>> {
+        self.files.commit(part, size_bytes)
+    }
+
+    fn open(&self, id: SlotId, bytes: Range<u64>) -> BoxFuture<'_, Result<Body, StoreError>> {
+        self.files.open(id, bytes)
+    }
+
+    fn remove_part(&self, part: PartId) -> BoxFuture<'_, Result<(), StoreError>> {
+        self.files.remove_part(part)
+    }
+
+    fn remove(&self, id: SlotId) -> BoxFuture<'_, Result<(), StoreError>> {
+        self.files.remove(id)
+    }
+
+    fn find(&self, id: SlotId) -> BoxFuture<'_, Result<Vec<Stored>, StoreError>> {
+        self.files.find(id)
+    }
+
+    fn page(
+        &self,
+        after: Option<SlotId>,
+        n_max: usize,
+    ) -> BoxFuture<'_, Result<Vec<Stored>, StoreError>> {
+        self.files.page(after, n_max)
+    }
+
+    fn room(&self) -> BoxFuture<'_, Result<Room, StoreError>> {
+        async {
+            let _passed = self.gate.acquire().await.expect("the gate stays");
+            self.files.room().await
+        }
+        .boxed()
+    }
+
+    fn store_id(&self) -> BoxFuture<'_, Result<u128, StoreError>> {
+        self.files.store_id()
     }
 }

@@ -6,9 +6,10 @@
 //!
 //! Assumptions: a rename is atomic; after a sync of a file and of its directory both survive.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io;
 use std::ops::Range;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -23,10 +24,12 @@ use crate::core::slot::{PartId, SlotId};
 use crate::store::{Body, Failure, FileStore, OpenError, Progress, StoreError, Stored};
 use append::Appending;
 use claim::Claims;
-use place::{Place, Use, fan, fan_of, file_name, parse_file_name, parse_part_name, part_name};
+use listing::length;
+use place::{Place, Use, fan, file_name, part_name};
 
 mod append;
 mod claim;
+mod listing;
 pub(crate) mod place;
 mod read;
 
@@ -40,6 +43,7 @@ pub struct LocalFiles {
 
 struct Inner {
     place: Place,
+    how: Use,
     durability: Durability,
     claims: Arc<Claims>,
     room: Mutex<Option<(Instant, Room)>>,
@@ -54,7 +58,7 @@ impl LocalFiles {
         Self::new(data_dir, Use::Write(durability), durability)
     }
 
-    /// Opens the files of `data_dir` as they are, changing nothing.
+    /// Opens the files of `data_dir` as they are; nothing can be changed through it.
     pub fn open_read_only(data_dir: &Path) -> Result<Self, OpenError> {
         Self::new(data_dir, Use::Read, Durability::Full)
     }
@@ -62,6 +66,7 @@ impl LocalFiles {
     fn new(data_dir: &Path, how: Use, durability: Durability) -> Result<Self, OpenError> {
         let inner = Inner {
             place: Place::open(data_dir, how)?,
+            how,
             durability,
             claims: Arc::default(),
             room: Mutex::new(None),
@@ -81,13 +86,24 @@ impl LocalFiles {
         self.inner.place.store_id
     }
 
-    async fn run<T: Send + 'static>(
+    /// Reads in the blocking pool.
+    async fn read<T: Send + 'static>(
         &self,
         doing: &'static str,
         work: impl FnOnce(&Inner) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
         let inner = self.inner.clone();
         blocking(doing, move || work(&inner)).await
+    }
+
+    /// Changes something, in the blocking pool.
+    async fn write<T: Send + 'static>(
+        &self,
+        doing: &'static str,
+        work: impl FnOnce(&Inner) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        self.inner.check_writable(doing)?;
+        self.read(doing, work).await
     }
 }
 
@@ -125,6 +141,13 @@ fn unless_gone(result: Result<(), Errno>) -> Result<bool, Errno> {
 }
 
 impl Inner {
+    fn check_writable(&self, doing: &'static str) -> Result<(), StoreError> {
+        match self.how {
+            Use::Write(_) => Ok(()),
+            Use::Read => Err(trouble(doing, io::ErrorKind::ReadOnlyFilesystem.into())),
+        }
+    }
+
     fn sync_files(&self, id: SlotId) -> io::Result<()> {
         sync_within(&self.place.files, &fan(id))
     }
@@ -133,23 +156,13 @@ impl Inner {
         sync_within(&self.place.parts, &fan(id))
     }
 
-    /// A regular file's length; `None` where there is none.
-    fn length(directory: &File, name: &str) -> io::Result<Option<u64>> {
-        match rustix::fs::statat(directory, name, AtFlags::SYMLINK_NOFOLLOW) {
-            Ok(seen) if rustix::fs::FileType::from_raw_mode(seen.st_mode).is_file() => {
-                Ok(u64::try_from(seen.st_size).ok())
-            }
-            Ok(_) | Err(Errno::NOENT) => Ok(None),
-            Err(e) => Err(e.into()),
-        }
-    }
-
     fn settle(&self, part: PartId) -> io::Result<u64> {
         let (name, flags) = (part_name(part), OFlags::WRONLY | OFlags::NOFOLLOW);
         let open = || {
             let flags = flags | OFlags::CLOEXEC;
             rustix::fs::openat(&self.place.parts, &name, flags, Mode::empty())
         };
+        let mut was_file = false;
         let opened = match open() {
             Err(Errno::NOENT) => {
                 let (from, to) = (&self.place.files, &self.place.parts);
@@ -157,27 +170,38 @@ impl Inner {
                     Err(Errno::NOENT) => return Ok(0),
                     renamed => renamed?,
                 }
-                if self.durability == Durability::Full {
-                    self.sync_files(part.slot)?;
-                }
+                was_file = true;
                 open()
             }
             opened => opened,
         };
         let file = File::from(opened?);
+        let metadata = file.metadata()?;
+        if 1 < metadata.nlink() {
+            // A crash came between the two halves of a rename by links.
+            let name = file_name(part.slot);
+            let unlinked = rustix::fs::unlinkat(&self.place.files, name, AtFlags::empty());
+            was_file |= unless_gone(unlinked)?;
+        }
+        // Gives back what a crash left reserved beyond.
+        file.set_len(metadata.len())?;
         if self.durability != Durability::None {
             file.sync_data()?;
         }
         if self.durability == Durability::Full {
+            // The new name first: at no time it has none.
             self.sync_parts(part.slot)?;
+            if was_file {
+                self.sync_files(part.slot)?;
+            }
         }
-        Ok(file.metadata()?.len())
+        Ok(metadata.len())
     }
 
     fn commit(&self, part: PartId, size_bytes: u64) -> Result<(), StoreError> {
         let doing = "give an upload its name";
         let (name, id) = (part_name(part), part.slot);
-        let length = Self::length(&self.place.parts, &name).map_err(|e| trouble(doing, e))?;
+        let length = length(&self.place.parts, &name).map_err(|e| trouble(doing, e))?;
         if length != Some(size_bytes) {
             return Err(damaged(id));
         }
@@ -208,56 +232,17 @@ impl Inner {
             self.sync_files(id)?;
         }
         for part in self.parts_of(id)? {
-            unless_gone(rustix::fs::unlinkat(
-                &self.place.parts,
-                part_name(part),
-                nothing,
-            ))?;
+            self.remove_part(part)?;
         }
         Ok(())
     }
 
-    fn parts_of(&self, id: SlotId) -> io::Result<Vec<PartId>> {
-        let directory = self.place.parts_path.join(fan(id));
-        let mut parts = names(&directory, parse_part_name)?;
-        parts.retain(|part| part.slot == id);
-        parts.sort();
-        Ok(parts)
-    }
-
-    fn find(&self, id: SlotId) -> io::Result<Vec<Stored>> {
-        let mut found = Vec::new();
-        if let Some(size_bytes) = Self::length(&self.place.files, &file_name(id))? {
-            found.push(Stored::File { id, size_bytes });
+    fn remove_part(&self, part: PartId) -> io::Result<()> {
+        let unlinked = rustix::fs::unlinkat(&self.place.parts, part_name(part), AtFlags::empty());
+        if unless_gone(unlinked)? && self.durability == Durability::Full {
+            self.sync_parts(part.slot)?;
         }
-        for part in self.parts_of(id)? {
-            if let Some(size_bytes) = Self::length(&self.place.parts, &part_name(part))? {
-                found.push(Stored::Part { part, size_bytes });
-            }
-        }
-        Ok(found)
-    }
-
-    fn page(&self, after: Option<SlotId>, n_max: usize) -> io::Result<Vec<Stored>> {
-        let first = after.map_or(0, |id| (id.0 >> 120) as u8);
-        let mut page = Vec::new();
-        for first_byte in first..=u8::MAX {
-            let fan = fan_of(first_byte);
-            let files = names(&self.place.files_path.join(&fan), parse_file_name)?;
-            let parts = names(&self.place.parts_path.join(&fan), parse_part_name)?;
-            let of_parts = parts.into_iter().map(|part| part.slot);
-            let mut ids: Vec<_> = files.into_iter().chain(of_parts).collect();
-            ids.retain(|id| after < Some(*id));
-            ids.sort();
-            ids.dedup();
-            for id in ids {
-                if n_max <= page.len() {
-                    return Ok(page);
-                }
-                page.extend(self.find(id)?);
-            }
-        }
-        Ok(page)
+        Ok(())
     }
 
     fn room(&self) -> io::Result<Room> {
@@ -298,19 +283,6 @@ fn rename_new(from: &File, old: &str, to: &File, new: &str) -> Result<(), Errno>
     }
 }
 
-/// What `parse` makes of the names in a directory; other people's names are passed over.
-fn names<T>(directory: &Path, parse: fn(&str) -> Option<T>) -> io::Result<Vec<T>> {
-    let entries = match fs::read_dir(directory) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        entries => entries?,
-    };
-    let mut names = Vec::new();
-    for entry in entries {
-        names.extend(entry?.file_name().to_str().and_then(parse));
-    }
-    Ok(names)
-}
-
 impl FileStore for LocalFiles {
     fn append(
         &self,
@@ -335,7 +307,7 @@ impl FileStore for LocalFiles {
                 drop(claim);
                 settled.map_err(|e| trouble(doing, e))
             };
-            self.run(doing, settle).await
+            self.write(doing, settle).await
         })
     }
 
@@ -348,7 +320,7 @@ impl FileStore for LocalFiles {
                 drop(claim);
                 committed
             };
-            self.run(doing, commit).await
+            self.write(doing, commit).await
         })
     }
 
@@ -366,30 +338,26 @@ impl FileStore for LocalFiles {
             if !metadata.is_file() || metadata.len() < bytes.end {
                 return Err(damaged(id));
             }
-            Ok(read::body(file, bytes))
+            Ok(read::body(id, file, bytes))
         })
     }
 
     fn remove_part(&self, part: PartId) -> BoxFuture<'_, Result<(), StoreError>> {
         let doing = "remove an attempt";
-        Box::pin(self.run(doing, move |inner| {
-            let (parts, name) = (&inner.place.parts, part_name(part));
-            let removed = rustix::fs::unlinkat(parts, name, AtFlags::empty());
-            unless_gone(removed).map_err(|e| trouble(doing, e.into()))?;
-            Ok(())
-        }))
+        let remove = move |inner: &Inner| inner.remove_part(part).map_err(|e| trouble(doing, e));
+        Box::pin(self.write(doing, remove))
     }
 
     fn remove(&self, id: SlotId) -> BoxFuture<'_, Result<(), StoreError>> {
         let doing = "remove a file";
         let remove = move |inner: &Inner| inner.remove(id).map_err(|e| trouble(doing, e));
-        Box::pin(self.run(doing, remove))
+        Box::pin(self.write(doing, remove))
     }
 
     fn find(&self, id: SlotId) -> BoxFuture<'_, Result<Vec<Stored>, StoreError>> {
         let doing = "look for a file";
         let find = move |inner: &Inner| inner.find(id).map_err(|e| trouble(doing, e));
-        Box::pin(self.run(doing, find))
+        Box::pin(self.read(doing, find))
     }
 
     fn page(
@@ -399,7 +367,7 @@ impl FileStore for LocalFiles {
     ) -> BoxFuture<'_, Result<Vec<Stored>, StoreError>> {
         let doing = "list files";
         let page = move |inner: &Inner| inner.page(after, n_max).map_err(|e| trouble(doing, e));
-        Box::pin(self.run(doing, page))
+        Box::pin(self.read(doing, page))
     }
 
     fn room(&self) -> BoxFuture<'_, Result<Room, StoreError>> {
@@ -412,3 +380,6 @@ impl FileStore for LocalFiles {
         Box::pin(std::future::ready(Ok(self.id())))
     }
 }
+
+#[cfg(test)]
+mod tests;

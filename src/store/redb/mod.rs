@@ -9,8 +9,8 @@
 //! 1. `due` holds (`due_at`, id) of each row that has a `due_at`, and nothing else.
 //! 2. `complete` holds (time, id) of each complete row, and nothing else.
 //! 3. `stored-bytes` is the sum of `stored_bytes` of all rows.
-//! 4. A use is the sum of `quota_bytes` of the rows created in that hour, and of what rows that were
-//!    removed while complete had; hours before `uses-since` have no use. `hours` holds the same
+//! 4. A use is the sum of `quota_bytes` of the rows created in that hour, and of what rows had that
+//!    were removed while complete; hours before `uses-since` have no use. `hours` holds the same
 //!    keys, by hour.
 //! 5. What was answered is in the file, and on the disk: nothing is answered before its commit.
 //!
@@ -270,5 +270,88 @@ impl SessionStore for RedbSessions {
 
     fn store_id(&self) -> BoxFuture<'_, Result<u128, StoreError>> {
         Box::pin(self.fact("read the store id", STORE_ID))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt as _;
+    use futures_util::future::join;
+
+    use super::*;
+    use crate::core::refusal::Refusal;
+
+    fn open(dir: &tempfile::TempDir) -> RedbSessions {
+        let path = dir.path().join("slotd.redb");
+        RedbSessions::open(&path, Durability::Full, 7).expect("a new database")
+    }
+
+    fn note(tables: &mut Tables<'_>) -> Outcome<()> {
+        tables.set_fact("note", 1)?;
+        Ok(Ok(()))
+    }
+
+    fn fail(tables: &mut Tables<'_>) -> Outcome<()> {
+        tables.set_fact("note", 2)?;
+        Err(Fault::PreviousIo)
+    }
+
+    #[tokio::test]
+    async fn an_error_fails_the_batch_and_the_next_one_goes_on() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let store = open(&dir);
+        store.write("note", note).await.expect("noted");
+        for _ in 0..2 {
+            // In one batch or in two: what failed is not there, what was answered is.
+            let (first, second) = join(store.write("fail", fail), store.write("note", note)).await;
+            assert!(matches!(
+                first,
+                Err(Failure::Broken(StoreError::Unavailable { .. }))
+            ));
+            assert_eq!(store.fact("read", "note").await.expect("a fact"), 1);
+            drop(second);
+            let refused = store
+                .write("refuse", |_| Ok(Err::<(), _>(Refusal::Gone.into())))
+                .await;
+            assert!(matches!(refused, Err(Failure::Refused(Refusal::Gone))));
+            store.write("note", note).await.expect("open again");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_reader_meets_a_database_that_was_opened_again() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let store = open(&dir);
+        let failed = store.try_read(|_| Err::<(), _>(Fault::PreviousIo));
+        assert!(failed.is_err());
+        assert_eq!(store.fact("read", STORE_ID).await.expect("a fact"), 7);
+        store.write("note", note).await.expect("noted");
+    }
+
+    #[tokio::test]
+    async fn a_panic_ends_no_more_than_its_batch() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let store = open(&dir);
+        let panicked = store
+            .write("panic", |tables| -> Outcome<()> {
+                tables.set_fact("note", 2)?;
+                panic!("a panic that this test makes")
+            })
+            .await;
+        assert!(panicked.is_err());
+        assert_eq!(store.fact("read", "note").await.expect("a fact"), 0);
+        store.write("note", note).await.expect("noted");
+    }
+
+    #[tokio::test]
+    async fn whoever_waits_is_answered_before_the_end() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let store = open(&dir);
+        let mut waiting = Box::pin(store.write("note", note));
+        assert!((&mut waiting).now_or_never().is_none());
+        drop(waiting);
+        drop(store);
+        let store = open(&dir);
+        assert_eq!(store.fact("read", "note").await.expect("a fact"), 1);
     }
 }

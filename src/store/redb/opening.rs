@@ -119,13 +119,18 @@ fn judge(schema: Option<u128>) -> Option<String> {
 }
 
 /// Opens an existing file for reading, beside a service or without one.
+///
+/// What a killed service has left is mended first, as its next start would.
 pub(super) fn open_reader(path: &Path) -> Result<ReadOnlyDatabase, OpenError> {
     let say = |problem: String| OpenError::new(path, problem);
-    let owned = path.to_owned();
-    let database = match catch_unwind(move || builder().open_read_only(owned)) {
-        Ok(opened) => opened.map_err(|e| say(explain(&e)))?,
-        Err(_) => return Err(say(damaged("it cannot be read"))),
+    let database = match read_only(path)? {
+        Err(DatabaseError::RepairAborted) => {
+            mend(path)?;
+            read_only(path)?
+        }
+        opened => opened,
     };
+    let database = database.map_err(|e| say(explain(&e)))?;
     let schema = || -> Result<Option<u128>, Fault> {
         let facts = database.begin_read()?.open_table(FACTS)?;
         Ok(facts.get(SCHEMA)?.map(|fact| fact.value()))
@@ -134,6 +139,22 @@ pub(super) fn open_reader(path: &Path) -> Result<ReadOnlyDatabase, OpenError> {
         Ok(None) => Ok(database),
         Ok(Some(problem)) => Err(say(problem)),
         Err(fault) => Err(say(explain_fault(&fault))),
+    }
+}
+
+fn read_only(path: &Path) -> Result<Result<ReadOnlyDatabase, DatabaseError>, OpenError> {
+    let owned = path.to_owned();
+    catch_unwind(move || builder().open_read_only(owned))
+        .map_err(|_| OpenError::new(path, damaged("it cannot be read")))
+}
+
+/// Opens and closes the file: the lock is held no longer than that.
+fn mend(path: &Path) -> Result<(), OpenError> {
+    let owned = path.to_owned();
+    match catch_unwind(move || open_writer(&owned, Syncs::Yes, Check::Everything)) {
+        Ok(Ok(_)) => Ok(()),
+        Ok(Err(e)) => Err(OpenError::new(path, explain(&e))),
+        Err(_) => Err(OpenError::new(path, damaged("it cannot be read"))),
     }
 }
 
@@ -149,9 +170,9 @@ fn explain(e: &DatabaseError) -> String {
         DatabaseError::DatabaseAlreadyOpen | DatabaseError::LockProtocolMismatch => {
             "is in use by another process; one data_dir belongs to one slotd".to_owned()
         }
-        DatabaseError::RepairAborted => "was not closed cleanly; start slotd once, or run \
-             `slotd audit --repair`, to mend it"
-            .to_owned(),
+        DatabaseError::RepairAborted => {
+            "was not closed cleanly; start slotd once to mend it".to_owned()
+        }
         DatabaseError::Storage(StorageError::Corrupted(how)) => damaged(how),
         DatabaseError::Storage(StorageError::Io(e)) => explain_io(e),
         other => format!("cannot be opened: {other}"),

@@ -1,0 +1,212 @@
+//! Rows in a map; sums are counted each time they are asked for.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard};
+
+use futures_util::future::BoxFuture;
+use jid::BareJid;
+
+use crate::core::policy::{Bucket, Usage, Uses};
+use crate::core::refusal::Refusal;
+use crate::core::session::{State, UploadSession};
+use crate::core::slot::SlotId;
+use crate::core::time::Timestamp;
+use crate::store::memory::{STORE_ID, done, lock};
+use crate::store::{Admit, Change, Failure, Mend, Recount, SessionStore, StoreError, Totals};
+
+/// Rows in a map.
+pub struct MemorySessions {
+    store_id: u128,
+    rows: Mutex<Rows>,
+}
+
+#[derive(Default)]
+struct Rows {
+    by_id: BTreeMap<SlotId, UploadSession>,
+    /// Complete rows that were removed: their bytes stay used.
+    used: Vec<Use>,
+    /// The first hour that still counts.
+    since: Option<Bucket>,
+}
+
+/// One row's share of the quota.
+struct Use {
+    owner: BareJid,
+    bucket: Bucket,
+    n_bytes: u64,
+}
+
+impl Use {
+    fn of(row: &UploadSession) -> Self {
+        Self {
+            owner: row.owner.clone(),
+            bucket: Bucket::of(row.created_at),
+            n_bytes: row.quota_bytes(),
+        }
+    }
+}
+
+impl Default for MemorySessions {
+    fn default() -> Self {
+        Self::new(STORE_ID)
+    }
+}
+
+impl MemorySessions {
+    /// No rows, bound to the files of `store_id`.
+    pub fn new(store_id: u128) -> Self {
+        Self {
+            store_id,
+            rows: Mutex::default(),
+        }
+    }
+
+    fn rows(&self) -> MutexGuard<'_, Rows> {
+        lock(&self.rows)
+    }
+}
+
+impl Rows {
+    /// Sums what rows of `who` used since `since`, by the hour.
+    fn uses(&self, since: Bucket, who: impl Fn(&BareJid) -> bool) -> Uses {
+        let since = self.since.map_or(since, |kept| since.max(kept));
+        let mut sums = BTreeMap::new();
+        let rows = self.by_id.values().map(Use::of);
+        let used = self.used.iter().map(|used| Use {
+            owner: used.owner.clone(),
+            ..*used
+        });
+        for each in rows.chain(used) {
+            if since <= each.bucket && 0 < each.n_bytes && who(&each.owner) {
+                *sums.entry(each.bucket).or_insert(0u64) += each.n_bytes;
+            }
+        }
+        sums.into_iter().collect()
+    }
+
+    fn admit(
+        &mut self,
+        owner: &BareJid,
+        since: Bucket,
+        mut decide: Admit,
+    ) -> Result<UploadSession, Failure> {
+        let usage = Usage {
+            requester: self.uses(since, |other| other == owner),
+            domain: self.uses(since, |other| other.domain() == owner.domain()),
+            total: self.uses(since, |_| true),
+        };
+        let row = decide(&usage)?;
+        if self.by_id.contains_key(&row.id) {
+            return Err(StoreError::Corrupt(format!("slot {:?}, issued twice,", row.id)).into());
+        }
+        self.by_id.insert(row.id, row.clone());
+        Ok(row)
+    }
+
+    fn update(&mut self, id: SlotId, mut change: Change) -> Result<UploadSession, Failure> {
+        let old = self.by_id.get(&id).ok_or(Refusal::UnknownFile)?.clone();
+        let row = change(old)?;
+        self.by_id.insert(id, row.clone());
+        Ok(row)
+    }
+
+    fn remove(&mut self, id: SlotId) {
+        let Some(row) = self.by_id.remove(&id) else {
+            return;
+        };
+        if matches!(row.state, State::Complete { .. }) {
+            self.used.push(Use::of(&row));
+        }
+    }
+
+    /// Ids of the rows that have a time, in order of it.
+    fn by_time(&self, time: impl Fn(&UploadSession) -> Option<Timestamp>) -> Vec<SlotId> {
+        let rows = self.by_id.values();
+        let mut ids: Vec<_> = rows.filter_map(|row| Some((time(row)?, row.id))).collect();
+        ids.sort();
+        ids.into_iter().map(|(_, id)| id).collect()
+    }
+
+    fn totals(&self) -> Totals {
+        let files = self.by_id.values().filter(|row| is_complete(row));
+        Totals {
+            n_rows: self.by_id.len() as u64,
+            n_files: files.clone().count() as u64,
+            stored_bytes: files.map(UploadSession::stored_bytes).sum(),
+        }
+    }
+}
+
+fn is_complete(row: &UploadSession) -> bool {
+    matches!(row.state, State::Complete { .. })
+}
+
+impl SessionStore for MemorySessions {
+    fn admit(
+        &self,
+        owner: BareJid,
+        since: Bucket,
+        decide: Admit,
+    ) -> BoxFuture<'_, Result<UploadSession, Failure>> {
+        done(self.rows().admit(&owner, since, decide))
+    }
+
+    fn update(&self, id: SlotId, change: Change) -> BoxFuture<'_, Result<UploadSession, Failure>> {
+        done(self.rows().update(id, change))
+    }
+
+    fn get(&self, id: SlotId) -> BoxFuture<'_, Result<Option<UploadSession>, StoreError>> {
+        done(Ok(self.rows().by_id.get(&id).cloned()))
+    }
+
+    fn due(&self, now: Timestamp, n_max: usize) -> BoxFuture<'_, Result<Vec<SlotId>, StoreError>> {
+        let due_at = |row: &UploadSession| row.due_at().filter(|due_at| *due_at <= now);
+        let mut ids = self.rows().by_time(due_at);
+        ids.truncate(n_max);
+        done(Ok(ids))
+    }
+
+    fn oldest(&self, n_max: usize) -> BoxFuture<'_, Result<Vec<SlotId>, StoreError>> {
+        let complete_at = |row: &UploadSession| match row.state {
+            State::Complete { at, .. } => Some(at),
+            _ => None,
+        };
+        let mut ids = self.rows().by_time(complete_at);
+        ids.truncate(n_max);
+        done(Ok(ids))
+    }
+
+    fn page(
+        &self,
+        after: Option<SlotId>,
+        n_max: usize,
+    ) -> BoxFuture<'_, Result<Vec<UploadSession>, StoreError>> {
+        let rows = self.rows();
+        let ids = rows.by_id.values().filter(|row| after < Some(row.id));
+        done(Ok(ids.take(n_max).cloned().collect()))
+    }
+
+    fn remove(&self, id: SlotId) -> BoxFuture<'_, Result<(), StoreError>> {
+        self.rows().remove(id);
+        done(Ok(()))
+    }
+
+    fn totals(&self) -> BoxFuture<'_, Result<Totals, StoreError>> {
+        done(Ok(self.rows().totals()))
+    }
+
+    fn recount(&self, _mend: Mend) -> BoxFuture<'_, Result<Recount, StoreError>> {
+        done(Ok(Recount::default()))
+    }
+
+    fn forget_uses(&self, before: Bucket) -> BoxFuture<'_, Result<(), StoreError>> {
+        let mut rows = self.rows();
+        rows.since = rows.since.max(Some(before));
+        rows.used.retain(|used| before <= used.bucket);
+        done(Ok(()))
+    }
+
+    fn store_id(&self) -> BoxFuture<'_, Result<u128, StoreError>> {
+        done(Ok(self.store_id))
+    }
+}

@@ -1,0 +1,1062 @@
+//! Random operations on the real service, from a seed: whatever happens, the invariants hold.
+//!
+//! Slots, uploads that end in every way, races, refreshes, cancels, sweeps, leaping clocks, rotated
+//! keys, stores that fail and processes that die. After each step everything is compared with a
+//! model of what was acknowledged. `SLOTD_SIM_SEED=7` replays one seed with its story,
+//! `SLOTD_SIM_SEED=1000..9000` goes further than a usual run.
+
+mod support;
+
+use std::ops::Range;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::{StreamExt as _, stream};
+use http::{HeaderMap, Method, header};
+use jid::{BareJid, Jid};
+use sha2::Digest as _;
+use slotd::core::policy::Bucket;
+use slotd::core::refusal::Refusal;
+use slotd::core::session::{Beginning, State, UploadSession};
+use slotd::core::slot::{FileName, Purpose, Sha256, Slot, SlotId, SlotRequest};
+use slotd::core::time::Timestamp;
+use slotd::core::token::{self, Keys};
+use slotd::service::audit::{Depth, Kind, Options, audit};
+use slotd::service::sweep::{Reason, Sweeper};
+use slotd::service::{Received, Service, Settings, Upload};
+use slotd::store::memory::{MemoryFiles, MemorySessions};
+use slotd::store::{Body, BodyError, Mend, Stored, Stores};
+use support::outage::{self, Outage, Trouble};
+use support::world::{START, TestWorld, settings};
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+
+/// Seeds of a usual run, over each kind of store.
+const SEEDS_MEMORY: u64 = 60;
+const SEEDS_DIRECTORY: u64 = 3;
+const STEPS: u64 = 60;
+const SIZE_MAX: u64 = 3000;
+const QUOTA: u64 = 12_000;
+const DAY_S: u64 = 86_400;
+const ACCOUNTS: [&str; 3] = [
+    "romeo@example.org",
+    "juliet@example.org",
+    "nurse@example.org",
+];
+
+/// Numbers from a seed (splitmix64).
+struct Chance(u64);
+
+impl Chance {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        z ^ (z >> 31)
+    }
+
+    /// 0 to `n - 1`.
+    fn below(&mut self, n: u64) -> u64 {
+        self.next() % n.max(1)
+    }
+
+    fn one_in(&mut self, n: u64) -> bool {
+        self.below(n) == 0
+    }
+
+    fn pick<T: Copy>(&mut self, from: &[T]) -> T {
+        from[self.below(from.len() as u64) as usize]
+    }
+}
+
+fn content(kind: u8, size_bytes: u64) -> Bytes {
+    (0..size_bytes)
+        .map(|n| (n as u8).wrapping_mul(31) ^ kind)
+        .collect()
+}
+
+fn digest(bytes: &[u8]) -> Sha256 {
+    Sha256(sha2::Sha256::digest(bytes).into())
+}
+
+/// How a PUT's body goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Manner {
+    Whole,
+    /// The connection breaks after so many bytes.
+    Cut(u64),
+    /// Chunked, and ends after so many bytes.
+    Short(u64),
+    /// Chunked, with so many bytes too many.
+    Long(u64),
+    /// The announced digest is another's.
+    Misannounced,
+    /// Content-Length is another's.
+    WrongLength(u64),
+    /// The URL names another file.
+    WrongName,
+}
+
+/// What we know of a slot.
+struct Held {
+    upload: Upload,
+    owner: BareJid,
+    size_bytes: u64,
+    /// Tokens of generations before.
+    dead: Vec<String>,
+    /// What a 201 was given for.
+    acknowledged: Option<Bytes>,
+    /// The row when it was last looked at.
+    row: Option<UploadSession>,
+    /// A sweep told that it removed it.
+    is_removed: bool,
+    /// Its row is no more.
+    is_gone: bool,
+}
+
+/// An upload that goes on over several steps.
+struct Flight {
+    slot: usize,
+    generation: u8,
+    bytes: Bytes,
+    n_sent: usize,
+    feed: Option<mpsc::UnboundedSender<Result<Bytes, BodyError>>>,
+    handle: JoinHandle<Result<Received, Refusal>>,
+}
+
+/// Where rows and files are.
+enum Backing {
+    Memory,
+    Directory(tempfile::TempDir),
+}
+
+impl Backing {
+    fn open(&self) -> Stores {
+        match self {
+            Self::Memory => Stores {
+                sessions: Arc::new(MemorySessions::new(7)),
+                files: Arc::new(MemoryFiles::new(7)),
+            },
+            Self::Directory(directory) => {
+                let durability = slotd::config::Durability::None;
+                slotd::store::open(directory.path(), durability).expect("the stores open")
+            }
+        }
+    }
+}
+
+type Story = Arc<Mutex<Vec<String>>>;
+
+struct Simulation {
+    chance: Chance,
+    backing: Backing,
+    settings: Settings,
+    world: Arc<TestWorld>,
+    /// The stores themselves, and as the service sees them.
+    stores: Stores,
+    outage: Arc<Outage>,
+    seen: Stores,
+    service: Arc<Service>,
+    sweeper: Sweeper,
+    slots: Vec<Held>,
+    flights: Vec<Flight>,
+    /// Complete rows that are gone: their bytes stay used.
+    used: Vec<(BareJid, Bucket, u64)>,
+    forgotten: Bucket,
+    /// The latest time it ever was.
+    latest: Timestamp,
+    /// Whether a sweep broke off, so that its report is not whole.
+    sweep_broke: bool,
+    /// Whether any call of a store ever failed.
+    had_trouble: bool,
+    story: Story,
+}
+
+impl Simulation {
+    fn new(seed: u64, backing: Backing, story: Story) -> Self {
+        let mut chance = Chance(seed);
+        let mut settings = settings();
+        settings.policy.quota.per_requester = Some(QUOTA);
+        settings.policy.lifetimes.retention.ephemeral = Some(Duration::from_secs(DAY_S));
+        settings.policy.lifetimes.retention.profile = Some(Duration::from_secs(40 * DAY_S));
+        settings.policy.lifetimes.retention.permanent = Some(Duration::from_secs(90 * DAY_S));
+        settings.total_bytes_max = chance.one_in(3).then_some(8000);
+        let world = TestWorld::new(seed);
+        let stores = backing.open();
+        let outage = Outage::new(chance.next());
+        let seen = outage::over(&stores, &outage);
+        let keys = Keys::first([7; 32], START);
+        let service = Service::new(settings.clone(), keys, seen.clone(), world.clone());
+        Self {
+            sweeper: Sweeper::new(service.clone()),
+            chance,
+            backing,
+            settings,
+            world,
+            stores,
+            outage,
+            seen,
+            service,
+            slots: Vec::new(),
+            flights: Vec::new(),
+            used: Vec::new(),
+            forgotten: Bucket(0),
+            latest: START,
+            sweep_broke: false,
+            had_trouble: false,
+            story,
+        }
+    }
+
+    fn tell(&self, what: impl Into<String>) {
+        self.story.lock().expect("not poisoned").push(what.into());
+    }
+
+    fn now(&self) -> Timestamp {
+        slotd::service::World::now(self.world.as_ref())
+    }
+
+    /// Uploads that span steps need stores that are done when tasks are.
+    fn has_flights(&self) -> bool {
+        matches!(self.backing, Backing::Memory)
+    }
+
+    async fn step(&mut self) {
+        let has_trouble = self.outage.is_armed();
+        if self.chance.one_in(6) {
+            self.arm();
+        }
+        match self.chance.below(100) {
+            0..18 => self.request_slot().await,
+            18..42 => self.put().await,
+            42..48 => self.race().await,
+            48..55 => self.put_with_dead_token().await,
+            55..60 => self.refresh().await,
+            60..63 => self.cancel().await,
+            63..71 => self.sweep().await,
+            71..78 => self.pass(),
+            78..80 => self.rotate_keys(),
+            80..82 => self.restart().await,
+            82..100 if self.has_flights() => self.fly().await,
+            _ => self.range().await,
+        }
+        self.land().await;
+        if self.outage.is_dead() {
+            self.crash().await;
+        } else if has_trouble && self.chance.one_in(2) {
+            // It did not come in time: do without.
+            self.outage.disarm();
+        }
+        self.latest = self.latest.max(self.now());
+    }
+
+    // What clients do
+
+    async fn request_slot(&mut self) {
+        let owner = BareJid::new(self.chance.pick(&ACCOUNTS)).expect("valid");
+        let size_bytes = 1 + self.chance.below(SIZE_MAX);
+        let now = self.now();
+        let end = Timestamp(now.0 + self.chance.pick(&[60, 1000, 2 * DAY_S]));
+        let ephemeral = Purpose::Ephemeral { expire_before: end };
+        let purposes = [
+            Purpose::Message,
+            Purpose::Profile,
+            Purpose::Permanent,
+            ephemeral,
+        ];
+        let request = SlotRequest {
+            filename: FileName::parse("a.bin").expect("valid"),
+            size_bytes,
+            content_type: None,
+            purpose: self.chance.pick(&purposes),
+        };
+        let is_armed = self.outage.is_armed();
+        let n_rows = self.stores.sessions.totals().await.expect("read").n_rows;
+        let used = self.used_bytes(&owner).await;
+        let requester = Jid::from(owner.clone());
+        let result = self.service.request_slot(&requester, request).await;
+        self.tell(format!(
+            "slot of {size_bytes} for {owner}: {:?}",
+            result.as_ref().err()
+        ));
+        match result {
+            Ok(slot) => {
+                assert!(
+                    used + size_bytes <= QUOTA,
+                    "{used} + {size_bytes} of {QUOTA}"
+                );
+                self.hold(&slot, owner, size_bytes);
+            }
+            Err(refusal) => {
+                let after = self.stores.sessions.totals().await.expect("read").n_rows;
+                if !is_armed {
+                    assert_eq!(n_rows, after, "a refusal changes nothing: {refusal:?}");
+                    assert!(
+                        matches!(refusal, Refusal::QuotaReached { .. }),
+                        "{refusal:?}"
+                    );
+                    assert!(
+                        QUOTA < used + size_bytes,
+                        "{used} + {size_bytes} of {QUOTA}"
+                    );
+                }
+            }
+        }
+    }
+
+    fn hold(&mut self, slot: &Slot, owner: BareJid, size_bytes: u64) {
+        let path = slot
+            .put_url
+            .strip_prefix("https://upload.example.org/f/")
+            .expect("ours");
+        let (id, rest) = path.split_once('/').expect("id and name");
+        let (name, token) = rest.split_once("?t=").expect("a token");
+        let upload = Upload {
+            id: SlotId::parse(id).expect("an id"),
+            name: name.to_owned(),
+            token: token.to_owned(),
+            length: Some(size_bytes),
+            content_type: None,
+            sha256: None,
+        };
+        self.slots.push(Held {
+            upload,
+            owner,
+            size_bytes,
+            dead: Vec::new(),
+            acknowledged: None,
+            row: None,
+            is_removed: false,
+            is_gone: false,
+        });
+    }
+
+    /// A slot, one of the later ones more often.
+    fn pick_slot(&mut self) -> Option<usize> {
+        let n_slots = self.slots.len() as u64;
+        let back = self.chance.below(n_slots).min(self.chance.below(n_slots));
+        (0 < n_slots).then(|| (n_slots - 1 - back) as usize)
+    }
+
+    fn pick_manner(&mut self, size_bytes: u64) -> Manner {
+        let part = self.chance.below(size_bytes);
+        match self.chance.below(16) {
+            0..8 => Manner::Whole,
+            8..11 => Manner::Cut(part),
+            11 => Manner::Short(part),
+            12 => Manner::Long(1 + part),
+            13 => Manner::Misannounced,
+            14 => Manner::WrongLength(part),
+            _ => Manner::WrongName,
+        }
+    }
+
+    /// The head and the body of a PUT; the body's pieces end anywhere.
+    fn compose(&mut self, slot: usize, kind: u8, manner: Manner) -> (Upload, Body) {
+        let held = &self.slots[slot];
+        let mut upload = held.upload.clone();
+        let mut bytes = content(kind, held.size_bytes).to_vec();
+        match manner {
+            Manner::Whole => {}
+            Manner::Cut(n) => bytes.truncate(n as usize),
+            Manner::Short(n) => {
+                upload.length = None;
+                bytes.truncate(n as usize);
+            }
+            Manner::Long(n) => {
+                upload.length = None;
+                bytes.resize(bytes.len() + n as usize, 0);
+            }
+            Manner::Misannounced => upload.sha256 = Some(Sha256([1; 32])),
+            Manner::WrongLength(n) => upload.length = Some(n),
+            Manner::WrongName => upload.name = "b.bin".to_owned(),
+        }
+        let mut rest = Bytes::from(bytes);
+        let mut pieces = Vec::new();
+        // Also where the file should have ended.
+        let border = held.size_bytes.min(rest.len() as u64) as usize;
+        let mut whole = rest.split_to(border);
+        for part in [&mut whole, &mut rest] {
+            while !part.is_empty() {
+                let n_bytes = 1 + self.chance.below(1500) as usize;
+                pieces.push(Ok(part.split_to(n_bytes.min(part.len()))));
+            }
+        }
+        if matches!(manner, Manner::Cut(_)) {
+            pieces.push(Err(BodyError));
+        }
+        let body = stream::iter(pieces).then(|piece| async {
+            tokio::task::yield_now().await;
+            piece
+        });
+        (upload, Box::pin(body))
+    }
+
+    async fn put(&mut self) {
+        let Some(slot) = self.pick_slot() else { return };
+        let kind = self.chance.pick(&[1, 1, 1, 2]);
+        let manner = self.pick_manner(self.slots[slot].size_bytes);
+        let is_free = self.flights.iter().all(|flight| flight.slot != slot);
+        let before = self.row(slot).await;
+        let expected = self.expect(slot, before.as_ref(), kind, manner);
+        let may_predict = !self.outage.is_armed() && is_free;
+        let (upload, body) = self.compose(slot, kind, manner);
+        let result = self.service.receive(upload, body).await;
+        let outcome = result.map(|received| received.sha256);
+        self.tell(format!("put {slot} {kind} {manner:?}: {outcome:?}"));
+        if may_predict {
+            assert_eq!(
+                outcome, expected,
+                "put {slot} {kind} {manner:?} on {before:?}"
+            );
+        }
+        if matches!(manner, Manner::WrongLength(_) | Manner::WrongName) {
+            let after = self.row(slot).await;
+            assert!(outcome.is_err(), "a wrong head is refused");
+            assert_eq!(before, after, "a refusal changes nothing");
+        }
+        if let Ok(sha256) = outcome {
+            self.acknowledge(slot, kind, sha256).await;
+        }
+    }
+
+    /// What a PUT has to be answered, by the row as it is.
+    fn expect(
+        &self,
+        slot: usize,
+        row: Option<&UploadSession>,
+        kind: u8,
+        manner: Manner,
+    ) -> Result<Sha256, Refusal> {
+        let held = &self.slots[slot];
+        let claims = token::open(&self.service.keys(), &held.upload.token)?;
+        let row = row.ok_or(Refusal::Gone)?;
+        row.clone().begin(&claims, Beginning::Whole, self.now())?;
+        let sha256 = digest(&content(kind, held.size_bytes));
+        match (manner, row.state) {
+            (Manner::WrongName, _) => Err(Refusal::TokenForOther),
+            (Manner::WrongLength(_), _) => Err(Refusal::TooShort),
+            (Manner::Cut(_), _) => Err(Refusal::Interrupted),
+            (Manner::Whole, State::Complete { sha256: stored, .. }) if stored == sha256 => {
+                Ok(sha256)
+            }
+            (_, State::Complete { .. }) => Err(Refusal::AlreadyComplete),
+            (Manner::Whole, _) => Ok(sha256),
+            (Manner::Short(_), _) => Err(Refusal::TooShort),
+            (Manner::Long(_), _) => Err(Refusal::TooLong),
+            (Manner::Misannounced, _) => Err(Refusal::DigestMismatch),
+        }
+    }
+
+    /// Notes a 201; it must be true already.
+    async fn acknowledge(&mut self, slot: usize, kind: u8, sha256: Sha256) {
+        assert!(!self.outage.is_dead(), "a dead process answers nothing");
+        let bytes = content(kind, self.slots[slot].size_bytes);
+        assert_eq!(sha256, digest(&bytes), "201 names the bytes that were sent");
+        let row = self.row(slot).await.expect("a row");
+        let is_so = matches!(row.state, State::Complete { sha256: stored, .. } if stored == sha256);
+        assert!(is_so, "201 only for what is complete: {row:?}");
+        self.slots[slot].acknowledged = Some(bytes);
+    }
+
+    /// Several PUTs of one slot at once: one body is stored, and every 201 is for it.
+    async fn race(&mut self) {
+        let Some(slot) = self.pick_slot() else { return };
+        let n_racers = 2 + self.chance.below(3) as u8;
+        let mut racers = Vec::new();
+        for kind in 0..n_racers {
+            let (upload, body) = self.compose(slot, kind, Manner::Whole);
+            let service = self.service.clone();
+            racers.push(tokio::spawn(
+                async move { service.receive(upload, body).await },
+            ));
+        }
+        for (kind, racer) in racers.into_iter().enumerate() {
+            let outcome = racer
+                .await
+                .expect("no panic")
+                .map(|received| received.sha256);
+            self.tell(format!("race {slot} {kind}: {outcome:?}"));
+            if let Ok(sha256) = outcome {
+                self.acknowledge(slot, kind as u8, sha256).await;
+            }
+        }
+    }
+
+    /// A generation that was replaced changes nothing any more.
+    async fn put_with_dead_token(&mut self) {
+        let Some(slot) = self.pick_slot() else { return };
+        let held = &self.slots[slot];
+        let dead = held.dead.clone();
+        let Some(token) = dead.first() else { return };
+        let upload = Upload {
+            token: token.clone(),
+            ..held.upload.clone()
+        };
+        let before = self.row(slot).await;
+        let body: Body = Box::pin(stream::iter([Ok(content(3, held.size_bytes))]));
+        let outcome = self.service.receive(upload, body).await.map(|_| ());
+        self.tell(format!("dead token {slot}: {outcome:?}"));
+        let refusal = outcome.expect_err("a dead generation");
+        if !self.outage.is_armed() && !self.outage.is_dead() && refusal != Refusal::Broken {
+            assert!(
+                matches!(refusal, Refusal::TokenInvalid | Refusal::Gone),
+                "{refusal:?}"
+            );
+        }
+        assert_eq!(
+            before,
+            self.row(slot).await,
+            "a dead generation changes nothing"
+        );
+    }
+
+    async fn refresh(&mut self) {
+        let Some(slot) = self.pick_slot() else { return };
+        let held = &self.slots[slot];
+        let (id, owner, now) = (held.upload.id, held.owner.clone(), self.now());
+        let lifetimes = self.settings.policy.lifetimes.clone();
+        let before = held.row.as_ref().map_or(0, |row| row.generation);
+        let change = Box::new(move |row: UploadSession| row.refresh(&owner, &lifetimes, now));
+        let result = self.seen.sessions.update(id, change).await;
+        self.tell(format!("refresh {slot}: {:?}", result.as_ref().err()));
+        // Where the answer was lost, the owner asks again: the newest generation is what counts.
+        let Some(row) = self.row(slot).await else {
+            return;
+        };
+        if row.generation != before {
+            let token = token::seal(&self.service.keys(), &row.put_claims());
+            let held = &mut self.slots[slot];
+            held.dead
+                .push(std::mem::replace(&mut held.upload.token, token));
+        }
+    }
+
+    /// Gives an upload up, as the owner may; the IQ that does so removes the bytes after the row.
+    async fn cancel(&mut self) {
+        let Some(slot) = self.pick_slot() else { return };
+        if self.flights.iter().any(|flight| flight.slot == slot) {
+            return;
+        }
+        let (id, owner) = (self.slots[slot].upload.id, self.slots[slot].owner.clone());
+        let change = Box::new(move |row: UploadSession| row.cancel(&owner));
+        let result = self.seen.sessions.update(id, change).await;
+        self.tell(format!("cancel {slot}: {:?}", result.as_ref().err()));
+        if result.is_ok() {
+            let _ = self.seen.files.remove(id).await;
+        }
+    }
+
+    /// A part of a file, where there is one.
+    async fn range(&mut self) {
+        let Some(slot) = self.pick_slot() else { return };
+        let Some(bytes) = self.slots[slot].acknowledged.clone() else {
+            return;
+        };
+        let first = self.chance.below(bytes.len() as u64 + 2);
+        let last = first + self.chance.below(1000);
+        let range = format!("bytes={first}-{last}");
+        let upload = &self.slots[slot].upload;
+        let got = get(&self.service, upload, Some(&range)).await;
+        self.tell(format!(
+            "get {slot} {range}: {:?}",
+            got.as_ref().map(Bytes::len)
+        ));
+        if let Ok(got) = got {
+            let from = (first as usize).min(bytes.len());
+            let to = (last as usize + 1).min(bytes.len());
+            assert_eq!(got, bytes.slice(from..to.max(from)), "{range}");
+        }
+    }
+
+    // Uploads over several steps
+
+    async fn fly(&mut self) {
+        let n_flights = self.flights.len() as u64;
+        if n_flights == 0 || (n_flights < 4 && self.chance.one_in(3)) {
+            return self.take_off().await;
+        }
+        let index = self.chance.below(n_flights) as usize;
+        let n_bytes = 1 + self.chance.below(800) as usize;
+        let deed = self.chance.below(10);
+        self.tell(format!("fly {} deed {deed}", self.flights[index].slot));
+        let flight = &mut self.flights[index];
+        let from = flight.n_sent;
+        let Some(feed) = flight.feed.clone() else {
+            return;
+        };
+        match deed {
+            0..4 => {
+                let to = (from + n_bytes).min(flight.bytes.len());
+                flight.n_sent = to;
+                // Whoever was cut reads no more.
+                let _ = feed.send(Ok(flight.bytes.slice(from..to)));
+            }
+            4..7 => {
+                flight.n_sent = flight.bytes.len();
+                let _ = feed.send(Ok(flight.bytes.slice(from..)));
+                flight.feed = None;
+            }
+            7 => {
+                let _ = feed.send(Err(BodyError));
+                flight.feed = None;
+            }
+            8 => {
+                // The handler goes with its connection; all bytes may have come before.
+                let _ = feed.send(Ok(flight.bytes.slice(from..)));
+                flight.feed = None;
+                flight.handle.abort();
+            }
+            _ => tokio::time::advance(Duration::from_secs(61)).await,
+        }
+    }
+
+    async fn take_off(&mut self) {
+        let Some(slot) = self.pick_slot() else { return };
+        let Some(row) = self.row(slot).await else {
+            return;
+        };
+        let (feed, receiver) = mpsc::unbounded_channel();
+        let body = stream::unfold(receiver, |mut receiver| async move {
+            receiver.recv().await.map(|piece| (piece, receiver))
+        });
+        let held = &self.slots[slot];
+        let (service, upload) = (self.service.clone(), held.upload.clone());
+        let handle = tokio::spawn(async move { service.receive(upload, Box::pin(body)).await });
+        self.tell(format!("take off {slot}"));
+        self.flights.push(Flight {
+            slot,
+            generation: row.generation,
+            bytes: content(5, held.size_bytes),
+            n_sent: 0,
+            feed: Some(feed),
+            handle,
+        });
+    }
+
+    /// Lets tasks run, and looks at the uploads that have ended.
+    async fn land(&mut self) {
+        if self.has_flights() {
+            for _ in 0..600 {
+                tokio::task::yield_now().await;
+            }
+        }
+        let (ended, flying) = std::mem::take(&mut self.flights)
+            .into_iter()
+            .partition(|flight: &Flight| flight.handle.is_finished());
+        self.flights = flying;
+        for flight in ended {
+            let Ok(outcome) = flight.handle.await else {
+                continue;
+            };
+            self.tell(format!(
+                "landed {}: {:?}",
+                flight.slot,
+                outcome.as_ref().err()
+            ));
+            let Ok(received) = outcome else { continue };
+            self.acknowledge(flight.slot, 5, received.sha256).await;
+            let row = self.row(flight.slot).await.expect("a row");
+            assert_eq!(
+                row.generation, flight.generation,
+                "a dead generation completes nothing"
+            );
+        }
+    }
+
+    // What the world does
+
+    async fn sweep(&mut self) {
+        let n_failed = self.outage.n_failed();
+        loop {
+            let now = self.now();
+            let report = self.sweeper.sweep().await;
+            for removed in &report.removed {
+                let mut slots = self.slots.iter_mut();
+                let held = slots.find(|held| held.upload.id.short() == removed.slot);
+                let Some(held) = held else {
+                    // The process died with the answer to its request: nobody ever had its URL.
+                    assert_eq!(removed.reason, Reason::Unfinished);
+                    continue;
+                };
+                held.is_removed = true;
+                let row = held.row.as_ref().expect("seen before");
+                let is_complete = matches!(row.state, State::Complete { .. });
+                match removed.reason {
+                    Reason::Unfinished => assert!(!is_complete, "{row:?}"),
+                    Reason::Retention => {
+                        let is_over = row.keep_until.is_some_and(|end| end <= now);
+                        assert!(is_complete && is_over, "{now:?} {row:?}");
+                    }
+                    Reason::TotalSize => assert!(self.settings.total_bytes_max.is_some()),
+                }
+            }
+            self.tell(format!("sweep: {} removed", report.removed.len()));
+            if !report.has_more || self.outage.is_dead() {
+                break;
+            }
+        }
+        self.sweep_broke |= n_failed < self.outage.n_failed();
+        let since = self.settings.policy.quota.since(self.now());
+        self.forgotten = self.forgotten.max(since);
+    }
+
+    fn pass(&mut self) {
+        let passes = [5, 61, 200, 301, 700, 3600, DAY_S + 3600, 31 * DAY_S];
+        let seconds = self.chance.pick(&passes);
+        if self.chance.one_in(3) {
+            return self.pass_to_an_end();
+        }
+        if self.chance.one_in(4) {
+            // NTP: never back by more than the idle time.
+            let back = self.chance.below(299);
+            self.world.set_wall(Timestamp(self.now().0 - back));
+            self.tell(format!("the clock is set back by {back}"));
+        } else {
+            self.world.pass(seconds);
+            self.tell(format!("{seconds} s pass"));
+        }
+    }
+
+    /// Goes to the very second at which some file is served no more.
+    fn pass_to_an_end(&mut self) {
+        let now = self.now();
+        let rows = self.slots.iter().filter_map(|held| held.row.as_ref());
+        let ends = rows
+            .filter_map(|row| row.keep_until)
+            .filter(|end| now < *end);
+        if let Some(end) = ends.min() {
+            self.world.pass(end.since(now).as_secs());
+            self.tell(format!("time passes to the end of a file, {end:?}"));
+        }
+    }
+
+    fn rotate_keys(&mut self) {
+        let now = self.now();
+        let secret = [self.chance.next() as u8; 32];
+        let keys = self.service.keys().rotate(secret, now);
+        self.service
+            .set_keys(keys.retire(self.settings.keep_old_for, now));
+        self.tell("keys are rotated");
+    }
+
+    fn arm(&mut self) {
+        let n_calls = self.chance.below(14);
+        let troubles = [Trouble::Fails, Trouble::DiesBefore, Trouble::DiesAfter];
+        let trouble = self.chance.pick(&troubles);
+        self.outage.arm(n_calls, trouble);
+        self.tell(format!("trouble {trouble:?} in {n_calls} calls"));
+    }
+
+    /// A graceful stop: uploads are cut, what came is kept.
+    async fn restart(&mut self) {
+        self.tell("restart");
+        self.service.drain();
+        self.service.cut_uploads().await;
+        self.land().await;
+        self.renew().await;
+    }
+
+    /// A process died: what was promised holds at once, and after one sweep everything does.
+    async fn crash(&mut self) {
+        self.tell("crash");
+        for flight in std::mem::take(&mut self.flights) {
+            flight.handle.abort();
+        }
+        self.renew().await;
+        self.latest = self.latest.max(self.now());
+        self.check(Depth::Sizes).await;
+        self.sweep().await;
+    }
+
+    /// A new process over the same stores.
+    async fn renew(&mut self) {
+        self.had_trouble |= 0 < self.outage.n_failed();
+        let keys = self.service.keys();
+        self.flights.clear();
+        self.outage = Outage::new(self.chance.next());
+        if let Backing::Directory(_) = self.backing {
+            // Nobody may hold the old ones: the database has one writer.
+            let nothing = Stores {
+                sessions: Arc::new(MemorySessions::new(0)),
+                files: Arc::new(MemoryFiles::new(0)),
+            };
+            let (settings, world) = (self.settings.clone(), self.world.clone());
+            self.service = Service::new(settings, keys.clone(), nothing.clone(), world);
+            self.sweeper = Sweeper::new(self.service.clone());
+            self.seen = nothing.clone();
+            self.stores = nothing;
+            tokio::task::yield_now().await;
+            self.stores = self.backing.open();
+        }
+        self.seen = outage::over(&self.stores, &self.outage);
+        let (settings, world) = (self.settings.clone(), self.world.clone());
+        self.service = Service::new(settings, keys, self.seen.clone(), world);
+        self.sweeper = Sweeper::new(self.service.clone());
+    }
+
+    // What must be true
+
+    async fn row(&self, slot: usize) -> Option<UploadSession> {
+        let id = self.slots[slot].upload.id;
+        self.stores.sessions.get(id).await.expect("readable")
+    }
+
+    /// What counts against an account's quota now.
+    async fn used_bytes(&self, owner: &BareJid) -> u64 {
+        let since = self
+            .settings
+            .policy
+            .quota
+            .since(self.now())
+            .max(self.forgotten);
+        let rows = self
+            .stores
+            .sessions
+            .page(None, 10_000)
+            .await
+            .expect("readable");
+        let rows = rows
+            .iter()
+            .map(|row| (&row.owner, Bucket::of(row.created_at), row.quota_bytes()));
+        let used = self
+            .used
+            .iter()
+            .map(|(owner, bucket, n_bytes)| (owner, *bucket, *n_bytes));
+        let counts =
+            |(whose, bucket, _): &(&BareJid, Bucket, u64)| *whose == owner && since <= *bucket;
+        rows.chain(used)
+            .filter(counts)
+            .map(|(_, _, n_bytes)| n_bytes)
+            .sum()
+    }
+
+    async fn check(&mut self, depth: Depth) {
+        self.had_trouble |= 0 < self.outage.n_failed();
+        for slot in 0..self.slots.len() {
+            self.check_slot(slot).await;
+        }
+        for account in ACCOUNTS {
+            let owner = BareJid::new(account).expect("valid");
+            let used = self.used_bytes(&owner).await;
+            assert!(used <= QUOTA, "{owner} has {used} of {QUOTA}");
+        }
+        let options = Options {
+            mend: Mend::No,
+            depth,
+        };
+        let report = audit(&self.stores, options).await.expect("readable");
+        for finding in &report.findings {
+            let is_excused = match finding.kind {
+                // A file that is due may be gone before its row.
+                Kind::LostFile => self.slots.iter().any(|held| {
+                    let is_due = self.is_over(held) || self.sweep_broke;
+                    finding.what.contains(&held.upload.id.short()) && is_due
+                }),
+                // Its removal failed, or a process died before it: the row still accounts for it.
+                Kind::StrayPart => self.had_trouble,
+                _ => false,
+            };
+            assert!(is_excused, "{finding:?}");
+        }
+    }
+
+    /// Whether a file's time was over at any moment.
+    fn is_over(&self, held: &Held) -> bool {
+        let end = held.row.as_ref().and_then(|row| row.keep_until);
+        end.is_some_and(|end| end <= self.latest)
+    }
+
+    async fn check_slot(&mut self, slot: usize) {
+        let row = self.row(slot).await;
+        let held = &mut self.slots[slot];
+        match (&row, &held.row) {
+            (Some(row), last) => {
+                if let Some(last) = last {
+                    check_succession(last, row);
+                }
+                held.row = Some(row.clone());
+            }
+            (None, Some(last)) if !held.is_gone => {
+                let bucket = Bucket::of(last.created_at);
+                self.used
+                    .push((last.owner.clone(), bucket, last.stored_bytes()));
+                held.is_gone = true;
+            }
+            (None, _) => {}
+        }
+        self.check_download(slot, row.as_ref()).await;
+        let Some(row) = row else { return };
+        if !matches!(row.state, State::Pending | State::Uploading) {
+            return;
+        }
+        // The bytes below the offset are durable, in whichever part.
+        let stored = self.stores.files.find(row.id).await.expect("readable");
+        let size_of = |stored: &Stored| match stored {
+            Stored::File { size_bytes, .. } | Stored::Part { size_bytes, .. } => *size_bytes,
+        };
+        let durable = stored.iter().map(size_of).max().unwrap_or(0);
+        assert!(row.prefix.1 <= durable, "{row:?} has {stored:?}");
+    }
+
+    /// What was acknowledged is served as it was sent, until its time is over; nothing else is.
+    async fn check_download(&self, slot: usize, row: Option<&UploadSession>) {
+        let held = &self.slots[slot];
+        let (keys, world) = (self.service.keys(), self.world.clone());
+        // Sees through the outage.
+        let observer = Service::new(self.settings.clone(), keys, self.stores.clone(), world);
+        let got = get(&observer, &held.upload, None).await;
+        let now = self.now();
+        let is_served = row.is_some_and(|row| {
+            let is_complete = matches!(row.state, State::Complete { .. });
+            is_complete && row.keep_until.is_none_or(|end| now < end)
+        });
+        match (&held.acknowledged, got) {
+            (acknowledged, Ok(bytes)) => {
+                let row = row.expect("a file has its row");
+                assert!(is_served, "served too early or too late: {row:?}");
+                let State::Complete { sha256, .. } = row.state else {
+                    panic!("served without being complete: {row:?}");
+                };
+                assert_eq!(digest(&bytes), sha256, "{row:?}");
+                assert!(
+                    acknowledged.as_ref().is_none_or(|sent| *sent == bytes),
+                    "{row:?}"
+                );
+            }
+            (Some(_), Err(refusal)) => {
+                let is_excused = self.is_over(held) || held.is_removed || self.sweep_broke;
+                assert!(is_excused, "acknowledged and lost ({refusal:?}): {row:?}");
+            }
+            (None, Err(refusal)) => {
+                assert!(
+                    !is_served || self.sweep_broke,
+                    "complete and lost ({refusal:?}): {row:?}"
+                );
+            }
+        }
+    }
+
+    /// Everything goes when its time is over, and leaves nothing behind.
+    async fn end(&mut self) {
+        self.crash().await;
+        self.check(Depth::Digests).await;
+        let options = |mend| Options {
+            mend,
+            depth: Depth::Digests,
+        };
+        let mended = audit(&self.stores, options(Mend::Yes)).await;
+        assert!(mended.expect("readable").is_clean());
+        let report = audit(&self.stores, options(Mend::No)).await;
+        assert_eq!(report.expect("readable").findings, []);
+        for _ in 0..3 {
+            self.world.pass(100 * DAY_S);
+            self.latest = self.latest.max(self.now());
+            // A leap of the wall clock may have been seen before; the sweep rests for a while.
+            self.sweep().await;
+            self.check(Depth::Sizes).await;
+        }
+        let totals = self.stores.sessions.totals().await.expect("readable");
+        let files = self.stores.files.page(None, 10).await.expect("readable");
+        assert_eq!(
+            (totals.n_rows, totals.stored_bytes, files),
+            (0, 0, Vec::new())
+        );
+    }
+}
+
+/// What may become of a row between two looks.
+fn check_succession(last: &UploadSession, next: &UploadSession) {
+    assert!(
+        last.prefix.1 <= next.prefix.1,
+        "the offset went back: {last:?} {next:?}"
+    );
+    assert!(last.generation <= next.generation, "{last:?} {next:?}");
+    let is_end = |row: &UploadSession| !matches!(row.state, State::Pending | State::Uploading);
+    if is_end(last) {
+        let same = UploadSession {
+            replays: last.replays,
+            ..next.clone()
+        };
+        assert_eq!(*last, same, "what has ended does not change");
+    }
+}
+
+async fn get(service: &Service, upload: &Upload, range: Option<&str>) -> Result<Bytes, Refusal> {
+    let mut headers = HeaderMap::new();
+    if let Some(range) = range {
+        headers.insert(header::RANGE, range.parse().expect("ASCII"));
+    }
+    let (id, name) = (upload.id, &upload.name);
+    let download = service.open_file(id, name, &Method::GET, &headers).await?;
+    let mut all = Vec::new();
+    if let Some(mut body) = download.body {
+        while let Some(piece) = body.next().await {
+            all.extend(piece.map_err(|_| Refusal::Broken)?);
+        }
+    }
+    Ok(all.into())
+}
+
+async fn simulate(seed: u64, backing: Backing, story: Story) {
+    let mut simulation = Simulation::new(seed, backing, story);
+    for step in 0..STEPS {
+        simulation.step().await;
+        let depth = if step % 10 == 9 {
+            Depth::Digests
+        } else {
+            Depth::Sizes
+        };
+        simulation.check(depth).await;
+    }
+    simulation.end().await;
+}
+
+/// Runs one seed; on failure its number and its story come with the complaint.
+fn run(seed: u64, backing: Backing) {
+    let is_paused = matches!(backing, Backing::Memory);
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .start_paused(is_paused)
+        .build()
+        .expect("a runtime");
+    let story = Story::default();
+    let telling = story.clone();
+    let work = std::panic::AssertUnwindSafe(|| runtime.block_on(simulate(seed, backing, telling)));
+    if let Err(panic) = std::panic::catch_unwind(work) {
+        let story = story
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        println!("{}\nSLOTD_SIM_SEED={seed} replays this", story.join("\n"));
+        std::panic::resume_unwind(panic);
+    }
+}
+
+/// The seeds of this run: the one or the range that was asked for, or the usual ones.
+fn seeds(n_usual: u64) -> Range<u64> {
+    let number = |text: &str| -> u64 { text.parse().expect("SLOTD_SIM_SEED is 7 or 7..100") };
+    match std::env::var("SLOTD_SIM_SEED") {
+        Ok(asked) => match asked.split_once("..") {
+            Some((first, end)) => number(first)..number(end),
+            None => number(&asked)..number(&asked) + 1,
+        },
+        Err(_) => 0..n_usual,
+    }
+}
+
+#[test]
+fn the_invariants_hold_in_memory() {
+    for seed in seeds(SEEDS_MEMORY) {
+        run(seed, Backing::Memory);
+    }
+}
+
+#[test]
+fn the_invariants_hold_on_disk() {
+    for seed in seeds(SEEDS_DIRECTORY) {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        run(seed, Backing::Directory(directory));
+    }
+}
