@@ -228,7 +228,7 @@ impl Simulation {
     async fn step(&mut self) {
         let has_trouble = self.outage.is_armed();
         if self.chance.one_in(6) {
-            self.arm();
+            self.arm(0, 14);
         }
         match self.chance.below(100) {
             0..18 => self.request_slot().await,
@@ -241,7 +241,7 @@ impl Simulation {
             71..78 => {
                 self.pass();
                 if self.chance.one_in(2) {
-                    self.arm();
+                    self.arm(0, 14);
                     self.sweep().await;
                 }
             }
@@ -254,8 +254,8 @@ impl Simulation {
         if self.outage.is_dead() {
             self.crash().await;
             // A client that lost its answer comes again.
-            if let Some(slot) = self.latest_put.filter(|_| self.chance.one_in(2)) {
-                self.put_to(slot).await;
+            if let Some(slot) = self.latest_put {
+                self.put_to(slot, Manner::Whole).await;
             }
         } else if has_trouble && self.chance.one_in(2) {
             // It did not come in time: do without.
@@ -408,14 +408,18 @@ impl Simulation {
 
     async fn put(&mut self) {
         if let Some(slot) = self.pick_slot() {
-            self.put_to(slot).await;
+            let manner = self.pick_manner(self.slots[slot].size_bytes);
+            if self.chance.one_in(5) {
+                // About where the file gets its name and the row its state.
+                self.arm(5, 6);
+            }
+            self.put_to(slot, manner).await;
         }
     }
 
-    async fn put_to(&mut self, slot: usize) {
+    async fn put_to(&mut self, slot: usize, manner: Manner) {
         self.latest_put = Some(slot);
         let kind = self.chance.pick(&[1, 1, 1, 2]);
-        let manner = self.pick_manner(self.slots[slot].size_bytes);
         let is_free = self.flights.iter().all(|flight| flight.slot != slot);
         let before = self.row(slot).await;
         let expected = self.expect(slot, before.as_ref(), kind, manner);
@@ -760,8 +764,9 @@ impl Simulation {
         self.tell("keys are rotated");
     }
 
-    fn arm(&mut self) {
-        let n_calls = self.chance.below(14);
+    /// Lets trouble come in `first` calls or up to `spread` later.
+    fn arm(&mut self, first: u64, spread: u64) {
+        let n_calls = first + self.chance.below(spread);
         let troubles = [Trouble::Fails, Trouble::DiesBefore, Trouble::DiesAfter];
         let trouble = self.chance.pick(&troubles);
         self.outage.arm(n_calls, trouble);
@@ -785,7 +790,7 @@ impl Simulation {
         }
         self.renew().await;
         self.latest = self.latest.max(self.now());
-        self.check(Depth::Sizes).await;
+        self.check(Depth::Digests).await;
         self.sweep().await;
     }
 
@@ -861,6 +866,13 @@ impl Simulation {
             let used = self.used_bytes(&owner).await;
             assert!(used <= QUOTA, "{owner} has {used} of {QUOTA}");
         }
+        // An audit looks again at what looks wrong, a while later: on disk that is real time.
+        if self.has_flights() || depth == Depth::Digests {
+            self.check_audit(depth).await;
+        }
+    }
+
+    async fn check_audit(&self, depth: Depth) {
         let options = Options {
             mend: Mend::No,
             depth,
