@@ -258,8 +258,9 @@ async fn h07_chunks() {
     assert_eq!(statuses(&front.get(&slot).await), [200]);
 }
 
-/// What comes after the head changes the slot's row, but publishes nothing.
-async fn check_body_refused(body: &[u8], status: u16) {
+/// What comes after the head changes the slot's row, but publishes nothing; `kept` bytes of it
+/// stay as the slot's prefix.
+async fn check_body_refused(body: &[u8], status: u16, kept: u64) {
     let front = Front::new().await;
     let slot = front.site.slot().await;
     let mut bytes = put_head(&slot, "Transfer-Encoding: chunked\r\n");
@@ -268,26 +269,31 @@ async fn check_body_refused(body: &[u8], status: u16) {
     let why = String::from_utf8_lossy(&body[..body.len().min(60)]).into_owned();
     assert_eq!(statuses(&answer), [status], "{why}");
     assert!(answer.contains("connection: close"));
+    let (_, stored) = front.site.trace(&slot).await;
+    let size_of = |stored: &Stored| match stored {
+        Stored::Part { size_bytes, .. } | Stored::File { size_bytes, .. } => *size_bytes,
+    };
+    assert_eq!(stored.iter().map(size_of).sum::<u64>(), kept, "{why}");
     front.check_usable(&slot, &why).await;
 }
 
 #[tokio::test]
 async fn h08_h09_h15_bad_chunks() {
     let short = [b"3e7\r\n", &content(999)[..], b"\r\n0\r\n\r\n"].concat();
-    check_body_refused(&short, 400).await;
+    check_body_refused(&short, 400, 999).await;
     let long = [b"3e9\r\n", &content(1001)[..], b"\r\n0\r\n\r\n"].concat();
-    check_body_refused(&long, 413).await;
+    check_body_refused(&long, 413, 0).await;
     let endless = b"10\r\n0123456789abcdef\r\n".repeat(100_000);
-    check_body_refused(&endless, 413).await;
-    check_body_refused(b"FFFFFFFFFFFFFFFFF\r\nx", 400).await;
-    check_body_refused(b"-1\r\nx", 400).await;
-    check_body_refused(b"\r\nx", 400).await;
-    check_body_refused(b"3e8\n", 400).await;
+    check_body_refused(&endless, 413, 0).await;
+    check_body_refused(b"FFFFFFFFFFFFFFFFF\r\nx", 400, 0).await;
+    check_body_refused(b"-1\r\nx", 400, 0).await;
+    check_body_refused(b"\r\nx", 400, 0).await;
+    check_body_refused(b"3e8\n", 400, 0).await;
     let extension = [b"1;", &vec![b'x'; 1 << 20][..], b"\r\n"].concat();
-    check_body_refused(&extension, 400).await;
+    check_body_refused(&extension, 400, 0).await;
     let whole = [b"3e8\r\n", &content(SIZE)[..], b"\r\n0\r\n"].concat();
     let trailers = [&whole[..], &b"X: y\r\n".repeat(11_000)].concat();
-    check_body_refused(&trailers, 400).await;
+    check_body_refused(&trailers, 400, 1000).await;
 }
 
 #[tokio::test]
@@ -337,6 +343,8 @@ async fn h14_lengths() {
         "1000, 999",
         "1000,",
         "9999999999999999999999999",
+        "18446744073709551615",
+        "9223372036854775808",
         "",
         "1 000",
         "1000;",
@@ -397,6 +405,13 @@ async fn request_lines() {
         "PUT {P}\0?t={T} HTTP/1.1",
         "PUT {P}#x?t={T} HTTP/1.1",
         "PUT {P}\u{fc}?t={T} HTTP/1.1",
+        "PUT {P}?t={T}\" HTTP/1.1",
+        "PUT {P}<?t={T} HTTP/1.1",
+        "PUT {P}`?t={T} HTTP/1.1",
+        "PUT http://[::1{P}?t={T} HTTP/1.1",
+        "PUT localhost:80 HTTP/1.1",
+        "PUT localhost{P} HTTP/1.1",
+        "CONNECT localhost:80 HTTP/1.1",
         "P\u{dc}T {P}?t={T} HTTP/1.1",
         "(PUT) {P}?t={T} HTTP/1.1",
     ] {
@@ -454,9 +469,70 @@ async fn h17_h18_nothing_in_a_body_is_a_request() {
     check_refused(&other, 401).await;
     let get = format!("GET {{P}} HTTP/1.1\r\nHost: localhost\r\n{sized}\r\n{hidden}");
     check_refused(&get, 404).await;
-    let connect =
-        format!("CONNECT localhost:80 HTTP/1.1\r\nHost: localhost\r\n{sized}\r\n{hidden}");
-    check_refused(&connect, 404).await;
+    let connect = format!("CONNECT {{P}} HTTP/1.1\r\nHost: localhost\r\n{sized}\r\n{hidden}");
+    check_refused(&connect, 405).await;
+    // H10: who leaves the length out may send a body all the same.
+    check_refused(&format!("{}{hidden}", put("")), 411).await;
+    let post = format!("POST {{P}} HTTP/1.1\r\nHost: localhost\r\n\r\n{hidden}");
+    check_refused(&post, 405).await;
+}
+
+#[tokio::test]
+async fn a_body_without_a_length_does_not_destroy_the_answer() {
+    let front = Front::new().await;
+    let slot = front.site.slot().await;
+    let mut stream = front.connect().await;
+    send(&mut stream, &put_head(&slot, "")).await;
+    assert_eq!(statuses(&read_head(&mut stream).await), [411]);
+    send(&mut stream, &content(SIZE)).await;
+    stream.shutdown().await.expect("half closed");
+    read_all(&mut stream).await;
+    front.check_usable(&slot, "no length").await;
+}
+
+#[tokio::test]
+async fn h19_hosts() {
+    let sized = "Content-Length: 1000\r\n";
+    for fields in ["", "Host: localhost\r\nHost: localhost\r\n", "Host:\r\n"] {
+        let text = format!("PUT {{P}}?t={{T}} HTTP/1.1\r\n{fields}{sized}\r\nx");
+        check_refused(&text, 400).await;
+    }
+    for (target, host) in [
+        ("", "other.example"),
+        ("http://other.example", "localhost"),
+        ("https://other.example:443", "localhost"),
+    ] {
+        let line = format!("PUT {target}{{P}}?t={{T}} HTTP/1.1");
+        check_refused(&format!("{line}\r\nHost: {host}\r\n{sized}\r\nx"), 421).await;
+    }
+}
+
+/// The answers that have no body, with one after each that shows where they end.
+#[tokio::test]
+async fn answers_without_a_body_end_with_their_head() {
+    let front = Front::new().await;
+    let slot = front.site.slot().await;
+    assert_eq!(statuses(&front.put(&slot).await), [201]);
+    let mut stream = front.connect().await;
+    for (method, target, fields, status, length) in [
+        ("HEAD", &*slot.path, "", 200, Some(SIZE)),
+        ("HEAD", "/up/f/x/a", "", 404, Some(22)),
+        ("GET", &slot.path, "If-None-Match: *\r\n", 304, None),
+        ("HEAD", &slot.path, "Range: bytes=1-2\r\n", 200, Some(SIZE)),
+        ("GET", &slot.path, "Range: bytes=1000-\r\n", 416, Some(0)),
+        ("OPTIONS", "*", "", 204, None),
+        ("HEAD", &slot.path, "Connection: close\r\n", 200, Some(SIZE)),
+    ] {
+        let head = format!("{method} {target} HTTP/1.1\r\nHost: localhost\r\n{fields}\r\n");
+        send(&mut stream, head.as_bytes()).await;
+        let head = read_head(&mut stream).await;
+        assert!(head.starts_with(&format!("HTTP/1.1 {status} ")), "{head}");
+        let (_, found) = head.split_once("content-length: ").unzip();
+        let found = found.and_then(|rest| rest.lines().next()?.parse().ok());
+        assert_eq!(found, length, "{head}");
+        assert!(!head.contains("transfer-encoding"), "{head}");
+    }
+    assert_eq!(read_all(&mut stream).await, "");
 }
 
 #[tokio::test]

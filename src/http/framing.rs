@@ -1,7 +1,8 @@
 //! Is this a request head that everybody reads alike, and where does its body end? RFC 9112.
 //!
-//! Pure, and stricter than the RFC wherever that leaves a choice: what could be read in two ways is
-//! refused.
+//! Pure, and stricter than it has to be: what could be read in two ways is refused.
+
+use http::{Method, Uri};
 
 use crate::core::refusal::Refusal;
 
@@ -13,6 +14,8 @@ const FIELDS_BYTES_MAX: usize = 16 * 1024;
 const FIELDS_MAX: usize = 100;
 /// Longest method and version, together with what separates them.
 const LINE_REST_BYTES_MAX: usize = 64;
+/// Longest body: more than any file has, and less than what hyper refuses in words of its own.
+const LENGTH_MAX: u64 = u64::MAX >> 1;
 
 /// What follows a head.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,6 +24,14 @@ pub enum Framing {
     Length(u64),
     /// Chunks, to the last one.
     Chunked,
+    /// Nothing says whether there is a body, and the method is one that has them: by RFC 9112
+    /// #6.3 there is none, but what follows may be a body all the same and not a request.
+    Unsaid,
+}
+
+/// Whether `method` asks for something and sends nothing, as a rule.
+pub fn is_bodiless(method: &Method) -> bool {
+    matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS)
 }
 
 /// How far a head has been looked at: lines that are whole.
@@ -86,7 +97,7 @@ pub fn check_head(head: &[u8]) -> Result<Framing, Refusal> {
     });
     // RFC 9112 #2.2: empty lines before the request line are passed over.
     let line = lines.find(|line| !line.is_empty()).unwrap_or_default();
-    let is_1_1 = check_line(line)?;
+    let (is_bodiless, is_1_1) = check_line(line)?;
     let mut fields = Fields::default();
     let mut n_bytes = 0;
     for line in lines.filter(|line| !line.is_empty()) {
@@ -96,11 +107,11 @@ pub fn check_head(head: &[u8]) -> Result<Framing, Refusal> {
     if FIELDS_BYTES_MAX < n_bytes {
         return Err(Refusal::FieldsTooLarge);
     }
-    fields.framing(is_1_1)
+    fields.framing(is_bodiless, is_1_1)
 }
 
-/// Checks `method SP target SP version`; whether the version is 1.1.
-fn check_line(line: &[u8]) -> Result<bool, Refusal> {
+/// Checks `method SP target SP version`; whether the method is bodiless, and the version 1.1.
+fn check_line(line: &[u8]) -> Result<(bool, bool), Refusal> {
     let parts: Vec<&[u8]> = line.split(|b| *b == b' ').collect();
     let [method, target, version] = parts[..] else {
         return Err(Refusal::BadRequest);
@@ -109,17 +120,22 @@ fn check_line(line: &[u8]) -> Result<bool, Refusal> {
         return Err(Refusal::TargetTooLong);
     }
     let is_target = |b: &u8| b.is_ascii_graphic() && *b != b'#';
-    if method.is_empty() || !method.iter().all(|b| is_tchar(*b)) {
+    let method = Method::from_bytes(method).map_err(|_| Refusal::BadRequest)?;
+    if !target.iter().all(is_target) {
         return Err(Refusal::BadRequest);
     }
-    if target.is_empty() || !target.iter().all(is_target) {
+    // What hyper cannot parse it answers itself, without what our answers carry.
+    let uri = Uri::try_from(target).map_err(|_| Refusal::BadRequest)?;
+    // RFC 9112 #3.2: the authority form is for CONNECT, which we do not do.
+    if uri.scheme().is_none() && uri.authority().is_some() {
         return Err(Refusal::BadRequest);
     }
-    match version {
-        b"HTTP/1.1" => Ok(true),
-        b"HTTP/1.0" => Ok(false),
-        _ => Err(Refusal::BadRequest),
-    }
+    let is_1_1 = match version {
+        b"HTTP/1.1" => true,
+        b"HTTP/1.0" => false,
+        _ => return Err(Refusal::BadRequest),
+    };
+    Ok((is_bodiless(&method), is_1_1))
 }
 
 /// The fields that say where the body ends.
@@ -160,7 +176,7 @@ impl Fields {
     }
 
     /// RFC 9112 #6.3, with nothing left to choose.
-    fn framing(self, is_1_1: bool) -> Result<Framing, Refusal> {
+    fn framing(self, is_bodiless: bool, is_1_1: bool) -> Result<Framing, Refusal> {
         let has_coding = self.is_chunked || self.coding.is_some();
         if has_coding && (self.length.is_some() || !is_1_1) {
             return Err(Refusal::BadRequest);
@@ -168,7 +184,11 @@ impl Fields {
         match self.coding {
             Some(refusal) => Err(refusal),
             None if self.is_chunked => Ok(Framing::Chunked),
-            None => Ok(Framing::Length(self.length.unwrap_or(0))),
+            None => match self.length {
+                Some(length) => Ok(Framing::Length(length)),
+                None if is_bodiless => Ok(Framing::Length(0)),
+                None => Ok(Framing::Unsaid),
+            },
         }
     }
 }
@@ -178,7 +198,8 @@ fn parse_length(value: &[u8]) -> Option<u64> {
     let digits = trim(value);
     let is_number = !digits.is_empty() && digits.iter().all(u8::is_ascii_digit);
     let text = std::str::from_utf8(digits).ok()?;
-    is_number.then(|| text.parse().ok()).flatten()
+    let length = is_number.then(|| text.parse().ok()).flatten();
+    length.filter(|length| *length <= LENGTH_MAX)
 }
 
 /// Takes off what RFC 9110 #5.6.3 calls OWS.

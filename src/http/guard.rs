@@ -4,7 +4,8 @@
 //! different things are what request smuggling lives on. So a head that could be read in two ways
 //! never gets past here: it is replaced by one that hyper parses, and `Refusals` says which
 //! request is to be refused. Bodies pass through unread; only their end is followed, to find the
-//! next head. What came in chunks is not followed: after it the connection is closed.
+//! next head. What came in chunks is not followed, nor what follows a head that should announce a
+//! body and does not: after both, the connection is closed.
 
 use std::io;
 use std::pin::Pin;
@@ -109,7 +110,7 @@ impl<I> Guard<I> {
             },
             Some(Framing::Length(left)) => State::Body { left },
             Some(Framing::Chunked) => State::Rest,
-            None => State::Shut,
+            Some(Framing::Unsaid) | None => State::Shut,
         };
     }
 

@@ -90,8 +90,7 @@ async fn handle(State(edge): State<Arc<Edge>>, request: Request) -> Response {
         client,
         started,
     };
-    // RFC 9112 #6.1: what came in chunks may hide what another parser would call a second request.
-    let is_chunked = request.headers().contains_key(header::TRANSFER_ENCODING);
+    let is_framed = is_framed(&request);
     let (request, reading) = meter::incoming(request);
     let mut permit = None;
     let answer = match edge.enter(origin, client) {
@@ -102,11 +101,22 @@ async fn handle(State(edge): State<Arc<Edge>>, request: Request) -> Response {
         Err(refusal) => Err(refusal),
     };
     let response = answer.unwrap_or_else(|refusal| reply::refuse(&refusal, style));
-    let after = match reading.is_at_end() && !is_chunked {
+    let after = match reading.is_at_end() && is_framed {
         true => reply::After::KeepAlive,
         false => reply::After::Close,
     };
     meter::outgoing(reply::finish(response, after), facts, reading, permit)
+}
+
+/// Whether nobody can take what follows a request for a part of it, or the other way round.
+///
+/// RFC 9112 #6.1: chunks may hide what another parser would call a second request. A body without
+/// a length would be one.
+fn is_framed(request: &Request) -> bool {
+    let headers = request.headers();
+    let has_end =
+        headers.contains_key(header::CONTENT_LENGTH) || framing::is_bodiless(request.method());
+    has_end && !headers.contains_key(header::TRANSFER_ENCODING)
 }
 
 impl Edge {

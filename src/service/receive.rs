@@ -12,13 +12,13 @@ use tracing::{debug, info, warn};
 
 use crate::core::refusal::Refusal;
 use crate::core::session::{Beginning, Start, State, UploadSession};
-use crate::core::slot::{ContentType, PartId, Sha256};
+use crate::core::slot::{ContentType, PartId, Sha256, SlotId};
 use crate::core::time::Timestamp;
 use crate::core::token::{self, Claims};
 use crate::service::intake::{End, Intake, Pace, SharedGauge};
 use crate::service::transfers::Transfer;
 use crate::service::{Received, Service, Upload, broken, refusal_of};
-use crate::store::{Body, Change, Failure, Progress};
+use crate::store::{Body, Change, Failure, Progress, StoreError, Stored};
 
 /// How often a running upload writes down that it lives.
 const NOTE_EVERY: Duration = Duration::from_secs(60);
@@ -202,8 +202,10 @@ impl Service {
         committed.map_err(|e| broken("commit an upload", &e))?;
         // Earlier attempts go before the row is complete: after a crash in between nobody would
         // look for them. The whole part outlasts them, whatever happens next.
-        self.remove_parts(row.parts().iter().filter(|other| **other != part))
-            .await;
+        if 0 < part.attempt {
+            let removed = self.remove_left_parts(row.id).await;
+            removed.map_err(|e| broken("remove earlier attempts", &e))?;
+        }
         let (settings, generation) = (self.settings.clone(), row.generation);
         let now = self.world.now();
         let change: Change = Box::new(move |row| {
@@ -333,16 +335,21 @@ impl Service {
     /// Removes those of `parts` that `row` has no use for any more.
     async fn drop_parts(&self, parts: &[PartId], row: &UploadSession) {
         let kept = row.parts();
-        self.remove_parts(parts.iter().filter(|part| !kept.contains(part)))
-            .await;
-    }
-
-    async fn remove_parts(&self, parts: impl Iterator<Item = &PartId>) {
-        for part in parts {
+        for part in parts.iter().filter(|part| !kept.contains(part)) {
             if let Err(e) = self.stores.files.remove_part(*part).await {
                 broken("remove an earlier attempt", &e);
             }
         }
+    }
+
+    /// Removes whatever parts a slot has left, also those that a crash kept from being removed.
+    async fn remove_left_parts(&self, id: SlotId) -> Result<(), StoreError> {
+        for stored in self.stores.files.find(id).await? {
+            if let Stored::Part { part, .. } = stored {
+                self.stores.files.remove_part(part).await?;
+            }
+        }
+        Ok(())
     }
 
     /// Refuses `NoSpace` rather than let the disk fill up under the rows.
@@ -359,7 +366,7 @@ impl Service {
 
     pub(super) async fn update(
         &self,
-        id: crate::core::slot::SlotId,
+        id: SlotId,
         change: Change,
     ) -> Result<UploadSession, Refusal> {
         let updated = self.stores.sessions.update(id, change).await;

@@ -92,21 +92,19 @@ impl Sweeper {
         let Some(now) = now else {
             return Report::default();
         };
-        match self.service.sweep_batch(now).await {
-            Ok(report) => report,
-            Err(e) => {
-                broken("sweep", &e);
-                Report::default()
-            }
+        let mut report = Report::default();
+        // What went before a fault is told all the same.
+        if let Err(e) = self.service.sweep_batch(now, &mut report).await {
+            broken("sweep", &e);
         }
+        report
     }
 }
 
 impl Service {
-    async fn sweep_batch(&self, now: Timestamp) -> Result<Report, StoreError> {
-        let mut report = Report::default();
+    async fn sweep_batch(&self, now: Timestamp, report: &mut Report) -> Result<(), StoreError> {
         if !self.stores_belong_together().await? {
-            return Ok(report);
+            return Ok(());
         }
         // Rows that will not go, or are in use, are seen again: behind them come others.
         let mut n_kept = 0;
@@ -117,22 +115,20 @@ impl Service {
                 break;
             }
             for id in due.into_iter().skip(n_kept) {
-                match self.sweep_one(id, now, &mut report).await {
+                match self.sweep_one(id, now, report).await {
                     Done::Yes => n_done += 1,
                     Done::No => n_kept += 1,
                 }
             }
         }
         if report.removed.len() < BATCH_MAX {
-            self.sweep_oldest(now, &mut report).await?;
+            self.sweep_oldest(now, report).await?;
         }
+        // Not where nothing went: the same rows would be looked at for ever.
         report.has_more =
-            0 < n_done && (BATCH_MAX <= report.removed.len() || ROWS_MAX <= n_kept + n_done);
-        self.stores
-            .sessions
-            .forget_uses(self.settings.policy.quota.since(now))
-            .await?;
-        Ok(report)
+            BATCH_MAX <= report.removed.len() || (0 < n_done && ROWS_MAX <= n_kept + n_done);
+        let since = self.settings.policy.quota.since(now);
+        self.stores.sessions.forget_uses(since).await
     }
 
     /// Whether rows and files carry the same store id; without it nothing may be removed.
@@ -222,8 +218,14 @@ impl Service {
             let Some(row) = self.stores.sessions.get(id).await? else {
                 continue;
             };
-            self.remove_file(id).await?;
+            // Counted as gone also where it stays: its row may have lost its file, and only while
+            // too much is stored does the next sweep come back to it.
             stored_bytes -= row.stored_bytes().min(stored_bytes);
+            if let Err(e) = self.remove_file(id).await {
+                broken("remove the oldest files", &e);
+                report.n_failed += 1;
+                continue;
+            }
             report.removed.push(removed(&row, Reason::TotalSize, now));
         }
         Ok(())

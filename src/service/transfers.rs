@@ -53,11 +53,11 @@ impl Transfers {
     /// Refuses `TakenOver` where a newer request came meanwhile, `Stopping` after `stop`.
     pub(super) async fn begin(self: &Arc<Self>, id: SlotId) -> Result<Transfer, Refusal> {
         let (transfer, older) = self.register(id)?;
-        if let Some((cut, mut ended)) = older {
+        if let Some(mut older) = older {
             // A holder that has just ended has dropped its receiver.
-            let _ = cut.send(true);
+            let _ = older.cut.send(true);
             // Waited for even when cut: the next holder relies on all earlier ones having ended.
-            while ended.changed().await.is_ok() {}
+            while older.ended.changed().await.is_ok() {}
         }
         if transfer.is_cut() {
             return Err(Refusal::TakenOver);
@@ -67,24 +67,24 @@ impl Transfers {
 
     /// Holds the slot if nobody does: for the sweep.
     pub(super) fn try_hold(self: &Arc<Self>, id: SlotId) -> Option<Transfer> {
-        if self.lock().by_slot.contains_key(&id) {
+        let mut live = self.lock();
+        // Looked at and held under one lock: whoever began in between would be thrown out.
+        if live.is_stopping || live.by_slot.contains_key(&id) {
             return None;
         }
-        match self.register(id) {
-            Ok((transfer, None)) => Some(transfer),
-            _ => None,
-        }
+        Some(self.hold(&mut live, id).0)
     }
 
-    #[expect(clippy::type_complexity, reason = "named parts would be read once")]
-    fn register(
-        self: &Arc<Self>,
-        id: SlotId,
-    ) -> Result<(Transfer, Option<(watch::Sender<bool>, watch::Receiver<()>)>), Refusal> {
+    /// Holds the slot, and returns its holder so far, who has to be cut.
+    fn register(self: &Arc<Self>, id: SlotId) -> Result<(Transfer, Option<Holder>), Refusal> {
         let mut live = self.lock();
         if live.is_stopping {
             return Err(Refusal::Stopping);
         }
+        Ok(self.hold(&mut live, id))
+    }
+
+    fn hold(self: &Arc<Self>, live: &mut Live, id: SlotId) -> (Transfer, Option<Holder>) {
         live.n_begun += 1;
         let serial = live.n_begun;
         let (cut_sender, cut) = watch::channel(false);
@@ -105,7 +105,7 @@ impl Transfers {
             last_byte_at,
             _ended: ended_sender,
         };
-        Ok((transfer, older.map(|older| (older.cut, older.ended))))
+        (transfer, older)
     }
 
     /// When the slot's holder got its last byte, if anybody holds it.
@@ -238,5 +238,28 @@ mod tests {
         };
         tokio::join!(transfers.cut_all(), end);
         assert_eq!(transfers.stop(), 0);
+    }
+
+    #[test]
+    fn the_sweep_never_takes_a_slot_from_a_writer() {
+        let transfers = Arc::new(Transfers::default());
+        let is_over = Arc::new(std::sync::atomic::AtomicBool::new(false));
+        let sweeping = std::thread::spawn({
+            let (transfers, is_over) = (transfers.clone(), is_over.clone());
+            move || {
+                while !is_over.load(std::sync::atomic::Ordering::Relaxed) {
+                    drop(transfers.try_hold(ID));
+                }
+            }
+        });
+        for _ in 0..50_000 {
+            let (transfer, older) = transfers.register(ID).expect("nobody stops");
+            let is_held = transfers.last_byte_at(ID).is_some();
+            let is_cut = transfer.cut().has_changed().is_err();
+            drop((transfer, older));
+            assert!(is_held && !is_cut);
+        }
+        is_over.store(true, std::sync::atomic::Ordering::Relaxed);
+        sweeping.join().expect("no panic");
     }
 }

@@ -5,6 +5,7 @@
 //! streams: how long to wait, and what to say.
 //! Nothing is kept for a lost stream: XEP-0114 has no resumption, so every IQ can be asked again.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -96,14 +97,10 @@ pub async fn run_over(
                 desk: Arc::clone(&desk),
                 lines: Arc::clone(&lines),
             };
-            streams.spawn(hold(held, stop.clone()));
+            streams.spawn(hold_whatever_happens(held, stop.clone()));
         }
     }
-    while let Some(ended) = streams.join_next().await {
-        if let Err(error) = ended {
-            error!(%error, "a component stream ended in a panic");
-        }
-    }
+    while streams.join_next().await.is_some() {}
 }
 
 /// Logs in and out again: does `component` work as it is configured?
@@ -118,11 +115,27 @@ pub async fn try_login(component: &Component) -> Result<(), LoginError> {
 }
 
 /// What a stream needs, each time it is made anew.
+#[derive(Clone)]
 struct Held {
     component: Component,
     connect: Connect,
     desk: Arc<Desk>,
     lines: Arc<Lines>,
+}
+
+/// A fault of ours must not leave the component offline until somebody looks.
+async fn hold_whatever_happens(held: Held, stop: watch::Receiver<bool>) {
+    loop {
+        let holding = AssertUnwindSafe(hold(held.clone(), stop.clone()));
+        if holding.catch_unwind().await.is_ok() {
+            return;
+        }
+        error!(
+            jid = held.component.jid,
+            "a component stream ended in a panic; making it anew"
+        );
+        tokio::time::sleep(REFUSED_WAIT_MIN).await;
+    }
 }
 
 /// Keeps one stream of a component up.

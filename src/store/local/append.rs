@@ -177,6 +177,7 @@ impl Appending {
         size_bytes: u64,
         progress: Progress,
     ) -> Result<Self, StoreError> {
+        inner.check_writable(WRITING)?;
         let claim = inner.claims.claim(id, WRITING).await?;
         let inner = inner.clone();
         let part = blocking(WRITING, move || {
@@ -340,5 +341,104 @@ async fn wait_for(flush: &mut Option<Flush>) -> Result<u64, StoreError> {
 async fn sleep_until(at: Option<tokio::time::Instant>) {
     if let Some(at) = at {
         tokio::time::sleep_until(at).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::OpenOptions;
+    use std::future::ready;
+    use std::path::PathBuf;
+
+    use futures_util::stream;
+    use tempfile::TempDir;
+
+    use super::*;
+    use crate::core::slot::SlotId;
+    use crate::store::FileStore as _;
+    use crate::store::local::LocalFiles;
+
+    const PART: PartId = PartId {
+        slot: SlotId(7),
+        attempt: 0,
+    };
+
+    fn files() -> (TempDir, LocalFiles) {
+        let dir = TempDir::new().expect("made");
+        let files = LocalFiles::open(dir.path(), Durability::Full).expect("opened");
+        (dir, files)
+    }
+
+    fn path(dir: &TempDir) -> PathBuf {
+        dir.path().join("parts").join(part_name(PART))
+    }
+
+    fn go_on() -> Progress {
+        Arc::new(|_| Box::pin(ready(Ok(()))))
+    }
+
+    fn body(pieces: &[&'static [u8]]) -> Body {
+        let pieces: Vec<_> = pieces.iter().map(|p| Ok(Bytes::from_static(p))).collect();
+        stream::iter(pieces).boxed()
+    }
+
+    async fn appending(files: &LocalFiles) -> Appending {
+        let appending = Appending::begin(&files.inner, PART, 0, 20, go_on());
+        appending.await.expect("begun")
+    }
+
+    /// A disk that was slow once gets the rest from another thread: the same bytes in the same
+    /// places.
+    #[tokio::test]
+    async fn a_slow_disk_gets_the_same_bytes() {
+        let (dir, files) = files();
+        let mut appending = appending(&files).await;
+        let first = Bytes::from_static(b"in line, ");
+        appending.write(first).await.expect("written");
+        appending.is_slow = true;
+        let length = appending.run(body(&[b"then ", b"", b"not"])).await;
+        assert_eq!(length.expect("appended"), 17);
+        let written = std::fs::read(path(&dir)).expect("read");
+        assert_eq!(written, b"in line, then not");
+    }
+
+    /// A sync that fails, as it does on a device that is no file, leaves nothing that a second
+    /// sync might call durable.
+    #[tokio::test]
+    async fn after_a_failed_sync_nothing_stays() {
+        let (dir, files) = files();
+        let mut appending = appending(&files).await;
+        let null = OpenOptions::new().write(true).open("/dev/null");
+        let part = Arc::get_mut(&mut appending.part).expect("nobody else's");
+        part.file = null.expect("opened");
+        let failed = appending.run(body(&[b"lost"])).await;
+        assert!(
+            matches!(failed, Err(Failure::Broken(StoreError::Unavailable { .. }))),
+            "{failed:?}"
+        );
+        assert!(
+            !path(&dir).exists(),
+            "what cannot be trusted is still there"
+        );
+        assert_eq!(files.settle(PART).await.expect("settled"), 0);
+    }
+
+    /// A progress that breaks takes nothing back that it was told.
+    #[tokio::test]
+    async fn after_an_error_what_was_told_stays() {
+        let (_dir, files) = files();
+        let progress: Progress = Arc::new(|_| {
+            let broken = StoreError::Corrupt("the row".to_owned());
+            Box::pin(ready(Err(broken.into())))
+        });
+        let piece = Bytes::from(vec![7; 3 << 20]);
+        // Without an end: only the error ends it.
+        let endless = stream::repeat(Ok(piece)).boxed();
+        let appended = files.append(PART, 0, 4, endless, progress).await;
+        assert!(
+            matches!(appended, Err(Failure::Broken(StoreError::Corrupt(_)))),
+            "{appended:?}"
+        );
+        assert_eq!(files.settle(PART).await.expect("settled"), 9 << 20);
     }
 }

@@ -43,6 +43,7 @@ pub struct LocalFiles {
 
 struct Inner {
     place: Place,
+    how: Use,
     durability: Durability,
     claims: Arc<Claims>,
     room: Mutex<Option<(Instant, Room)>>,
@@ -57,7 +58,7 @@ impl LocalFiles {
         Self::new(data_dir, Use::Write(durability), durability)
     }
 
-    /// Opens the files of `data_dir` as they are, changing nothing.
+    /// Opens the files of `data_dir` as they are; nothing can be changed through it.
     pub fn open_read_only(data_dir: &Path) -> Result<Self, OpenError> {
         Self::new(data_dir, Use::Read, Durability::Full)
     }
@@ -65,6 +66,7 @@ impl LocalFiles {
     fn new(data_dir: &Path, how: Use, durability: Durability) -> Result<Self, OpenError> {
         let inner = Inner {
             place: Place::open(data_dir, how)?,
+            how,
             durability,
             claims: Arc::default(),
             room: Mutex::new(None),
@@ -84,13 +86,24 @@ impl LocalFiles {
         self.inner.place.store_id
     }
 
-    async fn run<T: Send + 'static>(
+    /// Reads in the blocking pool.
+    async fn read<T: Send + 'static>(
         &self,
         doing: &'static str,
         work: impl FnOnce(&Inner) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
         let inner = self.inner.clone();
         blocking(doing, move || work(&inner)).await
+    }
+
+    /// Changes something, in the blocking pool.
+    async fn write<T: Send + 'static>(
+        &self,
+        doing: &'static str,
+        work: impl FnOnce(&Inner) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        self.inner.check_writable(doing)?;
+        self.read(doing, work).await
     }
 }
 
@@ -128,6 +141,13 @@ fn unless_gone(result: Result<(), Errno>) -> Result<bool, Errno> {
 }
 
 impl Inner {
+    fn check_writable(&self, doing: &'static str) -> Result<(), StoreError> {
+        match self.how {
+            Use::Write(_) => Ok(()),
+            Use::Read => Err(trouble(doing, io::ErrorKind::ReadOnlyFilesystem.into())),
+        }
+    }
+
     fn sync_files(&self, id: SlotId) -> io::Result<()> {
         sync_within(&self.place.files, &fan(id))
     }
@@ -142,6 +162,7 @@ impl Inner {
             let flags = flags | OFlags::CLOEXEC;
             rustix::fs::openat(&self.place.parts, &name, flags, Mode::empty())
         };
+        let mut was_file = false;
         let opened = match open() {
             Err(Errno::NOENT) => {
                 let (from, to) = (&self.place.files, &self.place.parts);
@@ -149,9 +170,7 @@ impl Inner {
                     Err(Errno::NOENT) => return Ok(0),
                     renamed => renamed?,
                 }
-                if self.durability == Durability::Full {
-                    self.sync_files(part.slot)?;
-                }
+                was_file = true;
                 open()
             }
             opened => opened,
@@ -161,17 +180,20 @@ impl Inner {
         if 1 < metadata.nlink() {
             // A crash came between the two halves of a rename by links.
             let name = file_name(part.slot);
-            unless_gone(rustix::fs::unlinkat(
-                &self.place.files,
-                name,
-                AtFlags::empty(),
-            ))?;
+            let unlinked = rustix::fs::unlinkat(&self.place.files, name, AtFlags::empty());
+            was_file |= unless_gone(unlinked)?;
         }
+        // Gives back what a crash left reserved beyond.
+        file.set_len(metadata.len())?;
         if self.durability != Durability::None {
             file.sync_data()?;
         }
         if self.durability == Durability::Full {
+            // The new name first: at no time it has none.
             self.sync_parts(part.slot)?;
+            if was_file {
+                self.sync_files(part.slot)?;
+            }
         }
         Ok(metadata.len())
     }
@@ -210,11 +232,15 @@ impl Inner {
             self.sync_files(id)?;
         }
         for part in self.parts_of(id)? {
-            unless_gone(rustix::fs::unlinkat(
-                &self.place.parts,
-                part_name(part),
-                nothing,
-            ))?;
+            self.remove_part(part)?;
+        }
+        Ok(())
+    }
+
+    fn remove_part(&self, part: PartId) -> io::Result<()> {
+        let unlinked = rustix::fs::unlinkat(&self.place.parts, part_name(part), AtFlags::empty());
+        if unless_gone(unlinked)? && self.durability == Durability::Full {
+            self.sync_parts(part.slot)?;
         }
         Ok(())
     }
@@ -281,7 +307,7 @@ impl FileStore for LocalFiles {
                 drop(claim);
                 settled.map_err(|e| trouble(doing, e))
             };
-            self.run(doing, settle).await
+            self.write(doing, settle).await
         })
     }
 
@@ -294,7 +320,7 @@ impl FileStore for LocalFiles {
                 drop(claim);
                 committed
             };
-            self.run(doing, commit).await
+            self.write(doing, commit).await
         })
     }
 
@@ -318,24 +344,20 @@ impl FileStore for LocalFiles {
 
     fn remove_part(&self, part: PartId) -> BoxFuture<'_, Result<(), StoreError>> {
         let doing = "remove an attempt";
-        Box::pin(self.run(doing, move |inner| {
-            let (parts, name) = (&inner.place.parts, part_name(part));
-            let removed = rustix::fs::unlinkat(parts, name, AtFlags::empty());
-            unless_gone(removed).map_err(|e| trouble(doing, e.into()))?;
-            Ok(())
-        }))
+        let remove = move |inner: &Inner| inner.remove_part(part).map_err(|e| trouble(doing, e));
+        Box::pin(self.write(doing, remove))
     }
 
     fn remove(&self, id: SlotId) -> BoxFuture<'_, Result<(), StoreError>> {
         let doing = "remove a file";
         let remove = move |inner: &Inner| inner.remove(id).map_err(|e| trouble(doing, e));
-        Box::pin(self.run(doing, remove))
+        Box::pin(self.write(doing, remove))
     }
 
     fn find(&self, id: SlotId) -> BoxFuture<'_, Result<Vec<Stored>, StoreError>> {
         let doing = "look for a file";
         let find = move |inner: &Inner| inner.find(id).map_err(|e| trouble(doing, e));
-        Box::pin(self.run(doing, find))
+        Box::pin(self.read(doing, find))
     }
 
     fn page(
@@ -345,7 +367,7 @@ impl FileStore for LocalFiles {
     ) -> BoxFuture<'_, Result<Vec<Stored>, StoreError>> {
         let doing = "list files";
         let page = move |inner: &Inner| inner.page(after, n_max).map_err(|e| trouble(doing, e));
-        Box::pin(self.run(doing, page))
+        Box::pin(self.read(doing, page))
     }
 
     fn room(&self) -> BoxFuture<'_, Result<Room, StoreError>> {
@@ -358,3 +380,6 @@ impl FileStore for LocalFiles {
         Box::pin(std::future::ready(Ok(self.id())))
     }
 }
+
+#[cfg(test)]
+mod tests;

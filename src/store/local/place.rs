@@ -90,8 +90,11 @@ impl Place {
         let (files_path, parts_path) = (data_dir.join("files"), data_dir.join("parts"));
         for path in [&files_path, &parts_path] {
             if let Use::Write(durability) = how {
-                create_fan_out(path, durability)
-                    .map_err(|e| OpenError::new(path, format!("cannot be made: {e}")))?;
+                // Nothing is made in a place that is not ours.
+                if fs::symlink_metadata(path).is_ok() {
+                    check_inner(path, device)?;
+                }
+                create_fan_out(path, durability).map_err(|e| cannot_make(path, &e))?;
             }
             check_inner(path, device)?;
         }
@@ -146,6 +149,9 @@ fn check_data_dir(data_dir: &Path, how: Use) -> Result<u64, OpenError> {
     let say = |problem: String| Err(OpenError::new(data_dir, problem));
     let seen = match fs::symlink_metadata(data_dir) {
         Ok(seen) => seen,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {
+            return say("does not exist; the service makes it when it starts".to_owned());
+        }
         Err(e) => return say(format!("cannot be looked at: {e}")),
     };
     if seen.is_symlink() {
@@ -195,8 +201,20 @@ fn check_inner(path: &Path, device: u64) -> Result<(), OpenError> {
             say(problem.to_owned())
         }
         Ok(_) => Ok(()),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {
+            say("does not exist; the service makes it when it starts".to_owned())
+        }
         Err(e) => say(format!("cannot be looked at: {e}")),
     }
+}
+
+fn cannot_make(path: &Path, e: &io::Error) -> OpenError {
+    let remedy = match e.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => "make room there",
+        io::ErrorKind::ReadOnlyFilesystem => "mount its file system for writing",
+        _ => "slotd must be allowed to make directories there",
+    };
+    OpenError::new(path, format!("cannot be made: {e}; {remedy}"))
 }
 
 fn create_fan_out(path: &Path, durability: Durability) -> io::Result<()> {
@@ -288,6 +306,8 @@ pub(crate) fn replace_file(path: &Path, content: &[u8]) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use tempfile::TempDir;
+
     use super::*;
 
     #[test]
@@ -314,5 +334,53 @@ mod tests {
         for other in ["", "-1", "+1", "01", "65536", "x"] {
             assert_eq!(parse_part_name(&format!("{}.{other}", &last[..32])), None);
         }
+    }
+
+    const WRITE: Use = Use::Write(Durability::Full);
+
+    fn open(path: &Path) -> u128 {
+        let place = Place::open(path, WRITE);
+        place.expect("a directory that is ours").store_id
+    }
+
+    fn refusal(path: &Path, how: Use) -> OpenError {
+        Place::open(path, how).expect_err("refused")
+    }
+
+    #[test]
+    fn a_first_start_makes_everything_and_a_second_finds_it() {
+        let above = TempDir::new().expect("made");
+        let dir = above.path().join("slotd");
+        let first = open(&dir);
+        assert_eq!(fs::metadata(&dir).expect("there").mode() & 0o777, 0o700);
+        // What a start that was cut off may leave.
+        fs::write(dir.join("store-id.new"), "0").expect("written");
+        fs::remove_dir(dir.join("files/07")).expect("removed");
+        assert_eq!(open(&dir), first);
+        assert!(dir.join("files/07").is_dir());
+        assert_ne!(open(&above.path().join("other")), first);
+    }
+
+    #[test]
+    fn a_reader_makes_nothing() {
+        let dir = TempDir::new().expect("made");
+        let missing = refusal(&dir.path().join("missing"), Use::Read);
+        assert!(
+            missing.problem.contains("the service makes it"),
+            "{missing}"
+        );
+        let empty = refusal(dir.path(), Use::Read);
+        assert_eq!(empty.path, dir.path().join("files"));
+        assert!(empty.problem.contains("the service makes it"), "{empty}");
+        assert_eq!(fs::read_dir(dir.path()).expect("listed").count(), 0);
+    }
+
+    #[test]
+    fn a_file_in_a_directorys_place_is_named() {
+        let dir = TempDir::new().expect("made");
+        fs::write(dir.path().join("parts"), "").expect("written");
+        let e = refusal(dir.path(), WRITE);
+        assert_eq!(e.path, dir.path().join("parts"));
+        assert!(e.problem.contains("move it out of the way"), "{e}");
     }
 }

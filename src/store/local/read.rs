@@ -17,13 +17,14 @@ use crate::core::slot::SlotId;
 use crate::store::{Body, BodyError};
 
 /// The largest piece.
-const PIECE_BYTES: usize = 256 << 10;
+const PIECE_BYTES: u64 = 256 << 10;
 
 struct Reading {
     id: SlotId,
     file: Arc<File>,
     rest: Range<u64>,
-    buffer: BytesMut,
+    /// The last piece's buffer: ours again once the piece is sent.
+    spare: Option<Bytes>,
     /// The file system cannot tell whether it would wait.
     always_waits: bool,
 }
@@ -34,7 +35,7 @@ pub(super) fn body(id: SlotId, file: File, range: Range<u64>) -> Body {
         id,
         file: Arc::new(file),
         rest: range,
-        buffer: BytesMut::new(),
+        spare: None,
         always_waits: false,
     };
     stream::unfold(Some(reading), |reading| async {
@@ -42,8 +43,8 @@ pub(super) fn body(id: SlotId, file: File, range: Range<u64>) -> Body {
         match reading.next().await {
             Ok(piece) => Some((Ok(piece), Some(reading))),
             Err(e) => {
-                let slot = reading.id.short();
-                tracing::error!(slot, error = %e, "a file cannot be read to its end");
+                let (slot, offset) = (reading.id.short(), reading.rest.start);
+                tracing::error!(slot, offset, error = %e, "a file cannot be read to its end");
                 Some((Err(BodyError), None))
             }
         }
@@ -53,30 +54,50 @@ pub(super) fn body(id: SlotId, file: File, range: Range<u64>) -> Body {
 
 impl Reading {
     async fn next(&mut self) -> io::Result<Bytes> {
-        let n_rest = self.rest.end - self.rest.start;
-        let n_wanted = usize::try_from(n_rest).map_or(PIECE_BYTES, |n| n.min(PIECE_BYTES));
-        let mut piece = match self.read_cached(n_wanted)? {
-            Some(piece) => piece,
-            None => self.read_waiting(n_wanted).await?,
+        let mut buffer = self.take_buffer();
+        let n_read = match self.read_cached(&mut buffer)? {
+            Some(n_read) => n_read,
+            None => {
+                let (file, at) = (self.file.clone(), self.rest.start);
+                let read = move || read_waiting(&file, buffer, at);
+                let (n_read, filled) = tokio::task::spawn_blocking(read).await??;
+                buffer = filled;
+                n_read
+            }
         };
-        if piece.is_empty() {
+        if n_read == 0 {
             // Somebody has cut the file meanwhile.
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
-        self.rest.start += piece.len() as u64;
-        Ok(piece.split().freeze())
+        self.rest.start += n_read as u64;
+        let whole = buffer.freeze();
+        let piece = whole.slice(..n_read);
+        self.spare = Some(whole);
+        Ok(piece)
+    }
+
+    /// As much as the next piece may have: filled with zeros once a download, not once a piece.
+    fn take_buffer(&mut self) -> BytesMut {
+        let length = (self.rest.end - self.rest.start).min(PIECE_BYTES) as usize;
+        let spare = self.spare.take();
+        match spare.and_then(|spare| spare.try_into_mut().ok()) {
+            Some(mut spare) if length <= spare.len() => {
+                spare.truncate(length);
+                spare
+            }
+            _ => BytesMut::zeroed(length),
+        }
     }
 
     /// Reads what the page cache has; `None` where it has nothing of it.
-    fn read_cached(&mut self, n_wanted: usize) -> io::Result<Option<BytesMut>> {
+    fn read_cached(&mut self, buffer: &mut [u8]) -> io::Result<Option<usize>> {
         if self.always_waits {
             return Ok(None);
         }
-        self.buffer.resize(n_wanted, 0);
-        let mut into = [IoSliceMut::new(&mut self.buffer)];
+        let mut into = [IoSliceMut::new(buffer)];
         let flags = ReadWriteFlags::NOWAIT;
         match rustix::io::preadv2(&self.file, &mut into, self.rest.start, flags) {
-            Ok(n_read) => Ok(Some(self.buffer.split_to(n_read))),
+            Ok(n_read) => Ok(Some(n_read)),
             Err(Errno::AGAIN | Errno::INTR) => Ok(None),
             Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => {
                 self.always_waits = true;
@@ -85,21 +106,95 @@ impl Reading {
             Err(e) => Err(e.into()),
         }
     }
+}
 
-    async fn read_waiting(&mut self, n_wanted: usize) -> io::Result<BytesMut> {
-        let (file, at) = (self.file.clone(), self.rest.start);
-        let mut buffer = std::mem::take(&mut self.buffer);
-        let read = move || {
-            buffer.resize(n_wanted, 0);
-            let n_read = loop {
-                match file.read_at(&mut buffer, at) {
-                    Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                    read => break read?,
-                }
-            };
-            buffer.truncate(n_read);
-            Ok(buffer)
+fn read_waiting(file: &File, mut buffer: BytesMut, at: u64) -> io::Result<(usize, BytesMut)> {
+    loop {
+        match file.read_at(&mut buffer, at) {
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            read => return Ok((read?, buffer)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rustix::fs::Advice;
+
+    use super::*;
+
+    const PIECE: usize = PIECE_BYTES as usize;
+
+    fn content(n_bytes: usize) -> Vec<u8> {
+        (0..n_bytes).map(|i| (i % 251) as u8).collect()
+    }
+
+    fn file_with(content: &[u8]) -> File {
+        let file = tempfile::tempfile().expect("made");
+        file.write_all_at(content, 0).expect("written");
+        file
+    }
+
+    async fn read(file: &File, range: Range<u64>) -> Vec<u8> {
+        let file = file.try_clone().expect("cloned");
+        let pieces = body(SlotId(1), file, range);
+        let pieces: Vec<_> = pieces.map(|piece| piece.expect("read")).collect().await;
+        pieces.concat()
+    }
+
+    #[tokio::test]
+    async fn every_range_is_exact() {
+        let content = content(3 * PIECE + 5);
+        let file = file_with(&content);
+        let end = content.len();
+        let starts = [0, 1, PIECE, end - 5];
+        for (start, end) in starts
+            .into_iter()
+            .flat_map(|s| [2, PIECE, PIECE + 1, end].map(|e| (s, e)))
+        {
+            if start <= end {
+                let read = read(&file, start as u64..end as u64).await;
+                assert!(read == content[start..end], "{start}..{end}: other bytes");
+            }
+        }
+    }
+
+    /// A buffer is used again, but not before its piece is gone.
+    #[tokio::test]
+    async fn pieces_that_are_kept_do_not_change() {
+        let content = content(4 * PIECE);
+        let mut body = body(SlotId(1), file_with(&content), 0..content.len() as u64);
+        let first = body.next().await.expect("a piece").expect("read");
+        let second = body.next().await.expect("a piece").expect("read");
+        let second_at = second.as_ptr();
+        assert!(second == content[PIECE..2 * PIECE]);
+        drop(second);
+        let third = body.next().await.expect("a piece").expect("read");
+        assert_eq!(
+            third.as_ptr(),
+            second_at,
+            "a buffer that was free is not used"
+        );
+        assert!(third == content[2 * PIECE..3 * PIECE]);
+        assert!(first == content[..PIECE], "a piece was overwritten");
+    }
+
+    /// What is not in the cache is read by another thread, and so is all on a file system that
+    /// cannot tell.
+    #[tokio::test]
+    async fn cold_files_are_read() {
+        let content = content(2 * PIECE + 1);
+        let file = file_with(&content);
+        file.sync_all().expect("synced");
+        rustix::fs::fadvise(&file, 0, None, Advice::DontNeed).expect("dropped from the cache");
+        assert!(read(&file, 0..content.len() as u64).await == content);
+        let mut reading = Reading {
+            id: SlotId(1),
+            file: Arc::new(file),
+            rest: 1..4,
+            spare: None,
+            always_waits: true,
         };
-        tokio::task::spawn_blocking(read).await?
+        assert_eq!(reading.next().await.expect("read"), content[1..4]);
     }
 }
