@@ -200,13 +200,20 @@ impl Service {
         sha256: Sha256,
     ) -> Result<Received, Refusal> {
         let size_bytes = row.file.size_bytes;
-        let committed = self.stores.files.commit(part, size_bytes).await;
-        committed.map_err(|e| broken("commit an upload", &e))?;
+        if let Err(e) = self.stores.files.commit(part, size_bytes).await {
+            let refusal = broken("commit an upload", &e);
+            // It may have its name, only not for good.
+            self.take_back(part).await;
+            return Err(refusal);
+        }
         // Earlier attempts go before the row is complete: after a crash in between nobody would
         // look for them. The whole part outlasts them, whatever happens next.
-        if 0 < part.attempt {
-            let removed = self.remove_left_parts(row.id).await;
-            removed.map_err(|e| broken("remove earlier attempts", &e))?;
+        if 0 < part.attempt
+            && let Err(e) = self.remove_left_parts(row.id).await
+        {
+            let refusal = broken("remove earlier attempts", &e);
+            self.take_back(part).await;
+            return Err(refusal);
         }
         let (settings, generation) = (self.settings.clone(), row.generation);
         let now = self.world.now();
@@ -220,14 +227,19 @@ impl Service {
                 Ok(Received { sha256 })
             }
             Err(Failure::Refused(refusal)) => {
-                // The row is not complete, so its file must not look committed.
-                if let Err(e) = self.stores.files.settle(part).await {
-                    broken("take an upload back", &e);
-                }
+                self.take_back(part).await;
                 Err(refusal)
             }
-            // The row may be complete all the same, so its file stays: the next attempt sees which.
+            // The row may be complete all the same, and then needs its file. Where it is not, the
+            // next attempt or the sweep finds the file, as after a crash.
             Err(Failure::Broken(e)) => Err(broken("complete an upload", &e)),
+        }
+    }
+
+    /// Makes a file a part again: its row is not complete, so it must not look committed.
+    async fn take_back(&self, part: PartId) {
+        if let Err(e) = self.stores.files.settle(part).await {
+            broken("take an upload back", &e);
         }
     }
 
