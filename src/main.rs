@@ -31,7 +31,8 @@ Examples:
   slotd check --config /etc/slotd/slotd.toml --connect
   slotd run --config /etc/slotd/slotd.toml
 
-Exit status: 0 good; 1 failed, or the audit found something; 2 wrong command line or configuration.";
+Exit status: 0 good; 1 failed, or the audit found something; 2 wrong command line or
+configuration.";
 
 /// Upload service for XMPP: gives out XEP-0363 slots as an external component, and takes and serves
 /// the files.

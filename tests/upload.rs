@@ -6,19 +6,21 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::{StreamExt as _, future, stream};
+use futures_util::{FutureExt as _, StreamExt as _, future, stream};
 use http::{HeaderMap, Method};
 use jid::Jid;
 use sha2::Digest as _;
 use slotd::core::policy::Room;
 use slotd::core::rate::Rate;
 use slotd::core::refusal::Refusal;
+use slotd::core::session::State;
 use slotd::core::slot::{FileName, Purpose, Sha256, Slot, SlotId, SlotRequest};
 use slotd::core::time::Timestamp;
 use slotd::service::audit::{Depth, Options, audit};
 use slotd::service::sweep::{Reason, Sweeper};
 use slotd::service::{Service, Upload};
-use slotd::store::{Body, BodyError, Mend};
+use slotd::store::{Body, BodyError, Mend, Stored};
+use support::faulty::{Fault, Plan, faulty};
 use support::world::{Bench, START, bench, settings};
 use tokio::sync::mpsc;
 
@@ -504,6 +506,23 @@ async fn stopping_cuts_uploads_at_a_durable_offset() {
     assert_clean(&bench).await;
 }
 
+/// A store that waits for its disk hears of the stop from `progress`, not from the body's end.
+#[tokio::test]
+async fn an_upload_cut_at_a_sync_is_told_why() {
+    let bench = bench(settings());
+    let upload = slot(&bench).await;
+    let service = bench.service.clone();
+    let piece = stream::once(async move {
+        // Stops while the piece is on its way to the disk; the body would go on.
+        service.drain();
+        let _ = service.cut_uploads().now_or_never();
+        Ok(content(0).slice(..100))
+    });
+    let body = piece.chain(stream::pending());
+    let cut = put(&bench, &upload, Box::pin(body)).await;
+    assert_eq!(cut, Err(Refusal::Stopping));
+}
+
 #[tokio::test]
 async fn rotated_keys_open_old_tokens_for_their_grace() {
     let mut settings = settings();
@@ -554,4 +573,70 @@ async fn a_crash_between_file_and_row_loses_nothing() {
     assert!(put(&bench, &upload, whole(content(3))).await.is_ok());
     assert_eq!(get(&bench, &upload).await, Ok(content(3)));
     assert_clean(&bench).await;
+}
+
+/// Lets `n_faults` calls of a PUT fail, from the k-th on; whether it got so far.
+async fn put_with_faults(fault: Fault, k: u64, n_faults: u64) -> bool {
+    let (bench, plan) = (bench(settings()), Plan::new());
+    let (keys, stores) = (bench.service.keys(), faulty(&bench.stores, &plan));
+    let service = Service::new(settings(), keys, stores, bench.world.clone());
+    let bench = Bench { service, ..bench };
+    let upload = slot(&bench).await;
+    let cut = put(&bench, &upload, broken_after(content(0).slice(..600))).await;
+    assert_eq!(cut, Err(Refusal::Interrupted));
+    let n_before = plan.n_calls();
+    plan.fail(k, n_faults, fault);
+    let first = put(&bench, &upload, whole(content(0))).await;
+    let is_met = k < plan.n_calls() - n_before;
+    plan.heal();
+    let context = format!("{fault:?} at call {k} and {n_faults} calls");
+    assert_clean(&bench).await;
+    match first {
+        // What does not matter to the file may fail.
+        Ok(_) => assert_eq!(get(&bench, &upload).await, Ok(content(0)), "{context}"),
+        Err(refusal) => {
+            let is_said = matches!(refusal, Refusal::Broken | Refusal::NoSpace);
+            assert!(is_said, "{context}: {refusal:?}");
+        }
+    }
+    let again = put(&bench, &upload, whole(content(0))).await;
+    assert_eq!(again, Ok(digest(&content(0))), "{context}");
+    assert_eq!(get(&bench, &upload).await, Ok(content(0)), "{context}");
+    assert_clean(&bench).await;
+    is_met
+}
+
+#[tokio::test]
+async fn whatever_call_fails_the_same_put_goes_through_later() {
+    for fault in [Fault::Before, Fault::After, Fault::NoSpace] {
+        for n_faults in [1, 2, u64::MAX] {
+            let mut k = 0;
+            while put_with_faults(fault, k, n_faults).await {
+                k += 1;
+            }
+            assert!(8 <= k, "only {k} calls");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_file_whose_name_failed_is_no_file() {
+    let (bench, plan) = (bench(settings()), Plan::new());
+    let (keys, stores) = (bench.service.keys(), faulty(&bench.stores, &plan));
+    let service = Service::new(settings(), keys, stores, bench.world.clone());
+    let bench = Bench { service, ..bench };
+    for k in 0.. {
+        let upload = slot(&bench).await;
+        plan.fail(k, 1, Fault::After);
+        let first = put(&bench, &upload, whole(content(0))).await;
+        plan.heal();
+        let stored = bench.stores.files.find(upload.id).await.expect("found");
+        let row = bench.stores.sessions.get(upload.id).await.expect("found");
+        let is_complete = row.is_some_and(|row| matches!(row.state, State::Complete { .. }));
+        let has_file = stored.iter().any(|s| matches!(s, Stored::File { .. }));
+        assert_eq!(has_file, is_complete, "after call {k} failed");
+        if first.is_ok() {
+            break;
+        }
+    }
 }

@@ -145,7 +145,7 @@ impl Service {
             Err(_) => durable.load(Ordering::Relaxed),
         };
         let outcome = match appended {
-            Ok(_) => self.judge(&gauge, offset, size_bytes, announced),
+            Ok(_) => self.judge(&gauge, offset, size_bytes, announced, &transfer),
             Err(failure) => Err(refusal_of("write an upload", failure)),
         };
         match outcome {
@@ -164,6 +164,7 @@ impl Service {
         offset: u64,
         size_bytes: u64,
         announced: Option<Sha256>,
+        transfer: &Transfer,
     ) -> Result<Sha256, Refusal> {
         match gauge.end() {
             End::Whole if offset < size_bytes => Err(Refusal::TooShort),
@@ -177,7 +178,8 @@ impl Service {
             End::TooLong => Err(Refusal::TooLong),
             End::Stalled => Err(Refusal::Stalled),
             End::Cut => Err(self.cut_refusal()),
-            // The store stopped reading before the end: it was told to.
+            // The store was told to stop before the body could be.
+            End::Open if transfer.is_cut() => Err(self.cut_refusal()),
             End::Interrupted | End::Open => Err(Refusal::Interrupted),
         }
     }
@@ -198,13 +200,20 @@ impl Service {
         sha256: Sha256,
     ) -> Result<Received, Refusal> {
         let size_bytes = row.file.size_bytes;
-        let committed = self.stores.files.commit(part, size_bytes).await;
-        committed.map_err(|e| broken("commit an upload", &e))?;
+        if let Err(e) = self.stores.files.commit(part, size_bytes).await {
+            let refusal = broken("commit an upload", &e);
+            // It may have its name, only not for good.
+            self.take_back(part).await;
+            return Err(refusal);
+        }
         // Earlier attempts go before the row is complete: after a crash in between nobody would
         // look for them. The whole part outlasts them, whatever happens next.
-        if 0 < part.attempt {
-            let removed = self.remove_left_parts(row.id).await;
-            removed.map_err(|e| broken("remove earlier attempts", &e))?;
+        if 0 < part.attempt
+            && let Err(e) = self.remove_left_parts(row.id).await
+        {
+            let refusal = broken("remove earlier attempts", &e);
+            self.take_back(part).await;
+            return Err(refusal);
         }
         let (settings, generation) = (self.settings.clone(), row.generation);
         let now = self.world.now();
@@ -212,18 +221,25 @@ impl Service {
             let lifetimes = &settings.policy.lifetimes;
             row.complete(generation, part, sha256, lifetimes, now)
         });
-        match self.update(row.id, change).await {
+        match self.stores.sessions.update(row.id, change).await {
             Ok(_) => {
                 info!(slot = row.id.short(), size_bytes, "upload complete");
                 Ok(Received { sha256 })
             }
-            Err(refusal) => {
-                // The row is not complete, so its file must not look committed.
-                if let Err(e) = self.stores.files.settle(part).await {
-                    broken("take an upload back", &e);
-                }
+            Err(Failure::Refused(refusal)) => {
+                self.take_back(part).await;
                 Err(refusal)
             }
+            // The row may be complete all the same, and then needs its file. Where it is not, the
+            // next attempt or the sweep finds the file, as after a crash.
+            Err(Failure::Broken(e)) => Err(broken("complete an upload", &e)),
+        }
+    }
+
+    /// Makes a file a part again: its row is not complete, so it must not look committed.
+    async fn take_back(&self, part: PartId) {
+        if let Err(e) = self.stores.files.settle(part).await {
+            broken("take an upload back", &e);
         }
     }
 

@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use tracing::{info, warn};
 
-use crate::core::session::{Sweep, UploadSession};
+use crate::core::session::UploadSession;
+use crate::core::session::end::Sweep;
 use crate::core::slot::SlotId;
 use crate::core::time::Timestamp;
 use crate::service::{Service, World, broken};
