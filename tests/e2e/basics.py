@@ -77,7 +77,7 @@ async def _discovery(alice, report):
 
 async def _transfer(alice, report):
     body = os.urandom(5 * MIB)
-    slot = await alice.slot("Grüße & 100% (1).bin", len(body))
+    slot = await alice.slot("Gr\u00fc\u00dfe & 100% (1).bin", len(body))
     report.check(slot.put.isascii() and slot.get.isascii(), "the URLs are ASCII", "")
     early = await web.get(slot.get)
     report.equal(early.status, 404, "GET before the PUT")
