@@ -151,42 +151,40 @@ impl Service {
         let Some(_holder) = self.transfers.try_hold(id) else {
             return Done::No;
         };
-        match self.sweep_held(id, now).await {
-            Ok(Some(removed)) => {
-                report.removed.push(removed);
-                Done::Yes
-            }
-            Ok(None) => Done::Yes,
-            Err(e) => {
-                broken("remove what is due", &e);
-                report.n_failed += 1;
-                Done::No
-            }
-        }
+        let swept = self.sweep_held(id, now, report).await;
+        swept.unwrap_or_else(|e| {
+            broken("remove what is due", &e);
+            report.n_failed += 1;
+            Done::No
+        })
     }
 
-    async fn sweep_held(&self, id: SlotId, now: Timestamp) -> Result<Option<Removed>, StoreError> {
+    async fn sweep_held(
+        &self,
+        id: SlotId,
+        now: Timestamp,
+        report: &mut Report,
+    ) -> Result<Done, StoreError> {
+        // Changed since it was listed, or listed by mistake: then it is listed again.
         let Some(row) = self.stores.sessions.get(id).await? else {
-            return Ok(None);
+            return Ok(Done::No);
         };
         match row.sweep(now) {
-            Sweep::Keep => Ok(None),
+            Sweep::Keep => return Ok(Done::No),
             Sweep::Expire => {
                 if !self.make_tombstone(id, now).await? {
-                    return Ok(None);
+                    return Ok(Done::No);
                 }
                 self.stores.files.remove(id).await?;
-                Ok(Some(removed(&row, Reason::Unfinished, now)))
+                report.removed.push(removed(&row, Reason::Unfinished, now));
             }
             Sweep::RemoveFile => {
                 self.remove_file(id).await?;
-                Ok(Some(removed(&row, Reason::Retention, now)))
+                report.removed.push(removed(&row, Reason::Retention, now));
             }
-            Sweep::RemoveRow => {
-                self.remove_file(id).await?;
-                Ok(None)
-            }
+            Sweep::RemoveRow => self.remove_file(id).await?,
         }
+        Ok(Done::Yes)
     }
 
     /// Ends an upload whose time is over; tells whether it still was.
