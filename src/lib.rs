@@ -42,7 +42,7 @@
 //!   and from the very second at which the file's time is over, whether it was swept or not.
 //!
 //! **Upkeep**
-//! * `Sweeper::sweep` asks for what is due and removes it, the file first and the row last; never
+//! * `Sweeper::sweep` asks for what is due and removes it, a file before its row; never
 //!   when rows and files do not belong together or the clock has leapt.
 //!
 //! # Invariants

@@ -15,11 +15,18 @@ use redb::{Builder, ConcurrencyMode, Database, TableDefinition};
 use slotd::config::Durability;
 use slotd::core::policy::Bucket;
 use slotd::core::slot::SlotId;
+use slotd::core::token::Keys;
+use slotd::service::Service;
+use slotd::service::sweep::Sweeper;
 use slotd::store::local::LocalFiles;
+use slotd::store::memory::MemoryFiles;
 use slotd::store::redb::RedbSessions;
-use slotd::store::{self, Body, Failure, FileStore, Mend, Progress, SessionStore, StoreError};
+use slotd::store::{
+    self, Body, Failure, FileStore, Mend, Progress, SessionStore, StoreError, Stores,
+};
 
 use support::rows::{NOW, complete, later, part, row, take};
+use support::world::{START, TestWorld, settings};
 
 mod support;
 
@@ -208,6 +215,30 @@ async fn a_recount_finds_and_mends_what_is_wrong() {
     );
 }
 
+#[tokio::test]
+async fn a_sweep_does_not_go_round_on_an_index_that_is_wrong() {
+    const DUE: TableDefinition<(u64, u128), ()> = TableDefinition::new("due");
+    let dir = dir();
+    let path = dir.path().join("slotd.redb");
+    drop(open(&path));
+    let database = raw(&path);
+    let write = database.begin_write().expect("a transaction");
+    {
+        let mut due = write.open_table(DUE).expect("a table");
+        due.insert((1, 99), ()).expect("no error");
+    }
+    write.commit().expect("committed");
+    drop(database);
+    let stores = Stores {
+        sessions: Arc::new(open(&path)),
+        files: Arc::new(MemoryFiles::new(7)),
+    };
+    let keys = Keys::first([7; 32], START);
+    let service = Service::new(settings(), keys, stores, TestWorld::new(1));
+    let report = Sweeper::new(service).sweep().await;
+    assert!(!report.has_more && report.removed.is_empty() && report.n_failed == 0);
+}
+
 /// Numbers that are the same in each run.
 struct Dice(u64);
 
@@ -295,6 +326,57 @@ async fn a_damaged_database_is_noticed_and_never_served() {
     }
     // Most of the file is free space, where damage does no harm.
     assert!(10 < n_refused, "{n_refused} of 120 were noticed");
+}
+
+#[tokio::test]
+async fn damage_in_a_large_database_is_noticed_where_it_is_read() {
+    const BALLAST: TableDefinition<u64, &[u8]> = TableDefinition::new("ballast");
+    let dir = dir();
+    let good = dir.path().join("good.redb");
+    let store = open(&good);
+    fill(&store, 100).await;
+    let rows = store.page(None, 1000).await.expect("a page");
+    drop(store);
+    let database = raw(&good);
+    let write = database.begin_write().expect("a transaction");
+    {
+        let mut ballast = write.open_table(BALLAST).expect("a table");
+        ballast.insert(1, &[0; 9 << 20][..]).expect("no error");
+    }
+    write.commit().expect("committed");
+    drop(database);
+    let bytes = fs::read(&good).expect("read");
+    let owner = b"user3@example.org";
+    let places: Vec<u64> = (0..bytes.len() as u64)
+        .filter(|at| bytes[*at as usize..].starts_with(owner))
+        .collect();
+    let (mut dice, mut n_noticed) = (Dice(1), 0);
+    for round in 0..9 {
+        let path = dir.path().join(format!("{round}.redb"));
+        fs::copy(&good, &path).expect("copied");
+        let at = places[dice.roll(places.len() as u64) as usize];
+        let file = fs::File::options().write(true).open(&path).expect("a file");
+        match round % 3 {
+            0 => file.write_all_at(b"v", at),
+            1 => file.write_all_at(&[0; 4096], at / 4096 * 4096),
+            _ => file.write_all_at(&[0xff; 4096], at / 4096 * 4096),
+        }
+        .expect("written");
+        let Ok(store) = RedbSessions::open(&path, Durability::None, 8) else {
+            n_noticed += 1;
+            continue;
+        };
+        match store.page(None, 1000).await {
+            Ok(served) => assert!(served == rows, "round {round}: other rows are served"),
+            Err(e) => {
+                assert!(matches!(e, StoreError::Corrupt(_)), "round {round}: {e}");
+                n_noticed += 1;
+            }
+        }
+        drop(store);
+        fs::remove_file(&path).expect("removed");
+    }
+    assert!(2 < n_noticed, "{n_noticed} of 9 were noticed");
 }
 
 #[tokio::test]

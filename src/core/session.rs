@@ -282,6 +282,11 @@ impl UploadSession {
         ) {
             return Err(Refusal::Gone);
         }
+        // A file that would never be served need not be sent.
+        if matches!(self.file.purpose, Purpose::Ephemeral { expire_before } if expire_before <= now)
+        {
+            return Err(Refusal::Gone);
+        }
         if self.is_idle(now) {
             return Err(Refusal::TokenInvalid);
         }

@@ -277,15 +277,14 @@ fn names(stored: Stored) -> (SlotId, Option<PartId>) {
     }
 }
 
-/// Whether a row has a use for what is stored.
+/// Whether a row has a use for what is stored, or the sweep takes it away with the row.
 ///
-/// A file beside an open row is the trace of a crash between commit and row: the next attempt or
-/// the sweep takes care of it.
+/// A file beside an open row is the trace of a crash between commit and row, bytes beside a
+/// tombstone that of a crash between row and removal.
 fn belongs(row: Option<&UploadSession>, stored: Stored) -> bool {
     let Some(row) = row else { return false };
-    let is_open = matches!(row.state, State::Pending | State::Uploading);
     match stored {
-        Stored::File { .. } => is_open || matches!(row.state, State::Complete { .. }),
-        Stored::Part { .. } => is_open,
+        Stored::File { .. } => true,
+        Stored::Part { .. } => !matches!(row.state, State::Complete { .. }),
     }
 }

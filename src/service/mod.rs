@@ -27,6 +27,7 @@ mod rates;
 mod receive;
 pub mod sweep;
 mod transfers;
+mod write;
 
 use rates::Rates;
 use transfers::Transfers;

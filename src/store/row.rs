@@ -1,4 +1,4 @@
-//! The stored form of an upload session: a version byte, then postcard.
+//! The stored form of an upload session: a version byte, a digest of the rest, then postcard.
 //!
 //! A shape of its own, so that core can change its types without changing what lies on disks: a new
 //! field needs a new version here, and the old one stays readable. Whatever is read passes the same
@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use jid::BareJid;
 use serde::{Deserialize, Serialize};
+use sha2::Digest as _;
 
 use crate::core::session::{FileFacts, State, UploadSession};
 use crate::core::slot::{ContentType, FileName, PartId, Purpose, Sha256, SlotId};
@@ -16,6 +17,8 @@ use crate::store::StoreError;
 
 /// The first byte of a row of today's shape.
 const VERSION: u8 = 1;
+/// Bytes of the digest: enough to tell damage, which is no attack.
+const DIGEST_BYTES: usize = 8;
 /// What a usual row takes: saves growing the buffer.
 const ROW_BYTES_USUAL: usize = 256;
 
@@ -65,16 +68,33 @@ enum RowState {
 pub fn encode(session: &UploadSession) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(ROW_BYTES_USUAL);
     bytes.push(VERSION);
-    postcard::to_extend(&Row::from(session), bytes).expect("a vector takes any row")
+    bytes.extend([0; DIGEST_BYTES]);
+    let bytes = postcard::to_extend(&Row::from(session), bytes);
+    let mut bytes = bytes.expect("a vector takes any row");
+    let digest = digest(&bytes[1 + DIGEST_BYTES..]);
+    bytes[1..=DIGEST_BYTES].copy_from_slice(&digest);
+    bytes
+}
+
+/// redb verifies its pages when it opens them all, not when it reads one.
+fn digest(row: &[u8]) -> [u8; DIGEST_BYTES] {
+    let digest = sha2::Sha256::digest(row);
+    std::array::from_fn(|n| digest[n])
 }
 
 /// Reads what `encode` wrote for the slot `id`.
 pub fn decode(id: SlotId, bytes: &[u8]) -> Result<UploadSession, StoreError> {
     let read = || match bytes.split_first()? {
-        (&VERSION, rest) => match postcard::take_from_bytes::<Row>(rest) {
-            Ok((row, [])) if row.id == id.0 => row.into_session(),
-            _ => None,
-        },
+        (&VERSION, rest) => {
+            let (expected, row) = rest.split_first_chunk()?;
+            if digest(row) != *expected {
+                return None;
+            }
+            match postcard::take_from_bytes::<Row>(row) {
+                Ok((row, [])) if row.id == id.0 => row.into_session(),
+                _ => None,
+            }
+        }
         _ => None,
     };
     read().ok_or_else(|| StoreError::Corrupt(format!("the row of {id:?}")))
@@ -287,14 +307,27 @@ mod tests {
         }
 
         #[test]
-        fn a_changed_byte_is_no_panic(
+        fn a_changed_bit_is_damage(
+            session in any_session(),
+            at: prop::sample::Index,
+            bit in 0..8u8,
+        ) {
+            let mut bytes = encode(&session);
+            let at = at.index(bytes.len());
+            bytes[at] ^= 1 << bit;
+            prop_assert!(decode(session.id, &bytes).is_err());
+        }
+
+        #[test]
+        fn a_row_with_its_digest_is_no_panic(
             session in any_session(),
             at: prop::sample::Index,
             byte: u8,
         ) {
-            let mut bytes = encode(&session);
-            let at = at.index(bytes.len());
-            bytes[at] = byte;
+            let mut row = encode(&session).split_off(1 + DIGEST_BYTES);
+            let at = at.index(row.len());
+            row[at] = byte;
+            let bytes = [&[VERSION], &digest(&row)[..], &row].concat();
             if let Ok(read) = decode(session.id, &bytes) {
                 let again = decode(session.id, &encode(&read));
                 prop_assert_eq!(again.expect("what was read can be kept"), read);
@@ -336,10 +369,11 @@ mod tests {
                 at: Timestamp(14),
             },
         };
-        let head = b"\x01\x07\x11romeo@example.org\x05a.bin\xe8\x07";
+        let head = b"\x07\x11romeo@example.org\x05a.bin\xe8\x07";
         let tail = b"\x18application/octet-stream\x00\x01\x02\x01\x03\x04\x05\x06\x00\x07\x08";
         let end = b"\x09\x0a\x00\x0b\x0c\x02\x0d";
-        let bytes = [&head[..], tail, end, &[13; 31], &[14]].concat();
+        let digest = b"\x66\xcd\xd0\x5a\xd2\x27\x25\x0a";
+        let bytes = [b"\x01", &digest[..], head, tail, end, &[13; 31], &[14]].concat();
         assert_eq!(encode(&session), bytes);
         assert_eq!(decode(SlotId(7), &bytes).expect("version 1"), session);
     }

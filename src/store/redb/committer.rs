@@ -63,9 +63,11 @@ impl Shared {
     ) -> Result<T, Trouble> {
         let database = self.database.read().unwrap_or_else(PoisonError::into_inner);
         let database = database.as_ref().ok_or(Trouble::Closed)?;
-        let read = database.begin_read().map_err(Fault::from);
-        read.and_then(|transaction| work(&transaction))
-            .map_err(|fault| self.note(fault))
+        let read = || work(&database.begin_read()?);
+        // A page that is damaged may be a panic of redb's.
+        let panicked = || Fault::Corrupted("a page cannot be read".to_owned());
+        let read = catch_unwind(AssertUnwindSafe(read)).unwrap_or_else(|_| Err(panicked()));
+        read.map_err(|fault| self.note(fault))
     }
 
     /// Notes an error of redb's, so that the thread opens the database again.
@@ -121,8 +123,11 @@ impl Shared {
             true => Check::Everything,
             false => Check::Nothing,
         };
-        // Closes it: redb lets go of its lock. Readers find it closed rather than wait here.
-        *self.slot() = None;
+        // Closes it: redb lets go of its lock. That writes and syncs, so not while readers wait:
+        // they find it closed.
+        let old = self.slot().take();
+        drop(old);
+        opening::forget_cached(&self.path);
         let opened = opening::open_writer(&self.path, self.syncs, check);
         *self.slot() = Some(opened.map_err(|e| Trouble::from(Fault::from(e)))?);
         self.has_failed.store(false, Ordering::Release);

@@ -66,8 +66,9 @@ enum Access {
 impl RedbSessions {
     /// Opens the file at `path`, creating it with `new_store_id` where there is none.
     ///
-    /// Every page is verified first; a damaged file is an error that says what to do. A second
-    /// process that opens the same file this way gets an error too.
+    /// Every page is verified first, of a large file only where it was not closed cleanly; a
+    /// damaged file is an error that says what to do. A second process that opens the same file
+    /// this way gets an error too.
     pub fn open(
         path: &Path,
         durability: Durability,

@@ -10,7 +10,7 @@ use ::redb::{
     Builder, ConcurrencyMode, Database, DatabaseError, ReadOnlyDatabase, ReadableDatabase as _,
     StorageError,
 };
-use rustix::fs::OFlags;
+use rustix::fs::{Advice, OFlags};
 
 use crate::store::OpenError;
 use crate::store::redb::disk::{Disk, Syncs};
@@ -18,6 +18,12 @@ use crate::store::redb::schema::{FACTS, Fault, SCHEMA, SCHEMA_VERSION, STORE_ID,
 
 /// Memory for pages of the database; the kernel's page cache holds the rest.
 const CACHE_BYTES: usize = 32 << 20;
+
+/// Larger files are not verified at each start, for it takes a second for a few 100 MiB.
+///
+/// They are where they were not closed cleanly, which redb sees to itself. Damage done to a closed
+/// file then shows where it is read: by its structure, or by a row's own digest.
+const VERIFY_BYTES_MAX: u64 = 8 << 20;
 
 /// Whether to verify every page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,17 +76,36 @@ pub(super) fn open_or_create(
         Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
         Err(e) => return Err(say(format!("cannot be created: {e}"))),
     }
+    let length = path.metadata().map_or(0, |seen| seen.len());
+    let check = match length <= VERIFY_BYTES_MAX {
+        true => Check::Everything,
+        false => Check::Nothing,
+    };
     // redb promises errors for damaged files, not that it keeps the promise in every corner.
     let owned = path.to_owned();
-    let opened = catch_unwind(move || open_writer(&owned, syncs, Check::Everything));
-    let database = match opened {
-        Ok(opened) => opened.map_err(|e| say(explain(&e)))?,
-        Err(_) => return Err(say(damaged("it cannot be read"))),
-    };
-    match prepare(&database, new_store_id) {
-        Ok(None) => Ok(database),
-        Ok(Some(problem)) => Err(say(problem)),
-        Err(fault) => Err(say(explain_fault(&fault))),
+    let opened = catch_unwind(move || {
+        let database = open_writer(&owned, syncs, check)?;
+        let problem = prepare(&database, new_store_id);
+        Ok((database, problem))
+    });
+    match opened {
+        Ok(Ok((database, Ok(None)))) => Ok(database),
+        Ok(Ok((_, Ok(Some(problem))))) => Err(say(problem)),
+        Ok(Ok((_, Err(fault)))) => Err(say(explain_fault(&fault))),
+        Ok(Err(e)) => Err(say(explain(&e))),
+        Err(_) => Err(say(damaged("it cannot be read"))),
+    }
+}
+
+/// Makes the kernel forget what it holds of the file.
+///
+/// After a write to the disk failed, that may be what never got there; who reads it builds on it.
+pub(super) fn forget_cached(path: &Path) {
+    let opened = open_file(OpenOptions::new().read(true), path);
+    if let Ok(file) = opened
+        && let Err(e) = rustix::fs::fadvise(&file, 0, None, Advice::DontNeed)
+    {
+        tracing::warn!(path = %path.display(), error = %e, "cannot be read afresh");
     }
 }
 
