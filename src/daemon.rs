@@ -1,13 +1,14 @@
-//! Puts the rooms together: what `slotd run`, `audit` and `keygen --rotate` do with a configuration.
+//! Puts the rooms together: what `slotd run`, `audit` and `keygen --rotate` do.
 
 use std::future::Future;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
 use crate::config::{Config, TokenIn};
 use crate::core::time::Timestamp;
@@ -79,6 +80,7 @@ fn random_secret() -> Result<[u8; 32], RunError> {
 /// Runs the service until `shutdown` completes, and then until what runs has ended or
 /// `limits.stop_within` is over.
 pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(), RunError> {
+    raise_descriptor_limit();
     let world = world();
     let stores = store::open(&config.data_dir, config.durability)?;
     let keys = keys::load_or_create(&config.data_dir, random_secret()?, world.now())?;
@@ -120,6 +122,23 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
     service.cut_uploads().await;
     info!("stopped");
     ended
+}
+
+/// Takes as many open files as the system lets us have.
+///
+/// The soft limit is often 1024, for the sake of programs that call `select`; we do not.
+fn raise_descriptor_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    if limit.current == limit.maximum {
+        return;
+    }
+    let raised = Rlimit {
+        current: limit.maximum,
+        ..limit
+    };
+    if let Err(e) = setrlimit(Resource::Nofile, raised) {
+        warn!(error = %e, "the limit of open files cannot be raised");
+    }
 }
 
 /// Compares rows with files: see `service::audit`.

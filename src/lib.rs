@@ -5,12 +5,12 @@
 //! # The idea in six sentences
 //!
 //! 1. [`core`] decides and touches nothing: time, random numbers and facts arrive as arguments.
-//! 2. [`service`] is the list of things we can do, one method each: it fetches facts, asks core and
-//!    applies the effect, and is the only caller of the stores.
+//! 2. [`service`] is the list of things we can do, one method each: it fetches facts, asks core
+//!    and applies the effect, and is the only caller of the stores.
 //! 3. The edges translate: [`xmpp`] stanzas, [`http`] requests, [`upkeep`] the passing of time.
 //!    Edges never meet and never see a store.
-//! 4. [`store`] holds rows (`SessionStore`) and bytes (`FileStore`), each with a reference in memory
-//!    and one conformance suite for all.
+//! 4. [`store`] holds rows (`SessionStore`) and bytes (`FileStore`), each with a reference in
+//!    memory and one conformance suite for all.
 //! 5. A decision that must be atomic is handed to the store as a function, and the store runs it
 //!    inside its own transaction; it may, because core is pure.
 //! 6. Every "no" is one row of [`core::refusal`], with its stanza error, its status and its words.
@@ -28,10 +28,11 @@
 //!
 //! **PUT to file** (XEP-0363 #upload)
 //! * `http::guard` and `http::head` check the framing, `http::put` makes an `Upload` of the head.
-//! * `Service::receive` opens the token and asks `UploadSession::begin`: nothing was disturbed so far,
-//!   nothing of the body was read.
+//! * `Service::receive` opens the token and asks `UploadSession::begin`: nothing was disturbed so
+//!   far, nothing of the body was read.
 //! * The slot is taken over: an older request is cut, its durable bytes are noted.
-//! * `FileStore::append` takes the body through `service::intake`, which counts, hashes and times it.
+//! * `FileStore::append` takes the body through `service::intake`, which counts, hashes and times
+//!   it.
 //! * Whole: commit the file, then complete the row, then 201. Broken: the bytes stay as the slot's
 //!   prefix, the slot stays usable, the same PUT may come again.
 //! * The slot is complete already: the body is compared, and a lost 201 is given again.
@@ -41,7 +42,7 @@
 //!   and from the very second at which the file's time is over, whether it was swept or not.
 //!
 //! **Upkeep**
-//! * `Sweeper::sweep` asks for what is due and removes it, the file first and the row last; never
+//! * `Sweeper::sweep` asks for what is due and removes it, a file before its row; never
 //!   when rows and files do not belong together or the clock has leapt.
 //!
 //! # Invariants

@@ -31,7 +31,8 @@ Examples:
   slotd check --config /etc/slotd/slotd.toml --connect
   slotd run --config /etc/slotd/slotd.toml
 
-Exit status: 0 good; 1 failed, or the audit found something; 2 wrong command line or configuration.";
+Exit status: 0 good; 1 failed, or the audit found something; 2 wrong command line or
+configuration.";
 
 /// Upload service for XMPP: gives out XEP-0363 slots as an external component, and takes and serves
 /// the files.
@@ -99,7 +100,7 @@ Examples:
   slotd keygen --out /etc/slotd/component.secret
   slotd keygen --rotate --config /etc/slotd/slotd.toml")]
     Keygen {
-        /// Writes the secret to a new file of mode 0600, in place of standard output.
+        /// Writes the secret to a new file of mode 0600, and prints what the XMPP server needs.
         #[arg(long, value_name = "FILE", conflicts_with = "rotate")]
         out: Option<PathBuf>,
         /// Adds a signing key to data_dir: a running service takes it up. Older links stay good

@@ -1,9 +1,10 @@
 //! The command line: exit statuses, `slotd keygen`, and what `slotd check` warns of.
 
 use std::fs::{self, Permissions};
+use std::io::{BufRead as _, BufReader};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 fn slotd(args: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_slotd"))
@@ -131,4 +132,37 @@ fn a_secret_given_by_the_command_line_wins() {
         ];
         check_status(&args, 0, "");
     }
+}
+
+#[test]
+fn a_service_takes_all_the_open_files_it_may_have() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let file = config(dir.path(), "");
+    let text = fs::read_to_string(&file).expect("written");
+    let (data_dir, _) = text.split_once("[component]").expect("the first line");
+    let socket = dir.path().join("http.sock");
+    let socket = socket.display();
+    let http = format!("listen = [\"unix:{socket}\"]\npublic_url = \"http://127.0.0.1/\"");
+    fs::write(&file, format!("{data_dir}[http]\n{http}\n")).expect("written");
+    let mut service = Command::new("sh")
+        .args(["-c", "ulimit -Sn 200 && exec \"$0\" run --config \"$1\""])
+        .args([env!("CARGO_BIN_EXE_slotd"), &file])
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("sh starts");
+    let log = BufReader::new(service.stderr.take().expect("piped"));
+    let mut lines = log.lines().map_while(Result::ok);
+    let is_ready = lines.any(|line| line.contains("is ready"));
+    let limits = fs::read_to_string(format!("/proc/{}/limits", service.id()));
+    service.kill().expect("it runs");
+    service.wait().expect("it ends");
+    assert!(is_ready);
+    let limits = limits.expect("Linux tells them");
+    let open_files = limits
+        .lines()
+        .find(|line| line.starts_with("Max open files"));
+    let mut numbers = open_files.expect("listed").split_whitespace().skip(3);
+    let (soft, hard) = (numbers.next(), numbers.next());
+    assert_eq!(soft, hard);
+    assert_ne!(soft, Some("200"));
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::{StreamExt as _, future, stream};
+use futures_util::{FutureExt as _, StreamExt as _, future, stream};
 use http::{HeaderMap, Method};
 use jid::Jid;
 use sha2::Digest as _;
@@ -504,6 +504,23 @@ async fn stopping_cuts_uploads_at_a_durable_offset() {
     };
     assert!(put(&bench, &upload, whole(content(0))).await.is_ok());
     assert_clean(&bench).await;
+}
+
+/// A store that waits for its disk hears of the stop from `progress`, not from the body's end.
+#[tokio::test]
+async fn an_upload_cut_at_a_sync_is_told_why() {
+    let bench = bench(settings());
+    let upload = slot(&bench).await;
+    let service = bench.service.clone();
+    let piece = stream::once(async move {
+        // Stops while the piece is on its way to the disk; the body would go on.
+        service.drain();
+        let _ = service.cut_uploads().now_or_never();
+        Ok(content(0).slice(..100))
+    });
+    let body = piece.chain(stream::pending());
+    let cut = put(&bench, &upload, Box::pin(body)).await;
+    assert_eq!(cut, Err(Refusal::Stopping));
 }
 
 #[tokio::test]

@@ -13,7 +13,7 @@ use slotd::http::listen::Listeners;
 use slotd::store::Stored;
 use support::site::{self, SIZE, Site, TestSlot, content};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
-use tokio::net::{TcpStream, UnixStream};
+use tokio::net::{TcpSocket, TcpStream, UnixStream};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
@@ -765,7 +765,7 @@ async fn f05_a_download_that_nobody_reads_is_ended() {
     let mut limits = site::limits();
     limits.stall_for = Duration::from_secs(1);
     let front = Front::with(Site::new(), site::http(), limits);
-    let size = 24 << 20;
+    let size = 6 << 20;
     let slot = front.site.slot_for("a.bin", size).await;
     let mut bytes = put_head(
         &slot,
@@ -776,7 +776,10 @@ async fn f05_a_download_that_nobody_reads_is_ended() {
     drop(bytes);
     let path = &slot.path;
     let head = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n");
-    let mut stream = front.connect().await;
+    // With a small buffer here, the one on the other side stays small, too.
+    let socket = TcpSocket::new_v4().expect("a socket");
+    socket.set_recv_buffer_size(4096).expect("a socket option");
+    let mut stream = socket.connect(front.address).await.expect("connected");
     send(&mut stream, head.as_bytes()).await;
     // Longer than it may stand still: only the socket's buffers fill meanwhile.
     sleep(Duration::from_millis(2500)).await;

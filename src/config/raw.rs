@@ -165,8 +165,8 @@ impl Default for RawLimits {
             rate_min: "1 KiB".to_owned(),
             // A school or a carrier's NAT behind one address; not a whole attack.
             connections_max: 256,
-            // At some 30 KiB each, 300 MiB; below the descriptors systemd gives.
-            connections_total_max: 10_000,
+            // At some 30 KiB each, 240 MiB; with a file for each, within 16,384 descriptors.
+            connections_total_max: 8000,
             // Several clients announce one type and send another, or none.
             check_content_type: false,
             // Small uploads end by themselves; large ones are resumed after the restart.

@@ -13,14 +13,14 @@ pub struct Rate {
     pub per_minute: u64,
 }
 
-/// One requester's bucket: the milliseconds since the epoch at which it is full again.
+/// One requester's bucket: the microseconds since the epoch at which it is full again.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Bucket {
-    full_at_ms: u64,
+    full_at_us: u64,
 }
 
 /// A minute, the depth of every bucket.
-const DEPTH_MS: u64 = 60_000;
+const DEPTH_US: u64 = 60_000_000;
 
 impl Rate {
     /// Takes `n` units out of `bucket`, or tells when they would be there.
@@ -28,26 +28,32 @@ impl Rate {
     /// More than a minute's worth is let through alone, when the bucket is full: it would never
     /// fit.
     pub fn take(self, bucket: Bucket, n: u64, now: Timestamp) -> Result<Bucket, Timestamp> {
-        let now_ms = now.0.saturating_mul(1000);
-        let full_at_ms = bucket.full_at_ms.max(now_ms);
-        let cost_ms = n.saturating_mul(DEPTH_MS) / self.per_minute.max(1);
-        let next_ms = full_at_ms.saturating_add(cost_ms);
-        let level_ms = next_ms - now_ms;
-        if level_ms <= DEPTH_MS || full_at_ms == now_ms {
+        let now_us = now.0.saturating_mul(1_000_000);
+        let full_at_us = bucket.full_at_us.max(now_us);
+        let cost_us = cost_us(n, self.per_minute);
+        let next_us = full_at_us.saturating_add(cost_us);
+        let level_us = next_us - now_us;
+        if level_us <= DEPTH_US || full_at_us == now_us {
             return Ok(Bucket {
-                full_at_ms: next_ms,
+                full_at_us: next_us,
             });
         }
-        let wait_ms = (level_ms - DEPTH_MS).min(full_at_ms - now_ms);
-        let wait = Duration::from_secs(wait_ms.div_ceil(1000));
+        let wait_us = (level_us - DEPTH_US).min(full_at_us - now_us);
+        let wait = Duration::from_secs(wait_us.div_ceil(1_000_000));
         Err(now.plus(wait))
     }
+}
+
+/// How long a bucket takes to fill by `n` units, rounded up so that nothing is free.
+fn cost_us(n: u64, per_minute: u64) -> u64 {
+    let cost_us = (u128::from(n) * u128::from(DEPTH_US)).div_ceil(u128::from(per_minute.max(1)));
+    u64::try_from(cost_us).unwrap_or(u64::MAX)
 }
 
 impl Bucket {
     /// Whether the bucket is full, so that nothing needs to be remembered of it.
     pub fn is_full(self, now: Timestamp) -> bool {
-        self.full_at_ms <= now.0.saturating_mul(1000)
+        self.full_at_us <= now.0.saturating_mul(1_000_000)
     }
 }
 
@@ -70,6 +76,25 @@ mod tests {
         assert!(rate.take(bucket, 1, later).is_err());
         assert!(!bucket.is_full(Timestamp(NOW.0 + 60)));
         assert!(bucket.is_full(Timestamp(NOW.0 + 61)));
+    }
+
+    #[test]
+    fn small_amounts_of_large_rates_are_not_free() {
+        let rate = Rate {
+            per_minute: 1 << 30,
+        };
+        let mut bucket = Bucket::default();
+        let small = 10_000;
+        let n_fitting = (1u64 << 30) / small;
+        for _ in 0..n_fitting - 5000 {
+            bucket = rate.take(bucket, small, NOW).expect("within the rate");
+        }
+        let mut n_more = 0;
+        while let Ok(next) = rate.take(bucket, small, NOW) {
+            bucket = next;
+            n_more += 1;
+        }
+        assert!(n_more <= 5000, "{n_more}");
     }
 
     #[test]

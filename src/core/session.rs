@@ -2,7 +2,7 @@
 //!
 //! Each method takes the row and gives the next row, or refuses and changes nothing. Stores run
 //! them inside their transactions, as often as they need to. Bytes never pass here: what is durable
-//! arrives as a number.
+//! arrives as a number. `owner` holds what the owner may do, `end` how it ends.
 //!
 //! Invariants: the prefix's offset never decreases; only the newest attempt's progress counts; only
 //! the current generation's credentials count; a complete row never changes.
@@ -15,6 +15,9 @@ use crate::core::refusal::Refusal;
 use crate::core::slot::{ContentType, FileName, PartId, Purpose, Sha256, SlotId};
 use crate::core::time::Timestamp;
 use crate::core::token::{Claims, Scope, owner_hash};
+
+pub mod end;
+mod owner;
 
 /// How often a generation's requests may end where they began, before they have to wait.
 pub const FRUITLESS_STARTS_MAX: u8 = 20;
@@ -279,6 +282,11 @@ impl UploadSession {
         ) {
             return Err(Refusal::Gone);
         }
+        // A file that would never be served need not be sent.
+        if matches!(self.file.purpose, Purpose::Ephemeral { expire_before } if expire_before <= now)
+        {
+            return Err(Refusal::Gone);
+        }
         if self.is_idle(now) {
             return Err(Refusal::TokenInvalid);
         }
@@ -370,148 +378,16 @@ impl UploadSession {
         self
     }
 
-    /// Makes a new generation of credentials, by which the old ones die. Owner only.
-    ///
-    /// Refuses `UnknownNode` to anybody else, `Gone` past the end, `TooManyStarts` when used up. A
-    /// complete session is returned as it is.
-    pub fn refresh(
-        mut self,
-        owner: &BareJid,
-        lifetimes: &Lifetimes,
-        now: Timestamp,
-    ) -> Result<Self, Refusal> {
-        self.check_owner(owner)?;
-        match self.state {
-            State::Complete { .. } => return Ok(self),
-            State::Failed | State::Cancelled | State::Expired => return Err(Refusal::Gone),
-            State::Pending | State::Uploading if self.expires_at <= now => {
-                return Err(Refusal::Gone);
-            }
-            State::Pending | State::Uploading => {}
-        }
-        if lifetimes.refreshes_max <= self.refreshes || self.generation == u8::MAX {
-            return Err(self.too_many_starts());
-        }
-        self.generation += 1;
-        self.refreshes += 1;
-        self.issued_at = now;
-        self.fruitless_starts = 0;
-        Ok(self)
-    }
-
-    /// Gives the upload up; owner only. Repeating it is no error, a complete file stays.
-    pub fn cancel(mut self, owner: &BareJid) -> Result<Self, Refusal> {
-        self.check_owner(owner)?;
-        match self.state {
-            State::Complete { .. } => Err(Refusal::AlreadyComplete),
-            State::Pending | State::Uploading => {
-                self.state = State::Cancelled;
-                Ok(self)
-            }
-            State::Failed | State::Cancelled | State::Expired => Ok(self),
-        }
-    }
-
     fn too_many_starts(&self) -> Refusal {
         Refusal::TooManyStarts {
             retry_in: self.idle_for,
         }
     }
-
-    fn check_owner(&self, owner: &BareJid) -> Result<(), Refusal> {
-        // Nobody learns from the answer whether somebody else's session exists.
-        if *owner == self.owner {
-            Ok(())
-        } else {
-            Err(Refusal::UnknownNode)
-        }
-    }
-
-    /// When the sweep has to look at the row next; `None` for a file that is kept for ever.
-    pub fn due_at(&self) -> Option<Timestamp> {
-        // `idle_at` is the last good second, so the row is due one later.
-        let idle_end = self.idle_at().plus(Duration::from_secs(1));
-        match self.state {
-            State::Pending | State::Uploading => Some(idle_end.min(self.expires_at)),
-            State::Complete { .. } => self.keep_until,
-            State::Failed | State::Cancelled | State::Expired => {
-                Some(idle_end.plus(TOMBSTONE_FOR_MIN))
-            }
-        }
-    }
-
-    /// What the sweep does with the row now.
-    pub fn sweep(&self, now: Timestamp) -> Sweep {
-        if self.due_at().is_none_or(|due_at| now < due_at) {
-            return Sweep::Keep;
-        }
-        match self.state {
-            State::Pending | State::Uploading => Sweep::Expire,
-            State::Complete { .. } => Sweep::RemoveFile,
-            State::Failed | State::Cancelled | State::Expired => Sweep::RemoveRow,
-        }
-    }
-
-    /// The row after its time ran out.
-    pub fn expire(mut self) -> Self {
-        if matches!(self.state, State::Pending | State::Uploading) {
-            self.state = State::Expired;
-        }
-        self
-    }
-
-    /// Whether the file is served at `now`. XEP-0363 #purpose-ephemeral: never late.
-    pub fn is_served(&self, now: Timestamp) -> bool {
-        matches!(self.state, State::Complete { .. })
-            && self.keep_until.is_none_or(|keep_until| now < keep_until)
-    }
-
-    /// The bytes that the quota counts for this row: a slot that was not used gives them back.
-    pub fn quota_bytes(&self) -> u64 {
-        match self.state {
-            State::Pending | State::Uploading | State::Complete { .. } => self.file.size_bytes,
-            State::Failed | State::Cancelled | State::Expired => 0,
-        }
-    }
-
-    /// The bytes of the complete file, 0 before.
-    pub fn stored_bytes(&self) -> u64 {
-        match self.state {
-            State::Complete { .. } => self.file.size_bytes,
-            _ => 0,
-        }
-    }
-
-    /// The parts whose bytes still matter.
-    pub fn parts(&self) -> Vec<PartId> {
-        match self.state {
-            State::Pending | State::Uploading => {
-                let prefix = (0 < self.prefix.1).then_some(self.prefix.0);
-                let newest = self.newest.map(|(part, _)| part);
-                let mut parts: Vec<_> = prefix.into_iter().chain(newest).collect();
-                parts.dedup();
-                parts
-            }
-            _ => Vec::new(),
-        }
-    }
-}
-
-/// What is to be done with a row that is due.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Sweep {
-    /// Nothing: it is not due.
-    Keep,
-    /// Remove the parts, then make it a tombstone.
-    Expire,
-    /// Remove the file, then the row.
-    RemoveFile,
-    /// Remove the row.
-    RemoveRow,
 }
 
 #[cfg(test)]
 mod tests {
+    use super::end::Sweep;
     use super::*;
 
     const START: Timestamp = Timestamp(1_000_000);

@@ -22,9 +22,9 @@ use super::pace::Paced;
 use super::{Origin, stopped};
 use crate::config::Limits;
 
-/// Largest buffer of a connection, each way: hyper's own limit is 400 KiB, times thousands of
-/// stalled uploads.
-const BUFFER_BYTES_MAX: usize = 64 * 1024;
+/// Largest buffer of a connection, each way: room for the longest head that `guard` lets through.
+/// hyper's own limit is 400 KiB, times thousands of stalled uploads, of which each holds up to two.
+const BUFFER_BYTES_MAX: usize = 32 * 1024;
 /// How much of a request that was refused is read and thrown away, so that its sender gets to
 /// read the refusal: a connection closed under unread bytes is reset, which destroys the answer.
 const DRAIN_BYTES_MAX: u64 = 64 * 1024 * 1024;

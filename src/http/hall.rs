@@ -202,7 +202,7 @@ fn n_places(connections_max: usize) -> usize {
             connections_max,
             possible,
             "limits.connections_total_max needs more open files than are allowed \
-             (ulimit -n, LimitNOFILE)"
+             (ulimit -Hn, LimitNOFILE)"
         );
     }
     possible

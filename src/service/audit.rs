@@ -137,22 +137,26 @@ impl Audit<'_> {
                 return Ok(());
             };
             after = Some(last.id);
+            let mut suspects = Vec::new();
             for row in &rows {
                 self.report.n_rows += 1;
-                if let State::Complete { sha256, .. } = row.state {
-                    self.check_row(row, sha256).await?;
-                }
+                let State::Complete { sha256, .. } = row.state else {
+                    continue;
+                };
+                self.report.n_files += 1;
+                self.report.stored_bytes += row.file.size_bytes;
+                let wrong = self.look_at_file(row, sha256).await?;
+                suspects.extend(wrong.map(|wrong| (row, wrong)));
+            }
+            look_again_later(&suspects).await;
+            for (row, wrong) in suspects {
+                self.check_row(row, wrong).await?;
             }
         }
     }
 
-    async fn check_row(&mut self, row: &UploadSession, sha256: Sha256) -> Result<(), StoreError> {
-        self.report.n_files += 1;
-        self.report.stored_bytes += row.file.size_bytes;
-        let Some(wrong) = self.look_at_file(row, sha256).await? else {
-            return Ok(());
-        };
-        tokio::time::sleep(LOOK_AGAIN_AFTER).await;
+    /// Looks again at a row whose file was `wrong`.
+    async fn check_row(&mut self, row: &UploadSession, wrong: Kind) -> Result<(), StoreError> {
         let still = self.stores.sessions.get(row.id).await?;
         if still.as_ref() != Some(row) {
             return Ok(());
@@ -217,24 +221,26 @@ impl Audit<'_> {
                 return Ok(());
             };
             after = Some(*last);
-            for (id, stored) in by_slot {
-                for stored in stored {
-                    self.check_stored(id, stored).await?;
+            let mut suspects = Vec::new();
+            for (id, all) in by_slot {
+                let row = self.stores.sessions.get(id).await?;
+                for stored in all {
+                    match (belongs(row.as_ref(), stored), stored) {
+                        (true, Stored::Part { .. }) => self.report.n_parts += 1,
+                        (true, Stored::File { .. }) => {}
+                        (false, _) => suspects.push(stored),
+                    }
                 }
+            }
+            look_again_later(&suspects).await;
+            for stored in suspects {
+                self.check_stored(stored.slot(), stored).await?;
             }
         }
     }
 
+    /// Looks again at what no row had a use for: it may have been completed or removed since.
     async fn check_stored(&mut self, id: SlotId, stored: Stored) -> Result<(), StoreError> {
-        let row = self.stores.sessions.get(id).await?;
-        if belongs(row.as_ref(), stored) {
-            if matches!(stored, Stored::Part { .. }) {
-                self.report.n_parts += 1;
-            }
-            return Ok(());
-        }
-        // An upload may have been completed or removed since the listing.
-        tokio::time::sleep(LOOK_AGAIN_AFTER).await;
         let row = self.stores.sessions.get(id).await?;
         let still = self.stores.files.find(id).await?;
         let same = |other: &Stored| names(*other) == names(stored);
@@ -257,6 +263,13 @@ impl Audit<'_> {
     }
 }
 
+/// Waits once for all that looks wrong: a store that lost its rows has as many as files.
+async fn look_again_later<T>(suspects: &[T]) {
+    if !suspects.is_empty() {
+        tokio::time::sleep(LOOK_AGAIN_AFTER).await;
+    }
+}
+
 fn names(stored: Stored) -> (SlotId, Option<PartId>) {
     match stored {
         Stored::File { id, .. } => (id, None),
@@ -264,15 +277,14 @@ fn names(stored: Stored) -> (SlotId, Option<PartId>) {
     }
 }
 
-/// Whether a row has a use for what is stored.
+/// Whether a row has a use for what is stored, or the sweep takes it away with the row.
 ///
-/// A file beside an open row is the trace of a crash between commit and row: the next attempt or
-/// the sweep takes care of it.
+/// A file beside an open row is the trace of a crash between commit and row, bytes beside a
+/// tombstone that of a crash between row and removal.
 fn belongs(row: Option<&UploadSession>, stored: Stored) -> bool {
     let Some(row) = row else { return false };
-    let is_open = matches!(row.state, State::Pending | State::Uploading);
     match stored {
-        Stored::File { .. } => is_open || matches!(row.state, State::Complete { .. }),
-        Stored::Part { .. } => is_open,
+        Stored::File { .. } => true,
+        Stored::Part { .. } => !matches!(row.state, State::Complete { .. }),
     }
 }

@@ -3,6 +3,7 @@
 //! A method fetches facts, asks core, applies the effect, in that order. Stores' troubles end here:
 //! they are logged once, with what was being done, and edges get a refusal without innards.
 
+use std::fmt;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -26,6 +27,7 @@ mod rates;
 mod receive;
 pub mod sweep;
 mod transfers;
+mod write;
 
 use rates::Rates;
 use transfers::Transfers;
@@ -68,7 +70,7 @@ pub struct Settings {
 }
 
 /// The head of a PUT, as the edge read it.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Upload {
     /// The slot in the URL.
     pub id: SlotId,
@@ -82,6 +84,16 @@ pub struct Upload {
     pub content_type: Option<String>,
     /// The digest announced for the whole body (RFC 9530).
     pub sha256: Option<Sha256>,
+}
+
+/// Without the token: it would write to the slot.
+impl fmt::Debug for Upload {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Upload")
+            .field("id", &self.id)
+            .field("length", &self.length)
+            .finish_non_exhaustive()
+    }
 }
 
 /// A file that is complete.

@@ -1,4 +1,4 @@
-//! Removing what is due: the file first, the row last.
+//! Removing what is due. Of a complete file the bytes go first and the row last.
 //!
 //! A crash in between leaves a row without a file, which the next sweep ends, never a file without
 //! a row. Nothing is removed while rows and files do not belong together, nor after the clock has
@@ -9,11 +9,13 @@ use std::time::Duration;
 
 use tracing::{info, warn};
 
-use crate::core::session::{Sweep, UploadSession};
+use crate::core::refusal::Refusal;
+use crate::core::session::UploadSession;
+use crate::core::session::end::Sweep;
 use crate::core::slot::SlotId;
 use crate::core::time::Timestamp;
 use crate::service::{Service, World, broken};
-use crate::store::{Change, StoreError};
+use crate::store::{Change, Failure, StoreError};
 
 /// Files and uploads removed in one batch.
 const BATCH_MAX: usize = 100;
@@ -170,8 +172,10 @@ impl Service {
         match row.sweep(now) {
             Sweep::Keep => return Ok(Done::No),
             Sweep::Expire => {
+                if !self.make_tombstone(id, now).await? {
+                    return Ok(Done::No);
+                }
                 self.stores.files.remove(id).await?;
-                self.make_tombstone(id).await?;
                 report.removed.push(removed(&row, Reason::Unfinished, now));
             }
             Sweep::RemoveFile => {
@@ -183,12 +187,19 @@ impl Service {
         Ok(Done::Yes)
     }
 
-    async fn make_tombstone(&self, id: SlotId) -> Result<(), StoreError> {
-        let change: Change = Box::new(|row| Ok(row.expire()));
+    /// Ends an upload whose time is over; tells whether it still was.
+    ///
+    /// Here the row goes first: a row that could go on must not promise bytes that are gone. What
+    /// a crash then leaves of them goes with the tombstone.
+    async fn make_tombstone(&self, id: SlotId, now: Timestamp) -> Result<bool, StoreError> {
+        let change: Change = Box::new(move |row| match row.sweep(now) {
+            Sweep::Expire => Ok(row.expire()),
+            Sweep::Keep | Sweep::RemoveFile | Sweep::RemoveRow => Err(Refusal::TakenOver),
+        });
         match self.stores.sessions.update(id, change).await {
-            Err(crate::store::Failure::Broken(e)) => Err(e),
-            // No row: somebody else removed it, which is as good.
-            _ => Ok(()),
+            Ok(_) => Ok(true),
+            Err(Failure::Refused(_)) => Ok(false),
+            Err(Failure::Broken(e)) => Err(e),
         }
     }
 

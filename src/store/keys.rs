@@ -6,7 +6,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, fchown};
 use std::path::{Path, PathBuf};
 
 use base64::Engine as _;
@@ -111,10 +111,20 @@ fn lock(data_dir: &Path) -> Result<File, KeysError> {
         let mut options = OpenOptions::new();
         let options = options.create(true).truncate(false).write(true).mode(0o600);
         let file = options.open(&path)?;
+        give_to_owner_of(data_dir, &file)?;
         flock(&file, FlockOperation::LockExclusive)?;
         Ok(file)
     };
     open().map_err(|source| KeysError::Io { path, source })
+}
+
+/// What root makes belongs to whom the directory belongs to: the service has to read it.
+fn give_to_owner_of(data_dir: &Path, file: &File) -> io::Result<()> {
+    let (wanted, seen) = (fs::metadata(data_dir)?, file.metadata()?);
+    if rustix::process::geteuid().is_root() && wanted.uid() != seen.uid() {
+        fchown(file, Some(wanted.uid()), Some(wanted.gid()))?;
+    }
+    Ok(())
 }
 
 fn read(data_dir: &Path) -> Result<Option<Keys>, KeysError> {
@@ -178,6 +188,7 @@ fn replace(data_dir: &Path, path: &Path, text: &[u8]) -> io::Result<()> {
     let mut options = OpenOptions::new();
     let options = options.create(true).truncate(true).write(true).mode(0o600);
     let mut file = options.open(&aside)?;
+    give_to_owner_of(data_dir, &file)?;
     file.write_all(text)?;
     file.sync_all()?;
     fs::rename(&aside, path)?;
@@ -213,6 +224,24 @@ mod tests {
         let rotated = update(directory.path(), rotate).expect("kept");
         assert_eq!(rotated.list().len(), 2);
         assert_eq!(update(directory.path(), |_| None).expect("read"), rotated);
+    }
+
+    #[test]
+    fn keys_belong_to_the_owner_of_the_directory() {
+        let directory = directory();
+        // Root alone can give a directory away; for others everything is theirs anyway.
+        if rustix::process::geteuid().is_root() {
+            std::os::unix::fs::chown(directory.path(), Some(65_534), Some(65_534)).expect("given");
+        }
+        load_or_create(directory.path(), [1; 32], Timestamp(1000)).expect("made");
+        update(directory.path(), |keys| {
+            Some(keys.rotate([2; 32], Timestamp(2000)))
+        })
+        .expect("kept");
+        let owner = |path: &Path| fs::metadata(path).expect("there").uid();
+        for name in [FILE, LOCK] {
+            assert_eq!(owner(&directory.path().join(name)), owner(directory.path()));
+        }
     }
 
     #[test]

@@ -82,8 +82,8 @@ pub enum LoginError {
     /// The server has no such component.
     #[error(
         "the XMPP server does not know the component {jid}: add Component \"{jid}\" with its \
-         component_secret to the configuration of Prosody (or \"{jid}\" to hosts of \
-         ejabberd_service), or correct component.jid, or component.server if that is not the port \
+         component_secret to the configuration of Prosody and restart it, since a reload adds no \
+         host (or add \"{jid}\" to hosts of ejabberd_service); or correct component.jid, or component.server if that is not the port \
          for components"
     )]
     HostUnknown {

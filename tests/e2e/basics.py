@@ -2,10 +2,13 @@
 
 import asyncio
 import os
+import re
+import shutil
+import textwrap
 
 import web
-from bed import DOMAIN, SERVICE
-from daemon import Slotd
+from bed import DOMAIN, ROOT, SECRET, SERVICE, run
+from daemon import BINARY, Slotd
 from xmpp import DISCO_INFO, DISCO_ITEMS, UPLOAD, Client, Refused
 
 MIB = 1024 * 1024
@@ -19,6 +22,7 @@ async def suite(bed, server, report):
     report.equal(status, 0, "slotd check of the test's configuration exits")
     if status != 0:
         report.note(words)
+    _shipped(bed, report)
     slotd.start()
     alice = await Client.login(server, "alice")
     up_s = await alice.service_up()
@@ -31,6 +35,29 @@ async def suite(bed, server, report):
     report.equal(slotd.stop(), 0, "SIGTERM ends slotd with")
     report.check(any(size == 5 * MIB for size in before.values()),
                  "the uploaded bytes are below data_dir", f"{len(before)} files")
+
+
+def _shipped(bed, report):
+    """What the README and the systemd unit tell an admin to write is right."""
+    readme = (ROOT / "README.md").read_text()
+    text = textwrap.dedent(re.search(r"^ {7}\[component\]\n(?: {7}.*\n|\n)+", readme, re.M)[0])
+    conf = bed.dir / "readme.toml"
+    conf.write_text(text)
+    unit = (ROOT / "contrib/systemd/slotd.service").read_text()
+    name = re.search(r"^LoadCredential=([^:]+):", unit, re.M)[1]
+    credentials = bed.sub("credentials")
+    (credentials / name).write_text(SECRET)
+    (credentials / name).chmod(0o400)
+    words = run(BINARY, "check", "--config", conf, ok=range(256),
+                env={**os.environ, "CREDENTIALS_DIRECTORY": str(credentials)})
+    report.check("is good" in words, "slotd check of the README's configuration, with the "
+                 "systemd unit's credential", words.strip().splitlines()[0])
+    if shutil.which("systemd-analyze"):
+        local = bed.dir / "slotd.service"
+        local.write_text(unit.replace("/usr/local/bin/slotd", BINARY))
+        words = run("systemd-analyze", "verify", local, ok=range(256))
+        report.equal("\n".join(line for line in words.splitlines() if "slotd" in line), "",
+                     "systemd-analyze verify of the unit has complaints")
 
 
 async def _discovery(alice, report):
@@ -50,7 +77,7 @@ async def _discovery(alice, report):
 
 async def _transfer(alice, report):
     body = os.urandom(5 * MIB)
-    slot = await alice.slot("Grüße & 100% (1).bin", len(body))
+    slot = await alice.slot("Gr\u00fc\u00dfe & 100% (1).bin", len(body))
     report.check(slot.put.isascii() and slot.get.isascii(), "the URLs are ASCII", "")
     early = await web.get(slot.get)
     report.equal(early.status, 404, "GET before the PUT")

@@ -6,7 +6,7 @@ import subprocess
 
 from bed import ROOT, SECRET, SERVICE, free_port
 
-BINARY = os.environ.get("SLOTD", str(ROOT / "target/debug/slotd"))
+BINARY = os.path.abspath(os.environ.get("SLOTD", ROOT / "target/debug/slotd"))
 
 
 def _toml(value):

@@ -28,7 +28,7 @@ async def suite(bed, server, report):
     done, failures, stop = [], [], asyncio.Event()
     uploaders = [asyncio.ensure_future(_uploader(slots, done, failures, stop))
                  for _ in range(UPLOADERS)]
-    backs, downs = [], []
+    backs, logins, downs = [], [], []
     for n in range(RESTARTS):
         await alice.close()
         # The last one as a crash: the server's machine says nothing, it is just gone.
@@ -40,6 +40,7 @@ async def suite(bed, server, report):
         answers = time.monotonic()
         await asyncio.to_thread(server.process.wait_for_port, server.c2s_port)
         alice = await Client.login(server, "alice")
+        logins.append(time.monotonic() - answers)
         await alice.service_up()
         backs.append(time.monotonic() - answers)
         downs.append(answers - down)
@@ -48,10 +49,13 @@ async def suite(bed, server, report):
     stop.set()
     await asyncio.gather(*uploaders)
     figures = " ".join(f"{back:.2f}" for back in backs)
-    report.check(max(backs) < BACK_WITHIN_S,
+    # The client that asks has to log in first, which is no part of the component's time.
+    waits = [back - login for back, login in zip(backs, logins)]
+    report.check(max(waits) < BACK_WITHIN_S,
                  f"after each of {RESTARTS} restarts of {server.name} (the last one a crash) the "
                  f"component is back within {BACK_WITHIN_S:.0f} s of its port answering",
-                 f"{figures} s; the port was away {' '.join(f'{d:.1f}' for d in downs)} s")
+                 f"{figures} s, of which its own log-in took the client "
+                 f"{' '.join(f'{login:.2f}' for login in logins)} s; the port was away {' '.join(f'{d:.1f}' for d in downs)} s")
     report.equal(failures, [], f"HTTP failures in {len(done)} uploads during the restarts")
     report.check(len(done) > RESTARTS * UPLOADERS, "uploads went on all the time", len(done))
     wrong = 0
