@@ -83,8 +83,8 @@ pub enum LoginError {
     #[error(
         "the XMPP server does not know the component {jid}: add Component \"{jid}\" with its \
          component_secret to the configuration of Prosody and restart it, since a reload adds no \
-         host (or add \"{jid}\" to hosts of ejabberd_service); or correct component.jid, or component.server if that is not the port \
-         for components"
+         host (or add \"{jid}\" to hosts of ejabberd_service); or correct component.jid, or \
+         component.server if that is not the port for components"
     )]
     HostUnknown {
         /// `component.jid`
