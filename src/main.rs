@@ -318,8 +318,8 @@ fn hint(secret: &str) -> String {
          Component \"upload.example.org\"\n    \
          component_secret = \"{secret}\"\n\n\
          ejabberd, under listen: in ejabberd.yml:\n\n  \
-         - port: 8888\n    ip: \"127.0.0.1\"\n    module: ejabberd_service\n    hosts:\n      \
-         upload.example.org:\n        password: \"{secret}\""
+         - port: 5347\n    ip: \"127.0.0.1\"\n    module: ejabberd_service\n    access: all\n    hosts:\n      \
+         \"upload.example.org\":\n        password: \"{secret}\""
     )
 }
 
