@@ -62,6 +62,7 @@ fn scene() -> TempDir {
     fs::create_dir(&open).expect("made");
     fs::set_permissions(&open, Permissions::from_mode(0o777)).expect("set");
     symlink(&open, dir.path().join("link")).expect("linked");
+    symlink("nowhere", dir.path().join("dangling")).expect("linked");
     let split = dir.path().join("split");
     fs::create_dir(&split).expect("made");
     symlink(&open, split.join("files")).expect("linked");

@@ -19,7 +19,7 @@ const WALLS: &[(&str, &[&str])] = &[
     ("core",    &["core"]),
     ("config",  &["config", "core", "log::check_level"]),
     ("log",     &["log", "config"]),
-    ("store",   &["store", "core", "config::Durability"]),
+    ("store",   &["store", "core", "config::Durability", "config::data_dir"]),
     ("service", &["service", "core", "store"]),
     ("xmpp",    &["xmpp", "core", "service", "config"]),
     // A body is what `receive` takes and `open_file` gives: the one word of stores at an edge.

@@ -431,12 +431,17 @@ async fn data_directories_that_are_refused() {
     let at = |name: &str| dir.path().join(name);
     refused(&at("no/such"), "cannot be made");
     fs::write(at("file"), "").expect("written");
-    refused(&at("file"), "is no directory");
-    symlink(dir.path(), at("link")).expect("a link");
-    refused(&at("link"), "is a symbolic link");
+    refused(&at("file"), "is not a directory");
+    symlink(at("nowhere"), at("dangling")).expect("a link");
+    refused(&at("dangling"), "is a symbolic link to nothing");
+    assert!(!at("nowhere").exists(), "nothing is made through a link");
+    symlink(at("file"), at("link-to-file")).expect("a link");
+    refused(&at("link-to-file"), "is not a directory");
     fs::create_dir(at("open")).expect("made");
     fs::set_permissions(at("open"), Permissions::from_mode(0o777)).expect("set");
     refused(&at("open"), "can be written by everybody");
+    symlink(at("open"), at("link-to-open")).expect("a link");
+    refused(&at("link-to-open"), "can be written by everybody");
     fs::create_dir(at("inner")).expect("made");
     symlink(dir.path(), at("inner/parts")).expect("a link");
     refused(&at("inner"), "parts");
@@ -448,6 +453,28 @@ async fn data_directories_that_are_refused() {
     }
     assert!(store::open_read_only(&at("nothing")).is_err());
     assert!(!at("nothing").exists(), "looking makes nothing");
+}
+
+#[tokio::test]
+async fn a_data_directory_may_be_a_link_of_ours() {
+    let dir = dir();
+    let (real, link) = (dir.path().join("real"), dir.path().join("link"));
+    fs::create_dir(&real).expect("made");
+    fs::set_permissions(&real, Permissions::from_mode(0o700)).expect("set");
+    symlink("real", &link).expect("a link");
+    let stores = store::open(&link, Durability::Full).expect("stores");
+    let id = stores.sessions.store_id().await.expect("an id");
+    drop(stores);
+    assert!(real.join("files").is_dir());
+    // The same place by its other name.
+    let stores = store::open(&real, Durability::Full).expect("stores");
+    assert_eq!(stores.sessions.store_id().await.expect("an id"), id);
+    drop(stores);
+    // Root alone can give a link away; the judgement has a test of its own.
+    if rustix::process::geteuid().is_root() {
+        std::os::unix::fs::lchown(&link, Some(65_534), Some(65_534)).expect("given");
+        refused(&link, "is a symbolic link of user 65534");
+    }
 }
 
 #[tokio::test]

@@ -1,7 +1,6 @@
 //! Looks at the files that a configuration names, and changes nothing.
 
 use std::fs::{self, Metadata};
-use std::io::{self, ErrorKind};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 
@@ -9,10 +8,8 @@ use rustix::fs::Access;
 
 use super::check::Checker;
 use super::error::{Key, Problem};
-use super::{Config, Listen, secret};
+use super::{Config, Listen, data_dir, secret};
 
-/// Bits of a mode that let everybody write.
-const MODE_OTHERS_WRITE: u32 = 0o002;
 /// Bits of a mode that let everybody read.
 const MODE_OTHERS_READ: u32 = 0o004;
 /// Ports below are for root, or for who has the capability.
@@ -20,7 +17,7 @@ const PORT_UNPRIVILEGED_MIN: u16 = 1024;
 
 /// Notes what is wrong with the files that `config` names, as far as looking shows it.
 pub fn look(config: &Config, checker: &mut Checker) {
-    data_dir(&config.data_dir, checker);
+    look_at_data_dir(&config.data_dir, checker);
     tls(config, checker);
     if let Some(file) = &config.retention.report_file {
         let dir = file.parent().unwrap_or(Path::new("/"));
@@ -61,35 +58,29 @@ pub fn look_at_own_mode(file: &Path, checker: &mut Checker) {
 }
 
 /// The data directory is made at the first start where its parent is there, as the store does it.
-fn data_dir(dir: &Path, checker: &mut Checker) {
+fn look_at_data_dir(dir: &Path, checker: &mut Checker) {
     let key = "data_dir";
     let shown = dir.display();
-    let metadata = match fs::symlink_metadata(dir) {
-        Ok(metadata) => metadata,
-        Err(error) if error.kind() != ErrorKind::NotFound => {
-            let problem = Problem::new(
-                format!("{shown}: {error}"),
-                "name a directory that slotd can reach",
-            );
-            checker.faults.push((key.into(), problem));
-            return;
-        }
-        Err(_) if dir.parent().is_some_and(Path::is_dir) => {
+    let wanted = Access::READ_OK | Access::WRITE_OK | Access::EXEC_OK;
+    let judged = data_dir::judge(dir, wanted).map_err(|problem| Problem {
+        what: format!("{shown} {}", problem.what),
+        ..problem
+    });
+    let Some(found) = checker.take(key, judged) else {
+        return;
+    };
+    let Some(metadata) = found else {
+        if dir.parent().is_some_and(Path::is_dir) {
             checker.warn(key, format!("{shown} is made at the first start"));
             return;
         }
-        Err(_) => {
-            let what = format!("{shown}: no such directory, nor the one above it");
-            let remedy = format!("install -d -m 0700 -o slotd {shown}");
-            checker
-                .faults
-                .push((key.into(), Problem::new(what, remedy)));
-            return;
-        }
-    };
-    if checker.take(key, fit_for_data(dir, &metadata)).is_none() {
+        let what = format!("{shown}: no such directory, nor the one above it");
+        let remedy = format!("install -d -m 0700 -o slotd {shown}");
+        checker
+            .faults
+            .push((key.into(), Problem::new(what, remedy)));
         return;
-    }
+    };
     if !is_ours(&metadata) {
         let words = format!(
             "{shown} belongs to user {}: start as that user",
@@ -115,32 +106,6 @@ fn data_dir(dir: &Path, checker: &mut Checker) {
     }
 }
 
-fn fit_for_data(dir: &Path, metadata: &Metadata) -> Result<(), Problem> {
-    let shown = dir.display();
-    let problem = |what: &str, remedy: &str| Err(Problem::new(format!("{shown}: {what}"), remedy));
-    if metadata.is_symlink() {
-        return problem("a symbolic link", "name the directory itself");
-    }
-    if !metadata.is_dir() {
-        return problem("not a directory", "name a directory of its own");
-    }
-    if metadata.permissions().mode() & MODE_OTHERS_WRITE != 0 {
-        return problem("everybody can write to it", &format!("chmod 0700 {shown}"));
-    }
-    if !is_root() && !is_ours(metadata) {
-        let remedy = format!("start as that user, or: chown -R slotd {shown}");
-        return problem("belongs to another user", &remedy);
-    }
-    let wanted = Access::READ_OK | Access::WRITE_OK | Access::EXEC_OK;
-    match rustix::fs::access(dir, wanted) {
-        Ok(()) => Ok(()),
-        Err(error) => problem(
-            &io::Error::from(error).to_string(),
-            "let slotd read and write there",
-        ),
-    }
-}
-
 fn tls(config: &Config, checker: &mut Checker) {
     let Some(tls) = &config.http.tls else { return };
     let key = Key::of("http.tls");
@@ -162,10 +127,6 @@ fn tls(config: &Config, checker: &mut Checker) {
         };
         checker.take(key.name(name), problem);
     }
-}
-
-fn is_root() -> bool {
-    rustix::process::geteuid().is_root()
 }
 
 fn is_ours(metadata: &Metadata) -> bool {

@@ -24,6 +24,7 @@ use self::error::{ConfigError, Fault, Key, Problem};
 use self::secret::SecretSource;
 
 mod check;
+pub mod data_dir;
 mod document;
 pub mod error;
 mod files;

@@ -5,17 +5,18 @@
 //! old or the new one.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write as _};
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, fchown};
+use std::io;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use rustix::fs::{FlockOperation, flock};
+use rustix::fs::{FlockOperation, OFlags, flock};
 use serde::{Deserialize, Serialize};
 
 use crate::core::time::Timestamp;
 use crate::core::token::{Key, Keys};
+use crate::store::local::place::{give_to_owner_of, replace_file};
 
 const FILE: &str = "keys.toml";
 const LOCK: &str = "keys.lock";
@@ -110,21 +111,14 @@ fn lock(data_dir: &Path) -> Result<File, KeysError> {
     let open = || {
         let mut options = OpenOptions::new();
         let options = options.create(true).truncate(false).write(true).mode(0o600);
+        // Root gives away what it opens here: that must be no file of somebody else's.
+        let options = options.custom_flags(OFlags::NOFOLLOW.bits() as i32);
         let file = options.open(&path)?;
         give_to_owner_of(data_dir, &file)?;
         flock(&file, FlockOperation::LockExclusive)?;
         Ok(file)
     };
     open().map_err(|source| KeysError::Io { path, source })
-}
-
-/// What root makes belongs to whom the directory belongs to: the service has to read it.
-fn give_to_owner_of(data_dir: &Path, file: &File) -> io::Result<()> {
-    let (wanted, seen) = (fs::metadata(data_dir)?, file.metadata()?);
-    if rustix::process::geteuid().is_root() && wanted.uid() != seen.uid() {
-        fchown(file, Some(wanted.uid()), Some(wanted.gid()))?;
-    }
-    Ok(())
 }
 
 fn read(data_dir: &Path) -> Result<Option<Keys>, KeysError> {
@@ -179,20 +173,7 @@ fn write(data_dir: &Path, keys: &Keys) -> Result<(), KeysError> {
     let text = format!(
         "# Keys that sign upload tokens, the last one is in use. Keep them secret.\n\n{text}"
     );
-    replace(data_dir, &path, text.as_bytes()).map_err(|source| KeysError::Io { path, source })
-}
-
-/// Durable as a whole: written aside, synced, renamed, and the name synced.
-fn replace(data_dir: &Path, path: &Path, text: &[u8]) -> io::Result<()> {
-    let aside = path.with_extension("toml.new");
-    let mut options = OpenOptions::new();
-    let options = options.create(true).truncate(true).write(true).mode(0o600);
-    let mut file = options.open(&aside)?;
-    give_to_owner_of(data_dir, &file)?;
-    file.write_all(text)?;
-    file.sync_all()?;
-    fs::rename(&aside, path)?;
-    File::open(data_dir)?.sync_all()
+    replace_file(&path, text.as_bytes()).map_err(|source| KeysError::Io { path, source })
 }
 
 #[cfg(test)]

@@ -4,14 +4,14 @@
 //! hexadecimal digits (so that no file system can take two for one), xx its first two. `store-id`
 //! binds both to the rows of one database.
 
-use std::fs::{self, DirBuilder, File, Metadata, OpenOptions};
+use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, fchown};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{Access, OFlags};
 
-use crate::config::Durability;
+use crate::config::{Durability, data_dir};
 use crate::core::slot::{PartId, SlotId};
 use crate::store::OpenError;
 
@@ -147,47 +147,15 @@ fn create_data_dir(data_dir: &Path) -> Result<(), OpenError> {
 /// Refuses what must not hold other people's files; returns the file system's device.
 fn check_data_dir(data_dir: &Path, how: Use) -> Result<u64, OpenError> {
     let say = |problem: String| Err(OpenError::new(data_dir, problem));
-    let seen = match fs::symlink_metadata(data_dir) {
-        Ok(seen) => seen,
-        Err(e) if e.kind() == io::ErrorKind::NotFound => {
-            return say("does not exist; the service makes it when it starts".to_owned());
-        }
-        Err(e) => return say(format!("cannot be looked at: {e}")),
-    };
-    if seen.is_symlink() {
-        return say("is a symbolic link; name the directory itself in data_dir".to_owned());
-    }
-    if !seen.is_dir() {
-        return say("is no directory; name one in data_dir".to_owned());
-    }
-    if seen.mode() & 0o002 != 0 {
-        return say("can be written by everybody; `chmod 0700` it".to_owned());
-    }
-    if !is_ours(&seen) {
-        let (theirs, ours) = (seen.uid(), rustix::process::geteuid().as_raw());
-        return say(format!(
-            "belongs to user {theirs}; slotd runs as user {ours} and needs a directory of its own"
-        ));
-    }
     let wanted = match how {
         Use::Write(_) => Access::READ_OK | Access::WRITE_OK | Access::EXEC_OK,
         Use::Read => Access::READ_OK | Access::EXEC_OK,
     };
-    match rustix::fs::access(data_dir, wanted) {
-        Ok(()) => Ok(seen.dev()),
-        Err(e) => {
-            let e = io::Error::from(e);
-            say(format!(
-                "cannot be used: {e}; slotd must read and write there"
-            ))
-        }
+    match data_dir::judge(data_dir, wanted) {
+        Ok(Some(seen)) => Ok(seen.dev()),
+        Ok(None) => say("does not exist; the service makes it when it starts".to_owned()),
+        Err(problem) => say(format!("{}; {}", problem.what, problem.remedy)),
     }
-}
-
-/// Root may look after anybody's directory.
-fn is_ours(seen: &Metadata) -> bool {
-    let us = rustix::process::geteuid();
-    us.is_root() || seen.uid() == us.as_raw()
 }
 
 /// `files` and `parts` are directories of one file system: a rename must not become a copy.
@@ -293,15 +261,26 @@ pub(crate) fn replace_file(path: &Path, content: &[u8]) -> io::Result<()> {
         Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
         _ => {}
     }
+    let directory = path.parent().unwrap_or(Path::new("."));
     let mut file = OpenOptions::new()
         .write(true)
         .create_new(true)
         .mode(0o600)
         .open(&temporary)?;
+    give_to_owner_of(directory, &file)?;
     file.write_all(content)?;
     file.sync_all()?;
     fs::rename(&temporary, path)?;
-    sync_directory(path.parent().unwrap_or(Path::new(".")))
+    sync_directory(directory)
+}
+
+/// What root makes belongs to whom the directory belongs to: the service has to read it.
+pub(crate) fn give_to_owner_of(directory: &Path, file: &File) -> io::Result<()> {
+    let (wanted, seen) = (fs::metadata(directory)?, file.metadata()?);
+    if rustix::process::geteuid().is_root() && wanted.uid() != seen.uid() {
+        fchown(file, Some(wanted.uid()), Some(wanted.gid()))?;
+    }
+    Ok(())
 }
 
 #[cfg(test)]
