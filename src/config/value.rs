@@ -159,7 +159,7 @@ pub fn server(text: &str) -> Result<ServerAddress, Problem> {
         },
         _ => {
             let what = format!("{text:?} is not a host and a port");
-            let remedy = "try \"127.0.0.1:5347\" (Prosody), \"127.0.0.1:8888\" (ejabberd) or \
+            let remedy = "try \"127.0.0.1:5347\" or \
                 \"unix:/path\"";
             Err(Problem::new(what, remedy))
         }

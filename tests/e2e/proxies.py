@@ -40,6 +40,9 @@ async def _behind_nginx(bed, server, report):
     seen = set(re.findall(rf"{re.escape(CLIENT_ADDRESS)}", slotd.process.tail(10_000)))
     report.check(seen == {CLIENT_ADDRESS}, "the log has the address X-Forwarded-For names",
                  seen or "no such line")
+    logs = nginx.process.tail(10_000) + "".join(
+        log.read_text() for log in nginx.dir.glob("*.log"))
+    report.check("address.bin" not in logs, "nginx's logs have no links")
     await alice.close()
     report.equal(slotd.stop(), 0, "SIGTERM ends slotd with")
 

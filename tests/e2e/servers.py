@@ -109,7 +109,8 @@ class Nginx:
         bed.certificate()
         site = as_shipped("nginx/slotd.conf").replace(
             "listen 443 ssl", f"listen 127.0.0.1:{self.port} ssl").replace(
-            "listen [::]:443 ssl;", "").replace("127.0.0.1:5050", f"127.0.0.1:{upstream_port}")
+            "listen [::]:443 ssl;", "").replace("127.0.0.1:5050", f"127.0.0.1:{upstream_port}").replace(
+            "/var/log/nginx/error.log", f"{self.dir}/error.log")
         site = re.sub(r"ssl_certificate .*;", f"ssl_certificate {bed.dir}/tls.crt;", site)
         site = re.sub(r"ssl_certificate_key .*;", f"ssl_certificate_key {bed.dir}/tls.key;", site)
         conf = self.dir / "nginx.conf"
