@@ -82,6 +82,7 @@ fn random_secret() -> Result<[u8; 32], RunError> {
 pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(), RunError> {
     raise_descriptor_limit();
     let world = world();
+    let seen_at = store::written_at(&config.data_dir);
     let stores = store::open(&config.data_dir, config.durability)?;
     let keys = keys::load_or_create(&config.data_dir, random_secret()?, world.now())?;
     let listeners = Listeners::bind(&config.http)?;
@@ -103,6 +104,7 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
         every: config.retention.sweep_every,
         data_dir: config.data_dir.clone(),
         report_file: config.retention.report_file.clone(),
+        seen_at,
     };
     parts.spawn(upkeep::run(plan, service.clone(), stopped.clone()));
     let (http, limits, serving) = (config.http.clone(), config.limits.clone(), service.clone());

@@ -8,7 +8,7 @@
 //! 2. [`service`] is the list of things we can do, one method each: it fetches facts, asks core
 //!    and applies the effect, and is the only caller of the stores.
 //! 3. The edges translate: [`xmpp`] stanzas, [`http`] requests, [`upkeep`] the passing of time.
-//!    Edges never meet and never see a store.
+//!    Edges never meet and see no store, but for the file of signing keys.
 //! 4. [`store`] holds rows (`SessionStore`) and bytes (`FileStore`), each with a reference in
 //!    memory and one conformance suite for all.
 //! 5. A decision that must be atomic is handed to the store as a function, and the store runs it
@@ -27,7 +27,8 @@
 //!   `SessionStore::admit` with the quota's decision. The row is durable before the slot leaves.
 //!
 //! **PUT to file** (XEP-0363 #upload)
-//! * `http::guard` and `http::head` check the framing, `http::put` makes an `Upload` of the head.
+//! * `http::guard` checks the framing, `http::head` the rest, and `http::put` makes an `Upload` of
+//!   the head.
 //! * `Service::receive` opens the token and asks `UploadSession::begin`: nothing was disturbed so
 //!   far, nothing of the body was read.
 //! * The slot is taken over: an older request is cut, its durable bytes are noted.

@@ -49,7 +49,7 @@ enum Command {
     ///
     /// Logs to standard error; RUST_LOG wins over the configured level. On a signal it stops
     /// taking requests, waits up to limits.stop_within for running ones, and ends; uploads cut
-    /// then keep what has arrived. A second signal ends it at once.
+    /// then can be sent again. A second signal ends it at once.
     Run {
         #[command(flatten)]
         config: ConfigArgs,
@@ -66,14 +66,16 @@ Examples:
         config: ConfigArgs,
         /// Also logs in to the XMPP server as each component, and out again.
         ///
-        /// A service that is running with the same configuration may be thrown out by its server
-        /// for a moment; it comes back by itself.
+        /// Beside a service that is running with the same configuration Prosody refuses it with a
+        /// conflict, unless component_conflict_resolve is "kick_old": then the running one is
+        /// thrown out for a moment and comes back by itself.
         #[arg(long)]
         connect: bool,
     },
     /// Compares rows with files; works beside a running service.
     ///
-    /// Reads alone unless --repair is given. Exit status 1 where something is wrong.
+    /// Without --repair it changes nothing but what the next start would mend anyway. Exit status
+    /// 1 where something is wrong.
     #[command(after_help = "\
 Examples:
   slotd audit --config /etc/slotd/slotd.toml --deep
@@ -198,16 +200,18 @@ async fn run_until_signal(config: Config) -> Result<(), End> {
         // Also where the sender is gone, which then waits for no more signals.
         let _ = stopped.await;
     };
-    let signals = async {
+    // A task of its own: the service may be busy with the disk, and shall end all the same.
+    let signals = tokio::spawn(async move {
         tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
         tracing::info!("stopping");
         let _ = stop.send(());
         tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
-    };
-    tokio::select! {
-        done = daemon::run(config, shutdown) => done.map_err(failed),
-        () = signals => Err(failed("ended by a second signal")),
-    }
+        tracing::warn!("ended by a second signal");
+        std::process::exit(EXIT_FAILURE.into());
+    });
+    let done = daemon::run(config, shutdown).await;
+    signals.abort();
+    done.map_err(failed)
 }
 
 fn check(args: ConfigArgs, connect: bool) -> Result<ExitCode, End> {
@@ -318,7 +322,8 @@ fn hint(secret: &str) -> String {
          Component \"upload.example.org\"\n    \
          component_secret = \"{secret}\"\n\n\
          ejabberd, under listen: in ejabberd.yml:\n\n  \
-         - port: 5347\n    ip: \"127.0.0.1\"\n    module: ejabberd_service\n    access: all\n    hosts:\n      \
+         - port: 5347\n    ip: \"127.0.0.1\"\n    module: ejabberd_service\n    \
+         access: all\n    hosts:\n      \
          \"upload.example.org\":\n        password: \"{secret}\""
     )
 }

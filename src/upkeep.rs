@@ -11,6 +11,7 @@ use tokio::sync::watch;
 use tokio::time::MissedTickBehavior;
 use tracing::{error, info};
 
+use crate::core::time::Timestamp;
 use crate::service::Service;
 use crate::service::sweep::{Removed, Sweeper};
 use crate::store::keys;
@@ -24,11 +25,16 @@ pub struct Plan {
     pub data_dir: PathBuf,
     /// Where each deletion is noted, one JSON object a line.
     pub report_file: Option<PathBuf>,
+    /// When the service was alive last, if it ever was.
+    pub seen_at: Option<Timestamp>,
 }
 
 /// Sweeps and rotates until `stop` turns true, ending after the batch that is under way.
 pub async fn run(plan: Plan, service: Arc<Service>, mut stop: watch::Receiver<bool>) {
-    let sweeper = Sweeper::new(service.clone());
+    let sweeper = match plan.seen_at {
+        Some(seen_at) => Sweeper::since(service.clone(), seen_at),
+        None => Sweeper::new(service.clone()),
+    };
     let mut ticks = tokio::time::interval(plan.every);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {

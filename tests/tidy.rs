@@ -24,7 +24,7 @@ const WALLS: &[(&str, &[&str])] = &[
     ("xmpp",    &["xmpp", "core", "service", "config"]),
     // A body is what `receive` takes and `open_file` gives: the one word of stores at an edge.
     ("http",    &["http", "core", "service", "config", "store::Body", "store::BodyError"]),
-    ("upkeep",  &["upkeep", "service", "store::keys"]),
+    ("upkeep",  &["upkeep", "core", "service", "store::keys"]),
     ("daemon",  &["core", "config", "log", "store", "service", "xmpp", "http", "upkeep"]),
     ("main",    &["config", "core", "daemon", "log", "service", "store", "xmpp", "http", "upkeep"]),
     ("lib",     &[]),

@@ -640,3 +640,37 @@ async fn a_file_whose_name_failed_is_no_file() {
         }
     }
 }
+
+#[tokio::test]
+async fn a_clock_that_leapt_while_the_service_was_off_deletes_nothing_at_once() {
+    let bench = bench(settings());
+    let upload = slot(&bench).await;
+    put(&bench, &upload, whole(content(0))).await.expect("201");
+    bench.world.set_wall(Timestamp(START.0 + 365 * 86_400));
+    let sweeper = Sweeper::since(bench.service.clone(), START);
+    for _ in 0..3 {
+        assert!(sweeper.sweep().await.removed.is_empty());
+    }
+    bench.world.set_wall(START);
+    bench.world.pass(700);
+    assert!(sweeper.sweep().await.removed.is_empty());
+    assert_eq!(get(&bench, &upload).await, Ok(content(0)));
+}
+
+#[tokio::test]
+async fn an_upload_whose_session_is_over_is_told_so() {
+    let mut settings = settings();
+    settings.policy.lifetimes.session_age = Duration::from_secs(100);
+    let bench = bench(settings);
+    let upload = slot(&bench).await;
+    let (feed, body) = fed();
+    let running = tokio::spawn({
+        let (service, upload) = (bench.service.clone(), upload.clone());
+        async move { service.receive(upload, body).await.map(|_| ()) }
+    });
+    feed.send(content(0).slice(..500)).expect("being read");
+    until_begun(&bench, &upload).await;
+    bench.world.pass(101);
+    feed.send(content(0).slice(500..600)).expect("being read");
+    assert_eq!(running.await.expect("no panic"), Err(Refusal::Gone));
+}

@@ -840,7 +840,7 @@ async fn f06_one_address_has_its_share() {
 #[tokio::test]
 async fn all_places_taken_is_a_queue() {
     let mut limits = site::limits();
-    limits.connections_max = 1;
+    limits.connections_total_max = 1;
     let front = Arc::new(Front::with(Site::new(), site::http(), limits));
     let mut held = front.connect().await;
     send(&mut held, b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n").await;

@@ -162,7 +162,7 @@ pub struct Limits {
     /// Connections of one address.
     pub connections_per_address_max: usize,
     /// All connections.
-    pub connections_max: usize,
+    pub connections_total_max: usize,
     /// Whether a PUT must have the slot's content type.
     pub check_content_type: bool,
     /// How long the service waits for running requests when it is stopped.

@@ -55,7 +55,7 @@ impl fmt::Display for Summary<'_> {
             "  limits     {} a file, {} slots a minute, {} connections ({} an address)",
             ByteSize(policy.size_bytes_max),
             limits.slot_rate.per_minute,
-            limits.connections_max,
+            limits.connections_total_max,
             limits.connections_per_address_max,
         )?;
         let quota = &policy.quota;

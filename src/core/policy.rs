@@ -139,6 +139,13 @@ pub struct Room {
     pub inodes: u64,
 }
 
+impl Room {
+    /// Whether a file of `size_bytes` fits, and `reserve` stays free.
+    pub fn holds(self, size_bytes: u64, reserve: Self) -> bool {
+        reserve.bytes.saturating_add(size_bytes) <= self.bytes && reserve.inodes < self.inodes
+    }
+}
+
 /// Refuses what needs no count: `NotAllowed`, `FileTooLarge`, `BadPurpose`.
 pub fn screen(
     policy: &Policy,
@@ -181,8 +188,7 @@ pub fn admit(
     ] {
         check_quota(limit, uses, size_bytes, quota.window, now)?;
     }
-    let needed_bytes = policy.reserve.bytes.saturating_add(size_bytes);
-    if free.bytes < needed_bytes || free.inodes <= policy.reserve.inodes {
+    if !free.holds(size_bytes, policy.reserve) {
         return Err(Refusal::StorageFull {
             retry_at: now.plus(STORAGE_RETRY_IN),
         });

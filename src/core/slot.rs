@@ -215,17 +215,7 @@ pub enum Purpose {
 }
 
 impl Purpose {
-    /// The element's name, and the feature's after `urn:xmpp:http:upload:purpose:0#`.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Message => "message",
-            Self::Profile => "profile",
-            Self::Ephemeral { .. } => "ephemeral",
-            Self::Permanent => "permanent",
-        }
-    }
-
-    /// The names of all purposes, in the order of the XEP.
+    /// The names of their elements, and of the features after `urn:xmpp:http:upload:purpose:0#`.
     pub const NAMES: [&'static str; 4] = ["message", "profile", "ephemeral", "permanent"];
 }
 

@@ -64,7 +64,7 @@ impl Hall {
             rules: Rules::of(limits),
             trusted: http.trusted_proxies.clone(),
             by_address: Gate::new(limits.connections_per_address_max),
-            places: Arc::new(Semaphore::new(n_places(limits.connections_max))),
+            places: Arc::new(Semaphore::new(n_places(limits.connections_total_max))),
             tls,
             shutdown,
             told_of_proxy: AtomicBool::new(false),
@@ -133,7 +133,7 @@ impl Hall {
     }
 
     fn turn_away(&self, stream: &TcpStream, peer: IpAddr) {
-        // Where all clients come through a proxy on this machine, the operator has to know.
+        // Where all clients come through a proxy on this machine, the admin has to know.
         if peer.is_loopback() && !self.told_of_proxy.swap(true, Ordering::Relaxed) {
             tracing::warn!(
                 %peer,
@@ -193,20 +193,20 @@ impl Hall {
 
 /// As many connections as are configured, and no more than there can be descriptors for, of which
 /// each may need one for its file.
-fn n_places(connections_max: usize) -> usize {
+fn n_places(connections_total_max: usize) -> usize {
     let descriptors = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
     let possible = descriptors.saturating_sub(DESCRIPTORS_RESERVED) / 2;
     let possible = usize::try_from(possible).unwrap_or(usize::MAX).max(1);
-    if possible < connections_max {
+    if possible < connections_total_max {
         tracing::warn!(
-            connections_max,
+            connections_total_max,
             possible,
             "limits.connections_total_max needs more open files than are allowed \
              (ulimit -Hn, LimitNOFILE)"
         );
     }
     possible
-        .min(connections_max)
+        .min(connections_total_max)
         .clamp(1, Semaphore::MAX_PERMITS)
 }
 

@@ -157,7 +157,7 @@ impl Edge {
         }
     }
 
-    /// Tells the operator, once, what a wrongly set up proxy looks like from here.
+    /// Tells the admin, once, what a wrongly set up proxy looks like from here.
     fn tell_of_host(&self, refusal: &Refusal, headers: &http::HeaderMap) {
         let is_first = || !self.told_of_host.swap(true, Ordering::Relaxed);
         if *refusal == Refusal::OtherHost && is_first() {

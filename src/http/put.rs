@@ -4,8 +4,6 @@ use std::sync::Arc;
 
 use axum::extract::Request;
 use axum::response::Response;
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use futures_util::StreamExt as _;
 use http::header::{
     CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG, SET_COOKIE,
@@ -138,7 +136,7 @@ fn byte_sequence(text: &str) -> Option<Sha256> {
         .unwrap_or_default()
         .trim_matches([' ', '\t']);
     let base64 = text.strip_prefix(':')?.strip_suffix(':')?;
-    Some(Sha256(STANDARD.decode(base64).ok()?.try_into().ok()?))
+    Sha256::from_base64(base64)
 }
 
 #[cfg(test)]

@@ -84,6 +84,9 @@ pub(super) struct Intake {
     gauge: SharedGauge,
     cut: BoxFuture<'static, ()>,
     deadline: Pin<Box<Sleep>>,
+    /// When the last bytes were handed over: until we are asked for more, nobody waits for the
+    /// sender.
+    handed_over_at: Option<Instant>,
     /// Bytes since the deadline was set.
     n_bytes_now: u64,
     on_bytes: Box<dyn FnMut() + Send>,
@@ -114,6 +117,7 @@ impl Intake {
             gauge: gauge.clone(),
             cut: cut.boxed(),
             deadline: Box::pin(tokio::time::sleep(pace.stall_for)),
+            handed_over_at: None,
             n_bytes_now: 0,
             on_bytes,
         };
@@ -139,6 +143,7 @@ impl Intake {
             gauge.n_bytes += n_bytes;
         });
         self.n_bytes_now += n_bytes;
+        self.handed_over_at = Some(Instant::now());
         (self.on_bytes)();
         Poll::Ready(Some(Ok(bytes)))
     }
@@ -162,6 +167,10 @@ impl Stream for Intake {
         let this = &mut *self;
         if this.gauge.end() != End::Open {
             return Poll::Ready(None);
+        }
+        if let Some(at) = this.handed_over_at.take() {
+            let later = this.deadline.deadline() + at.elapsed();
+            this.deadline.as_mut().reset(later);
         }
         if this.cut.poll_unpin(context).is_ready() {
             return this.finish(End::Cut);
@@ -237,6 +246,18 @@ mod tests {
         assert!(n_passed < 9 * 61);
         let (n_passed, end) = run(drip(11), 11 * 600).await;
         assert_eq!((n_passed, end), (11 * 600, End::TooLong));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_slow_disk_is_not_the_senders_fault() {
+        let (_cut, receiver) = watch::channel(false);
+        let body = drip(1000);
+        let (mut intake, gauge) = Intake::new(body, 1 << 30, PACE, receiver, Box::new(|| ()));
+        for _ in 0..5 {
+            assert!(intake.next().await.is_some_and(|piece| piece.is_ok()));
+            tokio::time::sleep(Duration::from_secs(120)).await;
+        }
+        assert_eq!(gauge.end(), End::Open);
     }
 
     #[tokio::test]

@@ -179,12 +179,10 @@ impl Service {
     async fn check_room(&self, size_bytes: u64) -> Result<(), Refusal> {
         let free = self.stores.files.room().await;
         let free = free.map_err(|e| broken("ask for free space", &e))?;
-        let reserve = self.settings.policy.reserve;
-        let needed_bytes = reserve.bytes.saturating_add(size_bytes);
-        if free.bytes < needed_bytes || free.inodes <= reserve.inodes {
-            return Err(Refusal::NoSpace);
+        match free.holds(size_bytes, self.settings.policy.reserve) {
+            true => Ok(()),
+            false => Err(Refusal::NoSpace),
         }
-        Ok(())
     }
 
     pub(super) async fn update(

@@ -1,8 +1,8 @@
 //! Removing what is due. Of a complete file the bytes go first and the row last.
 //!
 //! A crash in between leaves a row without a file, which the next sweep ends, never a file without
-//! a row. Nothing is removed while rows and files do not belong together, nor after the clock has
-//! leapt: a wrong clock or a lost database must not empty the store.
+//! a row. Nothing is removed while rows and files do not belong together, and for
+//! ten minutes after the clock has leapt, also while the service was off.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -79,9 +79,15 @@ pub struct Sweeper {
 }
 
 impl Sweeper {
-    /// A sweeper of `service`'s stores.
+    /// A sweeper of `service`'s stores, which believes the clock.
     pub fn new(service: Arc<Service>) -> Self {
-        let clock = Mutex::new(Clock::new(service.world.as_ref()));
+        let seen_at = service.world.now();
+        Self::since(service, seen_at)
+    }
+
+    /// A sweeper that knows when the clock was right last; rests first if that is long ago.
+    pub fn since(service: Arc<Service>, seen_at: Timestamp) -> Self {
+        let clock = Mutex::new(Clock::new(seen_at, service.world.as_ref()));
         Self { service, clock }
     }
 
@@ -172,11 +178,17 @@ impl Service {
         match row.sweep(now) {
             Sweep::Keep => return Ok(Done::No),
             Sweep::Expire => {
-                if !self.make_tombstone(id, now).await? {
+                let expired = self.make_tombstone(id, now).await;
+                if let Err(StoreError::NoSpace { .. }) = expired {
+                    // A full disk takes no row. Nobody can go on with this one, and its bytes
+                    // make the room for it.
+                    self.stores.files.remove(id).await?;
+                }
+                if !expired? {
                     return Ok(Done::No);
                 }
-                self.stores.files.remove(id).await?;
                 report.removed.push(removed(&row, Reason::Unfinished, now));
+                self.stores.files.remove(id).await?;
             }
             Sweep::RemoveFile => {
                 self.remove_file(id).await?;
@@ -262,9 +274,9 @@ struct Clock {
 }
 
 impl Clock {
-    fn new(world: &dyn World) -> Self {
+    fn new(seen_at: Timestamp, world: &dyn World) -> Self {
         Self {
-            wall: world.now(),
+            wall: seen_at,
             monotonic: world.monotonic(),
             rest_until: Duration::ZERO,
         }
@@ -279,7 +291,8 @@ impl Clock {
             .plus(LEAP_MAX);
         if expected < wall {
             warn!(
-                "the clock leapt ahead by more than an hour: nothing is swept for {} minutes",
+                "the clock is more than an hour ahead of when it was last seen: nothing is swept \
+                 for {} minutes",
                 LEAP_PAUSE.as_secs() / 60
             );
             self.rest_until = monotonic.saturating_add(LEAP_PAUSE);

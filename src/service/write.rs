@@ -2,8 +2,8 @@
 //!
 //! Order of durability: bytes, then name, then row.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
@@ -20,6 +20,28 @@ use crate::store::{Body, Change, Failure, Progress, StoreError, Stored};
 /// How often a running upload writes down that it lives.
 const NOTE_EVERY: Duration = Duration::from_secs(60);
 
+/// What was said between the file store and the service while a body came in.
+#[derive(Default)]
+struct Told {
+    /// The part's durable length.
+    durable: AtomicU64,
+    /// Why the store was told to stop.
+    refused: Mutex<Option<Refusal>>,
+}
+
+impl Told {
+    fn refuse(&self, refusal: Refusal) -> Failure {
+        let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
+        *refused = Some(refusal.clone());
+        Failure::Refused(refusal)
+    }
+
+    fn refused(&self) -> Option<Refusal> {
+        let refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
+        refused.clone()
+    }
+}
+
 impl Service {
     /// Receives a new attempt's bytes, and completes the upload where all came.
     pub(super) async fn write(
@@ -32,17 +54,20 @@ impl Service {
     ) -> Result<Received, Refusal> {
         let size_bytes = row.file.size_bytes;
         let (intake, gauge) = self.intake(body, size_bytes, &transfer);
-        let (progress, durable) = self.progress(row, part, transfer.clone());
+        let (progress, told) = self.progress(row, part, transfer.clone());
         let files = &self.stores.files;
         let appended = files
             .append(part, 0, size_bytes, Box::pin(intake), progress)
             .await;
         let offset = match &appended {
             Ok(offset) => *offset,
-            Err(_) => durable.load(Ordering::Relaxed),
+            Err(_) => told.durable.load(Ordering::Relaxed),
         };
         let outcome = match appended {
-            Ok(_) => self.judge(&gauge, offset, size_bytes, announced, &transfer),
+            Ok(_) => match told.refused() {
+                Some(refusal) => Err(refusal),
+                None => self.judge(&gauge, offset, size_bytes, announced),
+            },
             Err(failure) => Err(refusal_of("write an upload", failure)),
         };
         match outcome {
@@ -61,7 +86,6 @@ impl Service {
         offset: u64,
         size_bytes: u64,
         announced: Option<Sha256>,
-        transfer: &Transfer,
     ) -> Result<Sha256, Refusal> {
         match gauge.end() {
             End::Whole if offset < size_bytes => Err(Refusal::TooShort),
@@ -75,8 +99,6 @@ impl Service {
             End::TooLong => Err(Refusal::TooLong),
             End::Stalled => Err(Refusal::Stalled),
             End::Cut => Err(self.cut_refusal()),
-            // The store was told to stop before the body could be.
-            End::Open if transfer.is_cut() => Err(self.cut_refusal()),
             End::Interrupted | End::Open => Err(Refusal::Interrupted),
         }
     }
@@ -132,39 +154,43 @@ impl Service {
         }
     }
 
-    /// What the file store is told to do whenever more bytes are durable; and how many were.
+    /// What the file store calls whenever more bytes are durable; and what was said then.
     fn progress(
         self: &Arc<Self>,
         row: &UploadSession,
         part: PartId,
         transfer: Arc<Transfer>,
-    ) -> (Progress, Arc<AtomicU64>) {
-        let durable = Arc::new(AtomicU64::new(0));
+    ) -> (Progress, Arc<Told>) {
+        let told = Arc::new(Told::default());
         let noted_at = Arc::new(AtomicU64::new(self.world.now().0));
-        let (service, durable_too) = (self.clone(), durable.clone());
+        let (service, telling) = (self.clone(), told.clone());
         let (id, generation) = (row.id, row.generation);
         let note_every = NOTE_EVERY.min(row.idle_for / 4).as_secs();
         let progress: Progress = Arc::new(move |offset| {
-            durable.store(offset, Ordering::Relaxed);
+            telling.durable.store(offset, Ordering::Relaxed);
             let (service, noted_at) = (service.clone(), noted_at.clone());
-            let is_cut = transfer.is_cut();
+            let (telling, is_cut) = (telling.clone(), transfer.is_cut());
             async move {
                 if is_cut {
-                    return Err(Failure::Refused(service.cut_refusal()));
+                    return Err(telling.refuse(service.cut_refusal()));
                 }
                 let now = service.world.now();
                 // The part's length is the durable offset; the row only has to stay alive.
-                if note_every <= now.0.saturating_sub(noted_at.load(Ordering::Relaxed)) {
-                    noted_at.store(now.0, Ordering::Relaxed);
-                    let change: Change =
-                        Box::new(move |row| row.progress(generation, part, offset, now));
-                    service.stores.sessions.update(id, change).await?;
+                if now.0.saturating_sub(noted_at.load(Ordering::Relaxed)) < note_every {
+                    return Ok(());
                 }
-                Ok(())
+                noted_at.store(now.0, Ordering::Relaxed);
+                let change: Change =
+                    Box::new(move |row| row.progress(generation, part, offset, now));
+                match service.stores.sessions.update(id, change).await {
+                    Ok(_) => Ok(()),
+                    Err(Failure::Refused(refusal)) => Err(telling.refuse(refusal)),
+                    Err(broken) => Err(broken),
+                }
             }
             .boxed()
         });
-        (progress, durable_too)
+        (progress, told)
     }
 
     /// Notes how far an attempt came that did not complete; its slot stays usable.

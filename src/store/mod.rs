@@ -8,6 +8,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::UNIX_EPOCH;
 
 use bytes::Bytes;
 use futures_util::Stream;
@@ -282,6 +283,16 @@ pub struct Stores {
 
 /// Name of the database file in the data directory.
 const DATABASE: &str = "slotd.redb";
+
+/// When the rows of `data_dir` were last written, if there are any: what a clock can be held
+/// against.
+///
+/// Ask before `open`, which writes.
+pub fn written_at(data_dir: &Path) -> Option<Timestamp> {
+    let metadata = std::fs::metadata(data_dir.join(DATABASE)).ok()?;
+    let since_epoch = metadata.modified().ok()?.duration_since(UNIX_EPOCH).ok()?;
+    Some(Timestamp(since_epoch.as_secs()))
+}
 
 /// Opens both stores of `data_dir`, making what is missing.
 ///

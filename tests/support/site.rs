@@ -39,7 +39,7 @@ pub fn limits() -> Limits {
         stall_for: Duration::from_secs(60),
         rate_min_bytes: 1024,
         connections_per_address_max: 64,
-        connections_max: 128,
+        connections_total_max: 128,
         check_content_type: false,
         stop_within: Duration::from_secs(10),
     }

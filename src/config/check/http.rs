@@ -106,7 +106,7 @@ impl Checker {
             stall_for: stall_for?,
             rate_min_bytes: rate_min_bytes?,
             connections_per_address_max: per_address? as usize,
-            connections_max: total? as usize,
+            connections_total_max: total? as usize,
             check_content_type: raw.check_content_type,
             stop_within: stop_within?,
         })

@@ -112,7 +112,7 @@ impl Shared {
         }
     }
 
-    fn slot(&self) -> RwLockWriteGuard<'_, Option<Database>> {
+    fn place(&self) -> RwLockWriteGuard<'_, Option<Database>> {
         self.database
             .write()
             .unwrap_or_else(PoisonError::into_inner)
@@ -125,11 +125,11 @@ impl Shared {
         };
         // Closes it: redb lets go of its lock. That writes and syncs, so not while readers wait:
         // they find it closed.
-        let old = self.slot().take();
+        let old = self.place().take();
         drop(old);
         opening::forget_cached(&self.path);
         let opened = opening::open_writer(&self.path, self.syncs, check);
-        *self.slot() = Some(opened.map_err(|e| Trouble::from(Fault::from(e)))?);
+        *self.place() = Some(opened.map_err(|e| Trouble::from(Fault::from(e)))?);
         self.has_failed.store(false, Ordering::Release);
         self.is_damaged.store(false, Ordering::Relaxed);
         Ok(())
