@@ -23,6 +23,7 @@ async def suite(bed, server, report):
     if status != 0:
         report.note(words)
     _shipped(bed, report)
+    _log_in(bed, slotd, report)
     slotd.start()
     alice = await Client.login(server, "alice")
     up_s = await alice.service_up()
@@ -35,6 +36,19 @@ async def suite(bed, server, report):
     report.equal(slotd.stop(), 0, "SIGTERM ends slotd with")
     report.check(any(size == 5 * MIB for size in before.values()),
                  "the uploaded bytes are below data_dir", f"{len(before)} files")
+
+
+def _log_in(bed, slotd, report):
+    """slotd check --connect tries the log-in, and says what is wrong with it."""
+    status, words = slotd.command("check", "--connect")
+    report.check(status == 0 and "logged in" in words, "slotd check --connect logs in", status)
+    wrong = bed.dir / "wrong.secret"
+    wrong.write_text("some-other-secret")
+    wrong.chmod(0o600)
+    status, words = slotd.command("check", "--connect", "--component-secret-file", wrong)
+    line = words.strip().splitlines()[-1]
+    report.check(status == 1 and "refused the secret" in line and wrong.read_text() not in words,
+                 "with another secret it exits 1 and says why", line)
 
 
 def _shipped(bed, report):
