@@ -35,6 +35,21 @@ impl<I> Paced<I> {
         }
     }
 
+    /// Counts what a write came to, and ends it where the other end had its time.
+    fn keep_pace(
+        &mut self,
+        cx: &mut Context<'_>,
+        polled: Poll<io::Result<usize>>,
+    ) -> Poll<io::Result<usize>> {
+        match polled {
+            Poll::Pending => self.poll_wait(cx).map(Err),
+            Poll::Ready(written) => {
+                self.on_written(*written.as_ref().unwrap_or(&0));
+                Poll::Ready(written)
+            }
+        }
+    }
+
     fn on_written(&mut self, n_bytes: usize) {
         if let Some((since, _)) = self.waiting.take() {
             self.waited += since.elapsed();
@@ -65,14 +80,8 @@ impl<I: AsyncWrite + Unpin> AsyncWrite for Paced<I> {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let this = &mut *self;
-        match Pin::new(&mut this.io).poll_write(cx, buf) {
-            Poll::Pending => this.poll_wait(cx).map(Err),
-            Poll::Ready(written) => {
-                this.on_written(*written.as_ref().unwrap_or(&0));
-                Poll::Ready(written)
-            }
-        }
+        let polled = Pin::new(&mut self.io).poll_write(cx, buf);
+        self.keep_pace(cx, polled)
     }
 
     fn poll_write_vectored(
@@ -80,14 +89,8 @@ impl<I: AsyncWrite + Unpin> AsyncWrite for Paced<I> {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let this = &mut *self;
-        match Pin::new(&mut this.io).poll_write_vectored(cx, bufs) {
-            Poll::Pending => this.poll_wait(cx).map(Err),
-            Poll::Ready(written) => {
-                this.on_written(*written.as_ref().unwrap_or(&0));
-                Poll::Ready(written)
-            }
-        }
+        let polled = Pin::new(&mut self.io).poll_write_vectored(cx, bufs);
+        self.keep_pace(cx, polled)
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -184,11 +184,8 @@ impl Service {
         let taken = self
             .rates
             .take(&owner, size_bytes, slot_rate, byte_rate, uptime);
-        taken.map_err(|refusal| match refusal {
-            Refusal::SlotRateReached { retry_at } => Refusal::SlotRateReached {
-                retry_at: now.plus(retry_at.since(uptime)),
-            },
-            refusal => refusal,
+        taken.map_err(|fits_at| Refusal::SlotRateReached {
+            retry_at: now.plus(fits_at.since(uptime)),
         })?;
         let full = |refusal| match refusal {
             Refusal::NoSpace => Refusal::StorageFull {

@@ -9,7 +9,6 @@ use std::sync::{Mutex, PoisonError};
 use jid::BareJid;
 
 use crate::core::rate::{Bucket, Rate};
-use crate::core::refusal::Refusal;
 use crate::core::time::Timestamp;
 
 /// Requesters remembered at once; those whose buckets are full again are forgotten first.
@@ -28,7 +27,7 @@ struct Buckets {
 }
 
 impl Rates {
-    /// Counts one slot of `size_bytes`, or refuses `SlotRateReached` and counts nothing.
+    /// Counts one slot of `size_bytes`; or tells when it would fit, and counts nothing.
     pub(super) fn take(
         &self,
         requester: &BareJid,
@@ -36,13 +35,12 @@ impl Rates {
         slot_rate: Rate,
         byte_rate: Option<Rate>,
         now: Timestamp,
-    ) -> Result<(), Refusal> {
+    ) -> Result<(), Timestamp> {
         let mut all = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
         let old = all.get(requester).copied().unwrap_or_default();
-        let refuse = |retry_at| Refusal::SlotRateReached { retry_at };
-        let slots = slot_rate.take(old.slots, 1, now).map_err(refuse)?;
+        let slots = slot_rate.take(old.slots, 1, now)?;
         let bytes = match byte_rate {
-            Some(rate) => rate.take(old.bytes, size_bytes, now).map_err(refuse)?,
+            Some(rate) => rate.take(old.bytes, size_bytes, now)?,
             None => old.bytes,
         };
         if REQUESTERS_MAX <= all.len() && !all.contains_key(requester) {
@@ -79,11 +77,7 @@ mod tests {
         for _ in 0..3 {
             assert_eq!(take("romeo@example.org"), Ok(()));
         }
-        let retry_at = Timestamp(NOW.0 + 20);
-        assert_eq!(
-            take("romeo@example.org"),
-            Err(Refusal::SlotRateReached { retry_at })
-        );
+        assert_eq!(take("romeo@example.org"), Err(Timestamp(NOW.0 + 20)));
         assert_eq!(take("juliet@example.org"), Ok(()));
     }
 
