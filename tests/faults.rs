@@ -6,30 +6,16 @@ mod support;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use futures_util::{StreamExt as _, stream};
-use http::{HeaderMap, Method};
-use jid::Jid;
-use slotd::core::slot::{FileName, Purpose, SlotId, SlotRequest};
-use slotd::service::audit::{Depth, Options, audit};
 use slotd::service::sweep::Sweeper;
-use slotd::service::{Service, Settings, Upload};
-use slotd::store::{Body, BodyError, Mend};
+use slotd::service::{Service, Settings};
 use support::faulty::{Fault, Plan, faulty};
+use support::upload::{SIZE, audited, broken_after, get, slot, whole};
 use support::world::{Bench, bench, settings};
 
-const SIZE: u64 = 1000;
 const FAULTS: [Fault; 3] = [Fault::Before, Fault::After, Fault::NoSpace];
 
 fn content(byte: u8) -> Bytes {
     vec![byte; SIZE as usize].into()
-}
-
-fn whole(bytes: Bytes) -> Body {
-    Box::pin(stream::iter([Ok(bytes)]))
-}
-
-fn broken_after(bytes: Bytes) -> Body {
-    Box::pin(stream::iter([Ok(bytes), Err(BodyError)]))
 }
 
 /// A service whose stores fail as the plan says.
@@ -41,53 +27,9 @@ fn faulty_bench(settings: Settings) -> (Bench, Arc<Plan>) {
     (Bench { service, ..sound }, plan)
 }
 
-async fn slot(bench: &Bench) -> Upload {
-    let romeo = Jid::new("romeo@example.org/garden").expect("valid");
-    let request = SlotRequest {
-        filename: FileName::parse("a.bin").expect("valid"),
-        size_bytes: SIZE,
-        content_type: None,
-        purpose: Purpose::Message,
-    };
-    let slot = bench.service.request_slot(&romeo, request).await;
-    let url = slot.expect("granted").put_url;
-    let (_, path) = url.split_once("/f/").expect("our URL");
-    let (id, rest) = path.split_once('/').expect("id and name");
-    let (name, token) = rest.split_once("?t=").expect("a token");
-    Upload {
-        id: SlotId::parse(id).expect("an id"),
-        name: name.to_owned(),
-        token: token.to_owned(),
-        length: Some(SIZE),
-        content_type: None,
-        sha256: None,
-    }
-}
-
-async fn get(bench: &Bench, upload: &Upload) -> Option<Bytes> {
-    let headers = HeaderMap::new();
-    let opened = bench
-        .service
-        .open_file(upload.id, &upload.name, &Method::GET, &headers);
-    let pieces: Vec<_> = opened.await.ok()?.body?.collect().await;
-    let pieces: Vec<Bytes> = pieces
-        .into_iter()
-        .map(|piece| piece.expect("whole"))
-        .collect();
-    Some(pieces.concat().into())
-}
-
 #[track_caller]
 fn check_clean(report: slotd::service::audit::AuditReport, when: &str) {
     assert!(report.is_clean(), "{when}: {:?}", report.findings);
-}
-
-async fn audited(bench: &Bench) -> slotd::service::audit::AuditReport {
-    let options = Options {
-        mend: Mend::No,
-        depth: Depth::Digests,
-    };
-    audit(&bench.stores, options).await.expect("readable")
 }
 
 /// Uploads after an interrupted attempt, with a fault at call `k`; tells whether there was one.
@@ -103,11 +45,11 @@ async fn upload_with_fault(k: u64, fault: Fault) -> bool {
     let has_failed = until < plan.n_calls();
     plan.heal();
     if first {
-        assert_eq!(get(&bench, &upload).await, Some(content(2)), "{when}");
+        assert_eq!(get(&bench, &upload).await, Ok(content(2)), "{when}");
     }
     // The client, who was told that it failed or never got the answer, sends it again.
     assert!(put(whole(content(2))).await, "{when}");
-    assert_eq!(get(&bench, &upload).await, Some(content(2)), "{when}");
+    assert_eq!(get(&bench, &upload).await, Ok(content(2)), "{when}");
     check_clean(audited(&bench).await, &when);
     has_failed
 }

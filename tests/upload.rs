@@ -7,24 +7,21 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::{FutureExt as _, StreamExt as _, future, stream};
-use http::{HeaderMap, Method};
-use jid::Jid;
 use sha2::Digest as _;
 use slotd::core::policy::Room;
 use slotd::core::rate::Rate;
 use slotd::core::refusal::Refusal;
 use slotd::core::session::State;
-use slotd::core::slot::{FileName, Purpose, Sha256, Slot, SlotId, SlotRequest};
+use slotd::core::slot::Sha256;
 use slotd::core::time::Timestamp;
-use slotd::service::audit::{Depth, Options, audit};
 use slotd::service::sweep::{Reason, Sweeper};
 use slotd::service::{Service, Upload};
-use slotd::store::{Body, BodyError, Mend, Stored};
+use slotd::store::{Body, Stored};
 use support::faulty::{Fault, Plan, faulty};
+use support::upload::{SIZE, audited, broken_after, get, slot, slot_for, whole};
 use support::world::{Bench, START, bench, settings};
 use tokio::sync::mpsc;
-
-const SIZE: u64 = 1000;
+use tokio::task::JoinHandle;
 
 fn content(seed: u8) -> Bytes {
     (0..SIZE).map(|n| (n as u8).wrapping_add(seed)).collect()
@@ -32,14 +29,6 @@ fn content(seed: u8) -> Bytes {
 
 fn digest(bytes: &Bytes) -> Sha256 {
     Sha256(sha2::Sha256::digest(bytes).into())
-}
-
-fn whole(bytes: Bytes) -> Body {
-    Box::pin(stream::iter([Ok(bytes)]))
-}
-
-fn broken_after(bytes: Bytes) -> Body {
-    Box::pin(stream::iter([Ok(bytes), Err(BodyError)]))
 }
 
 /// A body that a test feeds, piece by piece.
@@ -51,59 +40,9 @@ fn fed() -> (mpsc::UnboundedSender<Bytes>, Body) {
     (sender, Box::pin(body))
 }
 
-fn request(size_bytes: u64) -> SlotRequest {
-    SlotRequest {
-        filename: FileName::parse("a.bin").expect("valid"),
-        size_bytes,
-        content_type: None,
-        purpose: Purpose::Message,
-    }
-}
-
-async fn slot_for(service: &Service, size_bytes: u64) -> Result<Slot, Refusal> {
-    let romeo = Jid::new("romeo@example.org/garden").expect("valid");
-    service.request_slot(&romeo, request(size_bytes)).await
-}
-
-/// Reads a PUT URL as the HTTP edge does.
-fn upload(slot: &Slot) -> Upload {
-    let path = slot
-        .put_url
-        .strip_prefix("https://upload.example.org/f/")
-        .expect("our URL");
-    let (id, rest) = path.split_once('/').expect("id and name");
-    let (name, token) = rest.split_once("?t=").expect("a token");
-    Upload {
-        id: SlotId::parse(id).expect("an id"),
-        name: name.to_owned(),
-        token: token.to_owned(),
-        length: Some(SIZE),
-        content_type: None,
-        sha256: None,
-    }
-}
-
-async fn slot(bench: &Bench) -> Upload {
-    upload(&slot_for(&bench.service, SIZE).await.expect("granted"))
-}
-
 async fn put(bench: &Bench, upload: &Upload, body: Body) -> Result<Sha256, Refusal> {
     let received = bench.service.receive(upload.clone(), body).await;
     received.map(|received| received.sha256)
-}
-
-async fn get(bench: &Bench, upload: &Upload) -> Result<Bytes, Refusal> {
-    let headers = HeaderMap::new();
-    let download = bench
-        .service
-        .open_file(upload.id, &upload.name, &Method::GET, &headers)
-        .await?;
-    let mut body = download.body.expect("GET has a body");
-    let mut all = Vec::new();
-    while let Some(bytes) = body.next().await {
-        all.extend(bytes.expect("whole"));
-    }
-    Ok(all.into())
 }
 
 /// Waits until an upload has its part.
@@ -115,12 +54,14 @@ async fn until_begun(bench: &Bench, upload: &Upload) {
 }
 
 async fn assert_clean(bench: &Bench) {
-    let options = Options {
-        mend: Mend::No,
-        depth: Depth::Digests,
-    };
-    let report = audit(&bench.stores, options).await.expect("readable");
+    let report = audited(bench).await;
     assert!(report.is_clean(), "{:?}", report.findings);
+}
+
+/// A request that runs beside the test.
+fn running(bench: &Bench, upload: &Upload, body: Body) -> JoinHandle<Result<(), Refusal>> {
+    let (service, upload) = (bench.service.clone(), upload.clone());
+    tokio::spawn(async move { service.receive(upload, body).await.map(|_| ()) })
 }
 
 #[tokio::test]
@@ -247,10 +188,7 @@ async fn the_newest_request_wins_at_once() {
     let bench = bench(settings());
     let upload = slot(&bench).await;
     let (feed, body) = fed();
-    let first = tokio::spawn({
-        let (service, upload) = (bench.service.clone(), upload.clone());
-        async move { service.receive(upload, body).await.map(|_| ()) }
-    });
+    let first = running(&bench, &upload, body);
     feed.send(content(9).slice(..700)).expect("being read");
     until_begun(&bench, &upload).await;
     // The first connection is half dead: it neither sends nor ends.
@@ -481,10 +419,7 @@ async fn stopping_cuts_uploads_at_a_durable_offset() {
     let bench = bench(settings());
     let upload = slot(&bench).await;
     let (feed, body) = fed();
-    let running = tokio::spawn({
-        let (service, upload) = (bench.service.clone(), upload.clone());
-        async move { service.receive(upload, body).await.map(|_| ()) }
-    });
+    let running = running(&bench, &upload, body);
     feed.send(content(0).slice(..700)).expect("being read");
     until_begun(&bench, &upload).await;
     assert_eq!(bench.service.drain(), 1);
@@ -664,10 +599,7 @@ async fn an_upload_whose_session_is_over_is_told_so() {
     let bench = bench(settings);
     let upload = slot(&bench).await;
     let (feed, body) = fed();
-    let running = tokio::spawn({
-        let (service, upload) = (bench.service.clone(), upload.clone());
-        async move { service.receive(upload, body).await.map(|_| ()) }
-    });
+    let running = running(&bench, &upload, body);
     feed.send(content(0).slice(..500)).expect("being read");
     until_begun(&bench, &upload).await;
     bench.world.pass(101);

@@ -705,18 +705,18 @@ async fn f04_an_upload_that_stands_still_is_told_so() {
         "{:?}",
         started.elapsed()
     );
-    let (_, stored) = front.site.trace(&slot).await;
-    let is_part = |stored: &Stored| {
-        matches!(
-            stored,
-            Stored::Part {
-                size_bytes: 600,
-                ..
-            }
-        )
+    check_part(&front.site, &slot, 600).await;
+    front.check_usable(&slot, "a stalled upload").await;
+}
+
+/// A part of `n_bytes` is kept for the slot.
+async fn check_part(site: &Site, slot: &TestSlot, n_bytes: u64) {
+    let (_, stored) = site.trace(slot).await;
+    let is_part = |stored: &Stored| match stored {
+        Stored::Part { size_bytes, .. } => *size_bytes == n_bytes,
+        Stored::File { .. } => false,
     };
     assert!(stored.iter().any(is_part), "the bytes are kept");
-    front.check_usable(&slot, "a stalled upload").await;
 }
 
 /// Random bytes in random places of good requests: an answer each at most, and no harm.
@@ -908,17 +908,7 @@ async fn stopping_cuts_uploads_that_do_not_end() {
         .await
         .expect("ended")
         .expect("no panic");
-    let (_, stored) = front.site.trace(&slot).await;
-    let is_part = |stored: &Stored| {
-        matches!(
-            stored,
-            Stored::Part {
-                size_bytes: 600,
-                ..
-            }
-        )
-    };
-    assert!(stored.iter().any(is_part), "the bytes are kept");
+    check_part(&front.site, &slot, 600).await;
 }
 
 /// What `Listeners::bind` says of these sockets.

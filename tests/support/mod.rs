@@ -5,4 +5,5 @@ pub mod faulty;
 pub mod outage;
 pub mod rows;
 pub mod site;
+pub mod upload;
 pub mod world;

@@ -1,0 +1,76 @@
+//! Slots of 1,000 bytes, and bodies for them.
+
+use bytes::Bytes;
+use futures_util::{StreamExt as _, stream};
+use http::{HeaderMap, Method};
+use jid::Jid;
+use slotd::core::refusal::Refusal;
+use slotd::core::slot::{FileName, Purpose, Slot, SlotId, SlotRequest};
+use slotd::service::audit::{AuditReport, Depth, Options, audit};
+use slotd::service::{Service, Upload};
+use slotd::store::{Body, BodyError, Mend};
+
+use super::world::Bench;
+
+pub const SIZE: u64 = 1000;
+
+pub fn whole(bytes: Bytes) -> Body {
+    Box::pin(stream::iter([Ok(bytes)]))
+}
+
+pub fn broken_after(bytes: Bytes) -> Body {
+    Box::pin(stream::iter([Ok(bytes), Err(BodyError)]))
+}
+
+pub async fn slot_for(service: &Service, size_bytes: u64) -> Result<Slot, Refusal> {
+    let romeo = Jid::new("romeo@example.org/garden").expect("valid");
+    let request = SlotRequest {
+        filename: FileName::parse("a.bin").expect("valid"),
+        size_bytes,
+        content_type: None,
+        purpose: Purpose::Message,
+    };
+    service.request_slot(&romeo, request).await
+}
+
+/// A slot, its PUT URL read as the HTTP edge does.
+pub async fn slot(bench: &Bench) -> Upload {
+    let slot = slot_for(&bench.service, SIZE).await.expect("granted");
+    let path = slot
+        .put_url
+        .strip_prefix("https://upload.example.org/f/")
+        .expect("our URL");
+    let (id, rest) = path.split_once('/').expect("id and name");
+    let (name, token) = rest.split_once("?t=").expect("a token");
+    Upload {
+        id: SlotId::parse(id).expect("an id"),
+        name: name.to_owned(),
+        token: token.to_owned(),
+        length: Some(SIZE),
+        content_type: None,
+        sha256: None,
+    }
+}
+
+pub async fn get(bench: &Bench, upload: &Upload) -> Result<Bytes, Refusal> {
+    let headers = HeaderMap::new();
+    let download = bench
+        .service
+        .open_file(upload.id, &upload.name, &Method::GET, &headers)
+        .await?;
+    let mut body = download.body.expect("GET has a body");
+    let mut all = Vec::new();
+    while let Some(bytes) = body.next().await {
+        all.extend(bytes.expect("whole"));
+    }
+    Ok(all.into())
+}
+
+/// What an audit that reads every byte says of the stores.
+pub async fn audited(bench: &Bench) -> AuditReport {
+    let options = Options {
+        mend: Mend::No,
+        depth: Depth::Digests,
+    };
+    audit(&bench.stores, options).await.expect("readable")
+}
