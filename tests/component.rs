@@ -324,10 +324,11 @@ async fn a_flood_is_told_to_wait() {
     );
 }
 
-/// Slot requests that wait for a slow store hold up nobody; too many of them are told to wait.
+/// Slot requests that wait for a slow store hold up nobody: who sends too many is told to wait, and
+/// takes no one else's place.
 #[tokio::test(start_paused = true)]
 async fn slow_slots_hold_up_nobody() {
-    const RUNNING_MAX: usize = 256;
+    const OWN_MAX: usize = 128;
     let made = bench(settings());
     let files = Arc::new(Gated {
         files: made.stores.files.clone(),
@@ -340,22 +341,23 @@ async fn slow_slots_hold_up_nobody() {
     let service = Service::new(settings(), made.service.keys(), stores, made.world);
     let mut fake = Fake::start(service, vec![component(server())], BUFFER_BYTES);
     let mut peer = fake.log_in().await;
-    let slots = iq("get", ROMEO, &request("filename='a' size='1'")).repeat(RUNNING_MAX);
+    let of = |who: &str| iq("get", who, &request("filename='a' size='1'"));
+    let slots = of(ROMEO).repeat(OWN_MAX);
     assert_eq!(peer.ask(&slots).await.expect("pings are answered"), []);
     let refused = peer.ask(slots).await.expect("answers");
-    assert_eq!(refused.len(), RUNNING_MAX);
+    assert_eq!(refused.len(), OWN_MAX);
     for answer in refused {
         let brief = brief(std::slice::from_ref(&answer));
         assert_eq!(brief, "error wait resource-constraint");
     }
-    files.gate.add_permits(RUNNING_MAX);
-    let mut n_slots = 0;
-    while n_slots < RUNNING_MAX {
+    let juliet = of("juliet@example.org/b");
+    assert_eq!(peer.ask(juliet).await.expect("no refusal"), []);
+    files.gate.add_permits(OWN_MAX + 1);
+    for _ in 0..=OWN_MAX {
         let answer = peer.read_until("</iq>").await.expect("an answer");
         assert!(answer.contains("<slot"), "{answer}");
-        n_slots += 1;
     }
-    let last = iq("get", ROMEO, &request("filename='a' size='1'"));
+    let last = of(ROMEO);
     assert_eq!(
         brief(&peer.ask(last).await.expect("an answer")),
         "iq result slot"

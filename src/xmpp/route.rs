@@ -7,7 +7,6 @@
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
@@ -19,14 +18,10 @@ use xmpp_parsers::ns;
 
 use super::disco::{self, Contact};
 use super::elements;
+use super::places::{Place, Places};
 use crate::core::refusal::Refusal;
 use crate::core::slot::SlotRequest;
 use crate::service::Service;
-
-/// Most slot requests of one stream that are decided at the same time.
-pub const RUNNING_MAX: usize = 256;
-/// When to ask again if there are more.
-const BUSY_RETRY_IN: Duration = Duration::from_secs(1);
 
 /// Servers write stanzas in the component's namespace and take both.
 const STANZAS: NSChoice<'static> = NSChoice::AnyOf(&[ns::COMPONENT, ns::JABBER_CLIENT]);
@@ -36,6 +31,7 @@ pub struct Desk {
     service: Arc<Service>,
     hosts: Vec<BareJid>,
     contact: Contact,
+    places: Arc<Places>,
 }
 
 impl Desk {
@@ -45,6 +41,7 @@ impl Desk {
             service,
             hosts,
             contact,
+            places: Arc::default(),
         })
     }
 }
@@ -95,20 +92,20 @@ fn disco_info(desk: &Desk, query: &Element) -> Result<Work, Refusal> {
     done(disco::info(query, features, size_bytes_max, &desk.contact))
 }
 
-/// Answers a stanza of any kind; `n_running` answers of this stream are still to come.
-pub fn route(desk: &Arc<Desk>, stanza: &Element, n_running: usize) -> Answer {
+/// Answers a stanza of any kind.
+pub fn route(desk: &Arc<Desk>, stanza: &Element) -> Answer {
     if !stanza.has_ns(STANZAS) {
         debug!(name = stanza.name(), "element that is no stanza is ignored");
         return Answer::None;
     }
     match stanza.name() {
-        "iq" => route_iq(desk, stanza, n_running),
+        "iq" => route_iq(desk, stanza),
         "presence" => answer_presence(stanza),
         _ => Answer::None,
     }
 }
 
-fn route_iq(desk: &Arc<Desk>, stanza: &Element, n_running: usize) -> Answer {
+fn route_iq(desk: &Arc<Desk>, stanza: &Element) -> Answer {
     let kind = stanza.attr("type").unwrap_or_default();
     if kind == "result" || kind == "error" {
         return Answer::None;
@@ -124,17 +121,20 @@ fn route_iq(desk: &Arc<Desk>, stanza: &Element, n_running: usize) -> Answer {
     };
     match handle(desk, &head, kind, payload) {
         Ok(Work::Done(payload)) => Answer::Now(head.result(payload)),
-        Ok(Work::Slot(_)) if RUNNING_MAX <= n_running => refuse(&Refusal::TooManyRequests {
-            retry_in: BUSY_RETRY_IN,
-        }),
-        Ok(Work::Slot(request)) => match elements::requester(&head.from) {
-            Some(requester) => {
-                let payload = payload.and_then(elements::echo);
-                let desk = Arc::clone(desk);
-                Answer::Later(issue_slot(desk, head, requester, request, payload).boxed())
+        Ok(Work::Slot(request)) => {
+            let Some(requester) = elements::requester(&head.from) else {
+                return refuse(&Refusal::NotAllowed);
+            };
+            match desk.places.take(requester.to_bare()) {
+                Ok(place) => {
+                    let payload = payload.and_then(elements::echo);
+                    let desk = Arc::clone(desk);
+                    let answer = issue_slot(desk, place, head, requester, request, payload);
+                    Answer::Later(answer.boxed())
+                }
+                Err(refusal) => refuse(&refusal),
             }
-            None => refuse(&Refusal::NotAllowed),
-        },
+        }
         Err(refusal) => refuse(&refusal),
     }
 }
@@ -172,6 +172,7 @@ impl Desk {
 
 async fn issue_slot(
     desk: Arc<Desk>,
+    _place: Place,
     head: Head,
     requester: Jid,
     request: SlotRequest,

@@ -158,7 +158,7 @@ impl Served<'_> {
                     if let Some(error) = StreamError::read(&element) {
                         return Poll::Ready(End::Error(error));
                     }
-                    match route::route(self.desk, &element, self.running.len()) {
+                    match route::route(self.desk, &element) {
                         Answer::None => {}
                         Answer::Now(answer) => self.outbox.push_back(answer),
                         Answer::Later(answer) => self.running.push(answer),
