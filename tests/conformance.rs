@@ -199,7 +199,7 @@ async fn unused_slots_give_their_bytes_back(store: &dyn SessionStore) {
     assert_eq!(used().await, 200);
     store.remove(SlotId(3)).await.expect("removed");
     assert_eq!(used().await, 200);
-    change(store, 4, Box::new(|row| row.cancel(&jid(ROMEO)))).await;
+    change(store, 4, Box::new(|row| row.cancel(&jid(ROMEO), NOW))).await;
     let seen = usage(store, ROMEO, Bucket(0)).await;
     assert_eq!(seen.requester, [(hour(), 100)]);
     assert_eq!(

@@ -37,7 +37,13 @@ async fn upload_with_fault(k: u64, fault: Fault) -> bool {
     let when = format!("{fault:?} at call {k}");
     let (bench, plan) = faulty_bench(settings());
     let upload = slot(&bench).await;
-    let put = async |body| bench.service.receive(upload.clone(), body).await.is_ok();
+    let put = async |body| {
+        bench
+            .service
+            .receive(upload.clone().into(), body)
+            .await
+            .is_ok()
+    };
     assert!(!put(broken_after(content(1).slice(..600))).await);
     plan.fail(k, 1, fault);
     let until = plan.n_calls() + k;
@@ -74,7 +80,10 @@ async fn one_file_that_stays_does_not_keep_the_others() {
         let (bench, plan) = faulty_bench(settings.clone());
         for _ in 0..5 {
             let upload = slot(&bench).await;
-            let done = bench.service.receive(upload, whole(content(1))).await;
+            let done = bench
+                .service
+                .receive(upload.into(), whole(content(1)))
+                .await;
             assert!(done.is_ok());
             bench.world.pass(1);
         }
@@ -98,7 +107,10 @@ async fn what_is_too_much_goes_in_one_go() {
     let (bench, _) = faulty_bench(settings);
     for _ in 0..250 {
         let upload = slot(&bench).await;
-        let done = bench.service.receive(upload, whole(content(1))).await;
+        let done = bench
+            .service
+            .receive(upload.into(), whole(content(1)))
+            .await;
         assert!(done.is_ok());
     }
     let sweeper = Sweeper::new(bench.service.clone());
@@ -113,7 +125,10 @@ async fn an_audit_of_much_that_is_wrong_ends_soon() {
     for n in 0..400 {
         let upload = slot(&bench).await;
         let id = upload.id;
-        let done = bench.service.receive(upload, whole(content(1))).await;
+        let done = bench
+            .service
+            .receive(upload.into(), whole(content(1)))
+            .await;
         assert!(done.is_ok());
         match n % 2 {
             0 => bench.stores.files.remove(id).await.expect("removed"),

@@ -18,16 +18,17 @@ use jid::{BareJid, Jid};
 use sha2::Digest as _;
 use slotd::core::policy::Bucket;
 use slotd::core::refusal::Refusal;
-use slotd::core::session::{Beginning, State, UploadSession};
+use slotd::core::session::{State, UploadSession};
 use slotd::core::slot::{FileName, Purpose, Sha256, Slot, SlotId, SlotRequest};
 use slotd::core::time::Timestamp;
 use slotd::core::token::{self, Keys};
 use slotd::service::audit::{Depth, Kind, Options, audit};
 use slotd::service::sweep::{Reason, Sweeper};
-use slotd::service::{Received, Service, Settings, Upload};
+use slotd::service::{Received, Service, Settings};
 use slotd::store::memory::{MemoryFiles, MemorySessions};
 use slotd::store::{Body, BodyError, Mend, Stored, Stores};
 use support::outage::{self, Outage, Trouble};
+use support::upload::Put;
 use support::world::{START, TestWorld, settings};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -101,7 +102,7 @@ enum Manner {
 
 /// What we know of a slot.
 struct Held {
-    upload: Upload,
+    upload: Put,
     owner: BareJid,
     size_bytes: u64,
     /// Tokens of generations before.
@@ -283,6 +284,7 @@ impl Simulation {
             size_bytes,
             content_type: None,
             purpose: self.chance.pick(&purposes),
+            session: None,
         };
         let is_armed = self.outage.is_armed();
         let n_rows = self.stores.sessions.totals().await.expect("read").n_rows;
@@ -299,7 +301,7 @@ impl Simulation {
                     used + size_bytes <= QUOTA,
                     "{used} + {size_bytes} of {QUOTA}"
                 );
-                self.hold(&slot, owner, size_bytes);
+                self.hold(&slot.slot, owner, size_bytes);
             }
             Err(refusal) => {
                 let after = self.stores.sessions.totals().await.expect("read").n_rows;
@@ -325,7 +327,7 @@ impl Simulation {
             .expect("ours");
         let (id, rest) = path.split_once('/').expect("id and name");
         let (name, token) = rest.split_once("?t=").expect("a token");
-        let upload = Upload {
+        let upload = Put {
             id: SlotId::parse(id).expect("an id"),
             name: name.to_owned(),
             token: token.to_owned(),
@@ -366,7 +368,7 @@ impl Simulation {
     }
 
     /// The head and the body of a PUT; the body's pieces end anywhere.
-    fn compose(&mut self, slot: usize, kind: u8, manner: Manner) -> (Upload, Body) {
+    fn compose(&mut self, slot: usize, kind: u8, manner: Manner) -> (Put, Body) {
         let held = &self.slots[slot];
         let mut upload = held.upload.clone();
         let mut bytes = content(kind, held.size_bytes).to_vec();
@@ -425,8 +427,8 @@ impl Simulation {
         let expected = self.expect(slot, before.as_ref(), kind, manner);
         let may_predict = !self.outage.is_armed() && is_free;
         let (upload, body) = self.compose(slot, kind, manner);
-        let result = self.service.receive(upload, body).await;
-        let outcome = result.map(|received| received.sha256);
+        let result = self.service.receive(upload.into(), body).await;
+        let outcome = result.map(|received| received.sha256().expect("a whole file"));
         self.tell(format!("put {slot} {kind} {manner:?}: {outcome:?}"));
         if may_predict {
             assert_eq!(
@@ -455,7 +457,7 @@ impl Simulation {
         let held = &self.slots[slot];
         let claims = token::open(&self.service.keys(), &held.upload.token)?;
         let row = row.ok_or(Refusal::Gone)?;
-        row.clone().begin(&claims, Beginning::Whole, self.now())?;
+        row.clone().begin(&claims, self.now())?;
         let sha256 = digest(&content(kind, held.size_bytes));
         match (manner, row.state) {
             (Manner::WrongName, _) => Err(Refusal::TokenForOther),
@@ -491,15 +493,15 @@ impl Simulation {
         for kind in 0..n_racers {
             let (upload, body) = self.compose(slot, kind, Manner::Whole);
             let service = self.service.clone();
-            racers.push(tokio::spawn(
-                async move { service.receive(upload, body).await },
-            ));
+            racers.push(tokio::spawn(async move {
+                service.receive(upload.into(), body).await
+            }));
         }
         for (kind, racer) in racers.into_iter().enumerate() {
             let outcome = racer
                 .await
                 .expect("no panic")
-                .map(|received| received.sha256);
+                .map(|received| received.sha256().expect("a whole file"));
             self.tell(format!("race {slot} {kind}: {outcome:?}"));
             if let Ok(sha256) = outcome {
                 self.acknowledge(slot, kind as u8, sha256).await;
@@ -513,13 +515,13 @@ impl Simulation {
         let held = &self.slots[slot];
         let dead = held.dead.clone();
         let Some(token) = dead.first() else { return };
-        let upload = Upload {
+        let upload = Put {
             token: token.clone(),
             ..held.upload.clone()
         };
         let before = self.row(slot).await;
         let body: Body = Box::pin(stream::iter([Ok(content(3, held.size_bytes))]));
-        let outcome = self.service.receive(upload, body).await.map(|_| ());
+        let outcome = self.service.receive(upload.into(), body).await.map(|_| ());
         self.tell(format!("dead token {slot}: {outcome:?}"));
         let refusal = outcome.expect_err("a dead generation");
         if !self.outage.is_armed() && !self.outage.is_dead() && refusal != Refusal::Broken {
@@ -563,7 +565,8 @@ impl Simulation {
             return;
         }
         let (id, owner) = (self.slots[slot].upload.id, self.slots[slot].owner.clone());
-        let change = Box::new(move |row: UploadSession| row.cancel(&owner));
+        let now = self.now();
+        let change = Box::new(move |row: UploadSession| row.cancel(&owner, now));
         let result = self.seen.sessions.update(id, change).await;
         self.tell(format!("cancel {slot}: {:?}", result.as_ref().err()));
         if result.is_ok() {
@@ -646,7 +649,8 @@ impl Simulation {
         });
         let held = &self.slots[slot];
         let (service, upload) = (self.service.clone(), held.upload.clone());
-        let handle = tokio::spawn(async move { service.receive(upload, Box::pin(body)).await });
+        let handle =
+            tokio::spawn(async move { service.receive(upload.into(), Box::pin(body)).await });
         self.tell(format!("take off {slot}"));
         self.flights.push(Flight {
             slot,
@@ -679,7 +683,8 @@ impl Simulation {
                 outcome.as_ref().err()
             ));
             let Ok(received) = outcome else { continue };
-            self.acknowledge(flight.slot, 5, received.sha256).await;
+            self.acknowledge(flight.slot, 5, received.sha256().expect("a whole file"))
+                .await;
             let row = self.row(flight.slot).await.expect("a row");
             assert_eq!(
                 row.generation, flight.generation,
@@ -1018,7 +1023,7 @@ fn check_succession(last: &UploadSession, next: &UploadSession) {
     }
 }
 
-async fn get(service: &Service, upload: &Upload, range: Option<&str>) -> Result<Bytes, Refusal> {
+async fn get(service: &Service, upload: &Put, range: Option<&str>) -> Result<Bytes, Refusal> {
     let mut headers = HeaderMap::new();
     if let Some(range) = range {
         headers.insert(header::RANGE, range.parse().expect("ASCII"));

@@ -14,11 +14,11 @@ use slotd::core::refusal::Refusal;
 use slotd::core::session::State;
 use slotd::core::slot::Sha256;
 use slotd::core::time::Timestamp;
+use slotd::service::Service;
 use slotd::service::sweep::{Reason, Sweeper};
-use slotd::service::{Service, Upload};
 use slotd::store::{Body, Stored};
 use support::faulty::{Fault, Plan, faulty};
-use support::upload::{SIZE, audited, broken_after, get, slot, slot_for, whole};
+use support::upload::{Put, SIZE, audited, broken_after, get, slot, slot_for, whole};
 use support::world::{Bench, START, bench, settings};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -40,13 +40,13 @@ fn fed() -> (mpsc::UnboundedSender<Bytes>, Body) {
     (sender, Box::pin(body))
 }
 
-async fn put(bench: &Bench, upload: &Upload, body: Body) -> Result<Sha256, Refusal> {
-    let received = bench.service.receive(upload.clone(), body).await;
-    received.map(|received| received.sha256)
+async fn put(bench: &Bench, upload: &Put, body: Body) -> Result<Sha256, Refusal> {
+    let received = bench.service.receive(upload.clone().into(), body).await;
+    received.map(|received| received.sha256().expect("a whole file"))
 }
 
 /// Waits until an upload has its part.
-async fn until_begun(bench: &Bench, upload: &Upload) {
+async fn until_begun(bench: &Bench, upload: &Put) {
     let files = &bench.stores.files;
     while files.find(upload.id).await.expect("found").is_empty() {
         tokio::task::yield_now().await;
@@ -59,9 +59,9 @@ async fn assert_clean(bench: &Bench) {
 }
 
 /// A request that runs beside the test.
-fn running(bench: &Bench, upload: &Upload, body: Body) -> JoinHandle<Result<(), Refusal>> {
+fn running(bench: &Bench, upload: &Put, body: Body) -> JoinHandle<Result<(), Refusal>> {
     let (service, upload) = (bench.service.clone(), upload.clone());
-    tokio::spawn(async move { service.receive(upload, body).await.map(|_| ()) })
+    tokio::spawn(async move { service.receive(upload.into(), body).await.map(|_| ()) })
 }
 
 #[tokio::test]
@@ -102,7 +102,7 @@ async fn an_announced_digest_spares_the_replay_its_body() {
     put(&bench, &upload, whole(sent.clone()))
         .await
         .expect("201");
-    let announce = |sha256| Upload {
+    let announce = |sha256| Put {
         sha256: Some(sha256),
         ..upload.clone()
     };
@@ -117,7 +117,7 @@ async fn an_announced_digest_spares_the_replay_its_body() {
 async fn bytes_without_the_announced_digest_are_not_published() {
     let bench = bench(settings());
     let upload = slot(&bench).await;
-    let announced = Upload {
+    let announced = Put {
         sha256: Some(Sha256([0; 32])),
         ..upload.clone()
     };
@@ -131,7 +131,7 @@ async fn bytes_without_the_announced_digest_are_not_published() {
 #[tokio::test]
 async fn chunked_bodies_must_have_the_slots_size() {
     let bench = bench(settings());
-    let upload = Upload {
+    let upload = Put {
         length: None,
         ..slot(&bench).await
     };
@@ -149,33 +149,33 @@ async fn chunked_bodies_must_have_the_slots_size() {
 async fn heads_that_cannot_fit_leave_the_slot_alone() {
     let bench = bench(settings());
     let upload = slot(&bench).await;
-    let with_length = |length| Upload {
+    let with_length = |length| Put {
         length: Some(length),
         ..upload.clone()
     };
-    let refused = |upload: Upload| {
+    let refused = |upload: Put| {
         let service = bench.service.clone();
         async move {
             // A body that must not be polled: a poll would be a `100 Continue`.
             let body: Body = Box::pin(stream::poll_fn(|_| panic!("polled")));
-            service.receive(upload, body).await.map(|_| ()).err()
+            service.receive(upload.into(), body).await.map(|_| ()).err()
         }
     };
     assert_eq!(refused(with_length(999)).await, Some(Refusal::TooShort));
     assert_eq!(refused(with_length(0)).await, Some(Refusal::TooShort));
     assert_eq!(refused(with_length(1001)).await, Some(Refusal::TooLong));
-    let renamed = Upload {
+    let renamed = Put {
         name: "a.html".to_owned(),
         ..upload.clone()
     };
     assert_eq!(refused(renamed).await, Some(Refusal::TokenForOther));
     let other = slot(&bench).await;
-    let swapped = Upload {
+    let swapped = Put {
         token: other.token,
         ..upload.clone()
     };
     assert_eq!(refused(swapped).await, Some(Refusal::TokenForOther));
-    let bad = Upload {
+    let bad = Put {
         token: "v1.x.y".to_owned(),
         ..upload.clone()
     };
@@ -216,7 +216,7 @@ async fn races_of_puts_store_just_one_body() {
                     tokio::task::yield_now().await;
                     piece
                 });
-                service.receive(upload, Box::pin(body)).await
+                service.receive(upload.into(), Box::pin(body)).await
             })
         });
         let winners: Vec<_> = future::join_all(racers)
@@ -226,7 +226,7 @@ async fn races_of_puts_store_just_one_body() {
             .collect();
         let stored = digest(&get(&bench, &upload).await.expect("one of them"));
         assert!(!winners.is_empty());
-        assert!(winners.iter().all(|winner| winner.sha256 == stored));
+        assert!(winners.iter().all(|winner| winner.sha256() == Some(stored)));
         assert_clean(&bench).await;
     }
 }
@@ -236,7 +236,7 @@ async fn an_upload_goes_on_when_its_handler_is_dropped() {
     let bench = bench(settings());
     let upload = slot(&bench).await;
     let (feed, body) = fed();
-    let mut handler = Box::pin(bench.service.receive(upload.clone(), body));
+    let mut handler = Box::pin(bench.service.receive(upload.clone().into(), body));
     feed.send(content(0)).expect("open");
     // Let it begin, then drop it as hyper does when the connection breaks.
     let _ = futures_util::poll!(handler.as_mut());

@@ -229,7 +229,7 @@ fn set(headers: &mut HeaderMap, name: HeaderName, value: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::core::session::{Beginning, FileFacts, Lifetimes, Retention};
+    use crate::core::session::{FileFacts, Lifetimes, Retention};
     use crate::core::slot::{ContentType, PartId, Purpose, SlotId};
 
     const AT: Timestamp = Timestamp(1_767_323_045);
@@ -242,6 +242,7 @@ mod tests {
         let lifetimes = Lifetimes {
             idle_for: Duration::from_secs(300),
             session_age: Duration::from_secs(86_400),
+            rufh_idle_for: Duration::from_secs(3600),
             refreshes_max: 10,
             retention: Retention {
                 message: Some(Duration::from_secs(1000)),
@@ -261,7 +262,7 @@ mod tests {
             slot: SlotId(7),
             attempt: 0,
         };
-        row.begin(&claims, Beginning::Whole, AT)
+        row.begin(&claims, AT)
             .and_then(|row| row.complete(0, part, Sha256([9; 32]), &lifetimes, AT))
             .expect("complete")
     }

@@ -10,7 +10,7 @@ use jid::{BareJid, Jid};
 
 use crate::core::refusal::Refusal;
 use crate::core::session::{FileFacts, Lifetimes, UploadSession};
-use crate::core::slot::{ContentType, Purpose, SlotId, SlotRequest};
+use crate::core::slot::{ContentType, Purpose, SessionId, SlotId, SlotRequest};
 use crate::core::time::Timestamp;
 
 /// The quota's unit of time: uses are counted in whole hours.
@@ -27,6 +27,8 @@ pub struct Policy {
     pub size_bytes_max: u64,
     /// How many bytes may be asked for.
     pub quota: Quota,
+    /// How many upload sessions of one account may be open.
+    pub open_sessions_max: u32,
     /// Room that stays free on the disk.
     pub reserve: Room,
     /// How long things last.
@@ -128,7 +130,14 @@ pub struct Usage {
     pub domain: Uses,
     /// Everybody's.
     pub total: Uses,
+    /// The requester's open upload sessions, counted up to a hundred.
+    pub n_open_sessions: usize,
 }
+
+/// No more open upload sessions are counted: the largest limit there can be.
+pub const OPEN_SESSIONS_MAX: usize = 100;
+/// When to ask again for a slot that there are too many open upload sessions for.
+const SESSIONS_RETRY_IN: Duration = Duration::from_secs(60);
 
 /// Free bytes and inodes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -144,6 +153,15 @@ impl Room {
     pub fn holds(self, size_bytes: u64, reserve: Self) -> bool {
         reserve.bytes.saturating_add(size_bytes) <= self.bytes && reserve.inodes < self.inodes
     }
+}
+
+/// The names of what is admitted: random bits, made outside.
+#[derive(Clone, Copy, Debug)]
+pub struct NewIds {
+    /// Of the slot.
+    pub slot: SlotId,
+    /// Of the upload session, where one is asked for.
+    pub session: SessionId,
 }
 
 /// Refuses what needs no count: `NotAllowed`, `FileTooLarge`, `BadPurpose`.
@@ -169,14 +187,14 @@ pub fn screen(
 ///
 /// `usage` holds the bytes admitted since `policy.quota.since(now)`, `free` what the disk has.
 /// Returns the row to keep: pending, generation 0. Refuses `QuotaReached` with the time at which
-/// enough of the window has passed, and `StorageFull`. XEP-0363 #errors.
+/// enough of the window has passed, `TooManySessions` and `StorageFull`. XEP-0363 #errors.
 pub fn admit(
     policy: &Policy,
     requester: &BareJid,
     request: &SlotRequest,
     usage: &Usage,
     free: Room,
-    id: SlotId,
+    ids: NewIds,
     now: Timestamp,
 ) -> Result<UploadSession, Refusal> {
     let quota = &policy.quota;
@@ -187,6 +205,11 @@ pub fn admit(
         (quota.total, &usage.total),
     ] {
         check_quota(limit, uses, size_bytes, quota.window, now)?;
+    }
+    let limit = policy.open_sessions_max;
+    if request.session.is_some() && limit as usize <= usage.n_open_sessions {
+        let retry_at = now.plus(SESSIONS_RETRY_IN);
+        return Err(Refusal::TooManySessions { limit, retry_at });
     }
     if !free.holds(size_bytes, policy.reserve) {
         return Err(Refusal::StorageFull {
@@ -202,13 +225,11 @@ pub fn admit(
             .unwrap_or_else(ContentType::octet_stream),
         purpose: request.purpose,
     };
-    Ok(UploadSession::new(
-        id,
-        requester.clone(),
-        file,
-        &policy.lifetimes,
-        now,
-    ))
+    let row = UploadSession::new(ids.slot, requester.clone(), file, &policy.lifetimes, now);
+    Ok(match request.session {
+        Some(wish) => row.announced(ids.session, wish.sha256),
+        None => row,
+    })
 }
 
 /// Refuses `QuotaReached` where `size_bytes` more would pass `limit`.
@@ -269,6 +290,7 @@ mod tests {
                 window: DAY,
                 exceptions: HashMap::from([(jid("vip@example.org"), 7000)]),
             },
+            open_sessions_max: 20,
             reserve: Room {
                 bytes: 100,
                 inodes: 10,
@@ -276,6 +298,7 @@ mod tests {
             lifetimes: Lifetimes {
                 idle_for: Duration::from_secs(300),
                 session_age: 3 * DAY,
+                rufh_idle_for: Duration::from_secs(3600),
                 refreshes_max: 10,
                 retention: Retention::default(),
             },
@@ -288,6 +311,7 @@ mod tests {
             size_bytes,
             content_type: None,
             purpose,
+            session: None,
         }
     }
 
@@ -333,7 +357,10 @@ mod tests {
             &request,
             usage,
             free,
-            SlotId(1),
+            NewIds {
+                slot: SlotId(1),
+                session: SessionId(2),
+            },
             NOW,
         )
     }

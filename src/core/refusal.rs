@@ -8,6 +8,7 @@ use std::time::Duration;
 use http::StatusCode;
 use xmpp_parsers::stanza_error::{DefinedCondition, ErrorType};
 
+use crate::core::session::FailReason;
 use crate::core::time::Timestamp;
 
 /// Why something was not done.
@@ -126,6 +127,50 @@ pub enum Refusal {
     /// The service is stopping.
     Stopping,
 
+    // Upload sessions, over IQ
+    /// There is no such upload session, or it is somebody else's.
+    UnknownSession,
+    /// The upload session's time is over.
+    SessionExpired,
+    /// The upload session was cancelled.
+    SessionCancelled,
+    /// The upload session has failed.
+    SessionFailed {
+        /// Why.
+        reason: FailReason,
+    },
+    /// The upload session is complete: there is nothing to cancel.
+    SessionComplete,
+    /// The upload session was refreshed as often as it may be.
+    RefreshLimitReached {
+        /// How often that is.
+        limit: u8,
+    },
+    /// The upload session was refreshed just now.
+    RefreshTooSoon {
+        /// When it may be again.
+        retry_at: Timestamp,
+    },
+    /// The requester has as many open upload sessions as they may.
+    TooManySessions {
+        /// How many that is.
+        limit: u32,
+        /// When to ask again.
+        retry_at: Timestamp,
+    },
+
+    // Resuming, over HTTP
+    /// The resume URL has to be refreshed by its owner first.
+    CredentialExpired,
+    /// Lengths that contradict each other or the slot.
+    InconsistentLength,
+    /// The media type is not that of an append.
+    OtherMediaType,
+    /// The checksum does not fit the bytes of an append (tus).
+    ChecksumMismatch,
+    /// A version of tus other than 1.0.0.
+    OtherTusVersion,
+
     // Trouble of our own
     /// Something broke on our side; the log says what.
     Broken,
@@ -140,6 +185,14 @@ pub enum App {
     FileTooLarge,
     /// `<retry stamp=''/>`
     Retry,
+    /// `<unknown-session/>` and the like: an element of our own with this name.
+    Session(&'static str),
+    /// `<session-failed reason=''/>`
+    SessionFailed,
+    /// `<refresh-limit-reached limit=''/>`
+    RefreshLimit,
+    /// `<retry/>` and `<sessions-limit-reached limit=''/>`
+    SessionsLimit,
 }
 
 /// The faces of a refusal.
@@ -210,7 +263,37 @@ impl Refusal {
             Self::TooManyRequests { .. } => row(C::ResourceConstraint,  Wait,   App::None,         429, "Too many requests, try again later"),
             Self::Stopping               => row(C::ResourceConstraint,  Wait,   App::None,         503, "The service is restarting, try again"),
 
+            Self::UnknownSession         => row(C::ItemNotFound,        Cancel, App::Session("unknown-session"),   404, "There is no such upload session"),
+            Self::SessionExpired         => row(C::ItemNotFound,        Cancel, App::Session("session-expired"),   410, "The upload session has expired"),
+            Self::SessionCancelled       => row(C::ItemNotFound,        Cancel, App::Session("session-cancelled"), 410, "The upload session was cancelled"),
+            Self::SessionFailed { .. }   => row(C::NotAcceptable,       Cancel, App::SessionFailed, 410, "The upload session has failed"),
+            Self::SessionComplete        => row(C::Conflict,            Cancel, App::Session("session-complete"),  409, "The upload session is complete"),
+            Self::RefreshLimitReached { .. } => row(C::NotAllowed,      Cancel, App::RefreshLimit, 403, "The upload session cannot be refreshed any more"),
+            Self::RefreshTooSoon { .. }  => row(C::ResourceConstraint,  Wait,   App::Retry,        429, "The upload session was refreshed just now, try again later"),
+            Self::TooManySessions { .. } => row(C::ResourceConstraint,  Wait,   App::SessionsLimit, 429, "Too many upload sessions are open, try again later"),
+
+            Self::CredentialExpired      => row(C::NotAuthorized,       Auth,   App::None,         403, "The upload has to be refreshed over XMPP before it goes on"),
+            Self::InconsistentLength     => row(C::BadRequest,          Modify, App::None,         400, "The lengths contradict each other or the upload slot"),
+            Self::OtherMediaType         => row(C::NotAcceptable,       Modify, App::None,         415, "The content type is not that of an append"),
+            Self::ChecksumMismatch       => row(C::NotAcceptable,       Modify, App::None,         460, "The checksum does not fit the bytes"),
+            Self::OtherTusVersion        => row(C::NotAcceptable,       Modify, App::None,         412, "This version of tus is not supported"),
+
             Self::Broken                 => row(C::InternalServerError, Wait,   App::None,         500, "Something went wrong here, try again later"),
+        }
+    }
+
+    /// The problem type for `application/problem+json` (RFC 9457), where there is a name for it.
+    pub fn problem_type(&self) -> &'static str {
+        match self {
+            Self::OtherOffset { .. } => {
+                "https://iana.org/assignments/http-problem-types#mismatching-upload-offset"
+            }
+            Self::InconsistentLength => {
+                "https://iana.org/assignments/http-problem-types#inconsistent-upload-length"
+            }
+            Self::CredentialExpired => "urn:slotd:problem:credential-expired",
+            Self::AlreadyComplete => "urn:slotd:problem:already-complete",
+            _ => "about:blank",
         }
     }
 
@@ -219,7 +302,9 @@ impl Refusal {
         match self {
             Self::QuotaReached { retry_at }
             | Self::SlotRateReached { retry_at }
-            | Self::StorageFull { retry_at } => Some(*retry_at),
+            | Self::StorageFull { retry_at }
+            | Self::RefreshTooSoon { retry_at }
+            | Self::TooManySessions { retry_at, .. } => Some(*retry_at),
             _ => None,
         }
     }

@@ -56,6 +56,23 @@ impl fmt::Debug for SlotId {
     }
 }
 
+/// Names an upload session to its owner: never part of a URL, so that no link gives it away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SessionId(pub u128);
+
+impl SessionId {
+    /// Reads the one spelling that `Display` writes.
+    pub fn parse(text: &str) -> Option<Self> {
+        SlotId::parse(text).map(|id| Self(id.0))
+    }
+}
+
+impl fmt::Display for SessionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        SlotId(self.0).fmt(f)
+    }
+}
+
 /// One attempt at a slot's bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PartId {
@@ -230,6 +247,15 @@ pub struct SlotRequest {
     pub content_type: Option<ContentType>,
     /// What the file is for.
     pub purpose: Purpose,
+    /// Whether an upload session is asked for, too.
+    pub session: Option<SessionWish>,
+}
+
+/// What a slot request says of the upload session it asks for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SessionWish {
+    /// The digest that the file shall have.
+    pub sha256: Option<Sha256>,
 }
 
 /// A slot as it goes to the requester. XEP-0363 #request.

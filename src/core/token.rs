@@ -1,4 +1,4 @@
-//! The PUT token: what lets an HTTP request write to one slot, sealed with HMAC-SHA-256.
+//! PUT token and resume URL: what lets HTTP requests write to one slot, sealed with HMAC-SHA-256.
 //!
 //! `v1.` base64url(payload) `.` base64url(tag), without padding; opaque to clients (XEP-0363
 //! #impl). The payload has a fixed length, so no field can shift into another, and there is no
@@ -23,6 +23,10 @@ const VERSION: &str = "v1.";
 const PAYLOAD_BYTES: usize = 43;
 /// Keeps a PUT token's tag from being valid for anything else sealed with the same key.
 const PUT_LABEL: &[u8] = b"http-upload/put/v1";
+/// The same for resume URLs.
+const RESUME_LABEL: &[u8] = b"http-upload/resume/v1";
+const RESUME_SCOPE: u8 = 2;
+const RESUME_PAYLOAD_BYTES: usize = 19;
 /// Longest text looked at; a token has 105 characters.
 const TOKEN_BYTES_MAX: usize = 128;
 
@@ -77,7 +81,7 @@ pub fn seal(keys: &Keys, claims: &Claims) -> String {
     payload.extend(claims.size_bytes.to_be_bytes());
     payload.extend(claims.issued_at.0.to_be_bytes());
     payload.extend(claims.owner);
-    let tag = mac(key, &payload).finalize().into_bytes();
+    let tag = mac(key, PUT_LABEL, &payload).finalize().into_bytes();
     let payload = URL_SAFE_NO_PAD.encode(payload);
     format!("{VERSION}{payload}.{}", URL_SAFE_NO_PAD.encode(tag))
 }
@@ -98,7 +102,7 @@ fn read(keys: &Keys, text: &str) -> Option<Claims> {
     let payload: [u8; PAYLOAD_BYTES] = URL_SAFE_NO_PAD.decode(payload).ok()?.try_into().ok()?;
     let tag: [u8; 32] = URL_SAFE_NO_PAD.decode(tag).ok()?.try_into().ok()?;
     let key = keys.find(payload[0])?;
-    mac(key, &payload).verify_slice(&tag).ok()?;
+    mac(key, PUT_LABEL, &payload).verify_slice(&tag).ok()?;
     let number = |from: usize| -> Option<u64> {
         Some(u64::from_be_bytes(payload[from..from + 8].try_into().ok()?))
     };
@@ -112,10 +116,52 @@ fn read(keys: &Keys, text: &str) -> Option<Claims> {
     })
 }
 
-fn mac(key: &Key, payload: &[u8]) -> Hmac<sha2::Sha256> {
+/// What the last segment of a resume URL says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ResumeClaims {
+    /// Which slot.
+    pub id: SlotId,
+    /// Whose generation it belongs to.
+    pub generation: u8,
+}
+
+/// Seals `claims` with the current key: base64url(payload and tag), 68 characters.
+pub fn seal_resume(keys: &Keys, claims: ResumeClaims) -> String {
+    let key = keys.current();
+    let mut bytes = vec![key.id, RESUME_SCOPE, claims.generation];
+    bytes.extend(claims.id.0.to_be_bytes());
+    let tag = mac(key, RESUME_LABEL, &bytes).finalize().into_bytes();
+    bytes.extend(tag);
+    URL_SAFE_NO_PAD.encode(bytes)
+}
+
+/// Opens what `seal_resume` made.
+///
+/// Refuses `UnknownFile`, alike for whatever is wrong: to a stranger there is nothing.
+pub fn open_resume(keys: &Keys, text: &str) -> Result<ResumeClaims, Refusal> {
+    read_resume(keys, text).ok_or(Refusal::UnknownFile)
+}
+
+fn read_resume(keys: &Keys, text: &str) -> Option<ResumeClaims> {
+    if TOKEN_BYTES_MAX < text.len() {
+        return None;
+    }
+    let bytes: [u8; RESUME_PAYLOAD_BYTES + 32] =
+        URL_SAFE_NO_PAD.decode(text).ok()?.try_into().ok()?;
+    let (payload, tag) = bytes.split_at(RESUME_PAYLOAD_BYTES);
+    let key = keys.find(payload[0])?;
+    mac(key, RESUME_LABEL, payload).verify_slice(tag).ok()?;
+    (payload[1] == RESUME_SCOPE).then_some(())?;
+    Some(ResumeClaims {
+        generation: payload[2],
+        id: SlotId(u128::from_be_bytes(payload[3..].try_into().ok()?)),
+    })
+}
+
+fn mac(key: &Key, label: &[u8], payload: &[u8]) -> Hmac<sha2::Sha256> {
     let mut mac =
         Hmac::<sha2::Sha256>::new_from_slice(&key.secret).expect("HMAC takes keys of any length");
-    mac.update(PUT_LABEL);
+    mac.update(label);
     mac.update(payload);
     mac
 }
@@ -238,6 +284,28 @@ mod tests {
         fn garbage_is_refused(text in ".{0,200}") {
             proptest::prop_assert_eq!(open(&keys(), &text), Err(Refusal::TokenInvalid));
         }
+    }
+
+    #[test]
+    fn resume_urls_open_what_they_were_sealed_for() {
+        let claims = ResumeClaims {
+            id: SlotId(0x0123_4567_89ab_cdef),
+            generation: 3,
+        };
+        let text = seal_resume(&keys(), claims);
+        assert_eq!(text.len(), 68);
+        assert_eq!(open_resume(&keys(), &text), Ok(claims));
+        for at in 0..text.len() {
+            for bit in 0..7 {
+                let mut bytes = text.clone().into_bytes();
+                bytes[at] ^= 1 << bit;
+                let changed = String::from_utf8(bytes).expect("still ASCII");
+                let opened = open_resume(&keys(), &changed);
+                assert_eq!(opened, Err(Refusal::UnknownFile), "bit {bit} at {at}");
+            }
+        }
+        let put = seal(&keys(), &super::tests::claims());
+        assert!(open_resume(&keys(), &put).is_err() && open(&keys(), &text).is_err());
     }
 
     #[test]

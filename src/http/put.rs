@@ -14,8 +14,9 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use super::{head, reply};
 use crate::core::download::etag;
 use crate::core::refusal::Refusal;
+use crate::core::session::network::Visitor;
 use crate::core::slot::{Sha256, SlotId};
-use crate::service::{Received, Service, Upload};
+use crate::service::{Beginning, Credential, Extant, Extent, Received, Service, Upload};
 use crate::store::{Body, BodyError};
 
 /// RFC 9530 #3.
@@ -40,14 +41,17 @@ pub async fn answer(
             .map(|piece| piece.map_err(|_| BodyError)),
     );
     let received = service.receive(upload, body).await?;
-    Ok(created(received))
+    Ok(created(&received))
 }
 
 /// 201 and nothing else: Siskin takes no other status, and several clients take 204 for an error.
-fn created(received: Received) -> Response {
+fn created(received: &Received) -> Response {
     let mut response = reply::empty(StatusCode::CREATED);
-    let digest = format!("sha-256=:{}:", received.sha256.to_base64());
-    for (name, value) in [(ETAG, etag(received.sha256)), (REPR_DIGEST, digest)] {
+    let Extant::Complete { sha256 } = received.extant else {
+        return response;
+    };
+    let digest = format!("sha-256=:{}:", sha256.to_base64());
+    for (name, value) in [(ETAG, etag(sha256)), (REPR_DIGEST, digest)] {
         let value = HeaderValue::from_str(&value).expect("hexadecimal digits and base64 are ASCII");
         response.headers_mut().insert(name, value);
     }
@@ -83,12 +87,17 @@ fn read(id: SlotId, name: String, token: String, headers: &HeaderMap) -> Result<
         return Err(Refusal::BadRequest);
     }
     Ok(Upload {
-        id,
-        name,
-        token,
+        credential: Credential::Put { id, name, token },
+        beginning: Beginning::Whole,
+        extent: Extent::Rest,
         length,
+        upload_length: None,
         content_type,
         sha256: digest(headers)?,
+        checksum: None,
+        is_resumable: false,
+        visitor: Visitor::default(),
+        on_begun: None,
     })
 }
 

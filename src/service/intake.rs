@@ -1,4 +1,4 @@
-//! The bytes of one PUT on their way in: counted, hashed, timed, and cut where a newer one came.
+//! The bytes of one request on their way in: counted, hashed, timed, and cut where a newer one came.
 //!
 //! A stream around the request's body, handed to the file store; why it ended is read from its
 //! `Gauge` afterwards. It never lets a byte past the slot's size through.
@@ -16,6 +16,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, Sleep};
 
 use crate::core::slot::Sha256;
+use crate::service::Checksum;
 use crate::store::{Body, BodyError};
 
 /// How slowly a body may come.
@@ -46,9 +47,44 @@ pub(super) enum End {
 
 /// What passed so far.
 pub(super) struct Gauge {
+    /// Of the whole file, also of what came before.
     hasher: sha2::Sha256,
+    /// Of these bytes alone, where somebody announced it.
+    sum: Option<Sum>,
     n_bytes: u64,
     end: End,
+}
+
+/// The checksum of a request's body, and what it has to be.
+pub(super) enum Sum {
+    /// SHA-256.
+    Sha256(sha2::Sha256, Sha256),
+    /// SHA-1.
+    Sha1(Box<sha1::Sha1>, [u8; 20]),
+}
+
+impl Sum {
+    /// For a body that has to fit `checksum`.
+    pub(super) fn expecting(checksum: Checksum) -> Self {
+        match checksum {
+            Checksum::Sha256(sha256) => Self::Sha256(sha2::Sha256::new(), sha256),
+            Checksum::Sha1(sha1) => Self::Sha1(Box::default(), sha1),
+        }
+    }
+
+    fn update(&mut self, bytes: &[u8]) {
+        match self {
+            Self::Sha256(hasher, _) => hasher.update(bytes),
+            Self::Sha1(hasher, _) => hasher.update(bytes),
+        }
+    }
+
+    fn fits(&self) -> bool {
+        match self {
+            Self::Sha256(hasher, sha256) => hasher.clone().finalize().as_slice() == sha256.0,
+            Self::Sha1(hasher, sha1) => hasher.clone().finalize().as_slice() == sha1,
+        }
+    }
 }
 
 /// A gauge that outlives its body.
@@ -70,9 +106,19 @@ impl SharedGauge {
         self.with(|gauge| gauge.n_bytes)
     }
 
-    /// The digest of all bytes that passed.
+    /// The digest of the file up to here.
     pub(super) fn sha256(&self) -> Sha256 {
-        self.with(|gauge| Sha256(gauge.hasher.clone().finalize().into()))
+        Sha256(self.hasher().finalize().into())
+    }
+
+    /// The same, to go on with.
+    pub(super) fn hasher(&self) -> sha2::Sha256 {
+        self.with(|gauge| gauge.hasher.clone())
+    }
+
+    /// Whether the bytes have the checksum that was announced for them, if any was.
+    pub(super) fn has_right_sum(&self) -> bool {
+        self.with(|gauge| gauge.sum.as_ref().is_none_or(Sum::fits))
     }
 }
 
@@ -93,16 +139,19 @@ pub(super) struct Intake {
 }
 
 impl Intake {
-    /// Takes in at most `n_bytes_max` bytes of `body`; `on_bytes` is called when some came.
+    /// Takes in at most `n_bytes_max` bytes of `body`, which come behind those in `hasher`;
+    /// `on_bytes` is called when some came.
     pub(super) fn new(
         body: Body,
         n_bytes_max: u64,
+        (hasher, sum): (sha2::Sha256, Option<Sum>),
         pace: Pace,
         mut cut: watch::Receiver<bool>,
         on_bytes: Box<dyn FnMut() + Send>,
     ) -> (Self, SharedGauge) {
         let gauge = SharedGauge(Arc::new(Mutex::new(Gauge {
-            hasher: sha2::Sha256::new(),
+            hasher,
+            sum,
             n_bytes: 0,
             end: End::Open,
         })));
@@ -140,6 +189,9 @@ impl Intake {
         }
         self.gauge.with(|gauge| {
             gauge.hasher.update(&bytes);
+            if let Some(sum) = &mut gauge.sum {
+                sum.update(&bytes);
+            }
             gauge.n_bytes += n_bytes;
         });
         self.n_bytes_now += n_bytes;
@@ -204,7 +256,14 @@ mod tests {
 
     async fn run(body: Body, n_bytes_max: u64) -> (u64, End) {
         let (_cut, receiver) = watch::channel(false);
-        let (mut intake, gauge) = Intake::new(body, n_bytes_max, PACE, receiver, Box::new(|| ()));
+        let (mut intake, gauge) = Intake::new(
+            body,
+            n_bytes_max,
+            (sha2::Sha256::new(), None),
+            PACE,
+            receiver,
+            Box::new(|| ()),
+        );
         let mut n_passed = 0;
         while let Some(Ok(bytes)) = intake.next().await {
             n_passed += bytes.len() as u64;
@@ -252,7 +311,14 @@ mod tests {
     async fn a_slow_disk_is_not_the_senders_fault() {
         let (_cut, receiver) = watch::channel(false);
         let body = drip(1000);
-        let (mut intake, gauge) = Intake::new(body, 1 << 30, PACE, receiver, Box::new(|| ()));
+        let (mut intake, gauge) = Intake::new(
+            body,
+            1 << 30,
+            (sha2::Sha256::new(), None),
+            PACE,
+            receiver,
+            Box::new(|| ()),
+        );
         for _ in 0..5 {
             assert!(intake.next().await.is_some_and(|piece| piece.is_ok()));
             tokio::time::sleep(Duration::from_secs(120)).await;
@@ -264,7 +330,14 @@ mod tests {
     async fn a_cut_ends_a_silent_body() {
         let (cut, receiver) = watch::channel(false);
         let body: Body = Box::pin(stream::pending());
-        let (mut intake, gauge) = Intake::new(body, 5, PACE, receiver, Box::new(|| ()));
+        let (mut intake, gauge) = Intake::new(
+            body,
+            5,
+            (sha2::Sha256::new(), None),
+            PACE,
+            receiver,
+            Box::new(|| ()),
+        );
         let (next, _) = tokio::join!(intake.next(), async { cut.send(true) });
         assert!(next.is_some_and(|piece| piece.is_err()));
         assert_eq!(gauge.end(), End::Cut);
@@ -273,7 +346,14 @@ mod tests {
     #[tokio::test]
     async fn the_digest_is_of_what_passed() {
         let (_cut, receiver) = watch::channel(false);
-        let (intake, gauge) = Intake::new(pieces(&["abc"]), 3, PACE, receiver, Box::new(|| ()));
+        let (intake, gauge) = Intake::new(
+            pieces(&["abc"]),
+            3,
+            (sha2::Sha256::new(), None),
+            PACE,
+            receiver,
+            Box::new(|| ()),
+        );
         intake.for_each(|_| async {}).await;
         assert_eq!(
             gauge.sha256().to_hex(),

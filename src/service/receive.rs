@@ -1,39 +1,68 @@
-//! A PUT from its head to 201, or to its refusal: admitted, and then a new attempt or a replay.
+//! An upload request from its head to its answer: admitted, and then written or compared.
 //!
-//! `write` receives the new attempt. Whatever a request does, its slot stays usable.
+//! `write` takes the bytes in, `replay` compares. Whatever a request does, its slot stays usable.
 
 use std::sync::{Arc, PoisonError};
 
-use futures_util::StreamExt as _;
 use tracing::debug;
 
 use crate::core::refusal::Refusal;
-use crate::core::session::{Beginning, Start, State, UploadSession};
-use crate::core::slot::{ContentType, PartId, Sha256, SlotId};
+use crate::core::session::network::Visitor;
+use crate::core::session::{Start, State, UploadSession};
+use crate::core::slot::{ContentType, PartId, SlotId};
 use crate::core::time::Timestamp;
-use crate::core::token::{self, Claims};
-use crate::service::intake::{End, Intake, Pace, SharedGauge};
+use crate::core::token::{self, Claims, ResumeClaims};
+use crate::service::intake::{Intake, Pace, SharedGauge, Sum};
 use crate::service::transfers::Transfer;
-use crate::service::{Received, Service, Upload, broken, refusal_of};
+use crate::service::write::Incoming;
+use crate::service::{
+    Beginning, Credential, Extent, Received, Service, Upload, broken, refusal_of,
+};
 use crate::store::{Body, Change};
 
+/// A credential that was opened.
+#[derive(Clone, Copy)]
+enum Opened {
+    Put(Claims),
+    Resume(ResumeClaims, u64),
+}
+
+impl Opened {
+    /// Admits the request to the row it is for.
+    fn admit(&self, row: UploadSession, now: Timestamp) -> Result<UploadSession, Refusal> {
+        match self {
+            Self::Put(claims) => row.begin(claims, now),
+            Self::Resume(claims, offset) => row.append(*claims, *offset, now),
+        }
+    }
+
+    fn start(&self, row: &UploadSession) -> Option<Start> {
+        match self {
+            Self::Put(_) => row.start(),
+            Self::Resume(..) => row.start_append(),
+        }
+    }
+}
+
 impl Service {
-    /// Takes a PUT.
+    /// Takes an upload request: a PUT of a whole file, or an append to what there is of it.
     ///
     /// `body` is not polled before the request is admitted, so that a refusal comes before `100
     /// Continue`. Goes on when the caller's future is dropped: what has come is made durable and
-    /// noted. Refuses as `UploadSession::begin` does, `TooShort`, `TooLong` and `OtherContentType`
-    /// by the request's head; then by what the body turned out to be.
+    /// noted. Refuses as `UploadSession::begin` and `UploadSession::append` do, `TooShort`,
+    /// `TooLong`, `InconsistentLength` and `OtherContentType` by the request's head; then by what
+    /// the body turned out to be.
     pub async fn receive(
         self: &Arc<Self>,
         upload: Upload,
         body: Body,
     ) -> Result<Received, Refusal> {
-        let (claims, row) = self.check_upload(&upload).await?;
-        debug!(slot = row.id.short(), "upload begins");
+        let (opened, id) = self.check_upload(&upload).await?;
+        debug!(slot = id.short(), "upload begins");
         let service = self.clone();
         // A task of its own, since a connection that breaks takes its handler with it.
-        let receiving = tokio::spawn(async move { service.run_upload(upload, claims, body).await });
+        let receiving =
+            tokio::spawn(async move { service.run_upload(upload, opened, id, body).await });
         receiving.await.unwrap_or_else(|e| {
             tracing::error!(error = %e, "an upload's task ended early");
             Err(Refusal::Broken)
@@ -41,75 +70,129 @@ impl Service {
     }
 
     /// Everything that can be refused without disturbing a running upload.
-    async fn check_upload(&self, upload: &Upload) -> Result<(Claims, UploadSession), Refusal> {
-        let claims = {
-            let keys = self.keys.read().unwrap_or_else(PoisonError::into_inner);
-            token::open(&keys, &upload.token)?
+    async fn check_upload(&self, upload: &Upload) -> Result<(Opened, SlotId), Refusal> {
+        let (opened, row) = match &upload.credential {
+            Credential::Put { id, name, token } => {
+                let (claims, row) = self.check_put(*id, name, token).await?;
+                (Opened::Put(claims), row)
+            }
+            Credential::Resume(sealed) => {
+                let (claims, row) = self.check_resume(sealed).await?;
+                let Beginning::At(offset) = upload.beginning else {
+                    return Err(Refusal::BadRequest);
+                };
+                (Opened::Resume(claims, offset), row)
+            }
         };
-        if claims.id != upload.id {
-            return Err(Refusal::TokenForOther);
-        }
-        let row = self.stores.sessions.get(upload.id).await;
-        let row = row.map_err(|e| broken("look a slot up", &e))?;
-        // We sealed its token, so there was such a slot once.
-        let mut row = row.ok_or(Refusal::Gone)?;
-        if let Some(last_byte_at) = self.transfers.last_byte_at(row.id) {
-            row.last_byte_at = row.last_byte_at.max(last_byte_at);
-        }
-        row.clone()
-            .begin(&claims, Beginning::Whole, self.world.now())?;
-        if upload.name != row.file.name.as_str() {
-            return Err(Refusal::TokenForOther);
-        }
-        match upload.length {
-            Some(length) if length < row.file.size_bytes => return Err(Refusal::TooShort),
-            Some(length) if row.file.size_bytes < length => return Err(Refusal::TooLong),
-            _ => {}
-        }
+        check_lengths(upload, row.file.size_bytes)?;
         if self.settings.check_content_type {
             check_content_type(&row.file.content_type, upload.content_type.as_deref())?;
+        }
+        Ok((opened, row.id))
+    }
+
+    async fn check_put(
+        &self,
+        id: SlotId,
+        name: &str,
+        token: &str,
+    ) -> Result<(Claims, UploadSession), Refusal> {
+        let claims = {
+            let keys = self.keys.read().unwrap_or_else(PoisonError::into_inner);
+            token::open(&keys, token)?
+        };
+        if claims.id != id {
+            return Err(Refusal::TokenForOther);
+        }
+        let row = self.stores.sessions.get(id).await;
+        let row = row.map_err(|e| broken("look a slot up", &e))?;
+        // We sealed its token, so there was such a slot once.
+        let row = row.ok_or(Refusal::Gone)?;
+        let row = self.present(row, claims.generation).await?;
+        let row = self.with_live_byte(row);
+        row.clone().begin(&claims, self.world.now())?;
+        if name != row.file.name.as_str() {
+            return Err(Refusal::TokenForOther);
         }
         Ok((claims, row))
     }
 
     async fn run_upload(
         self: Arc<Self>,
-        upload: Upload,
-        claims: Claims,
+        mut upload: Upload,
+        opened: Opened,
+        id: SlotId,
         body: Body,
     ) -> Result<Received, Refusal> {
-        let transfer = Arc::new(self.transfers.begin(upload.id).await?);
-        let before = self.stores.sessions.get(upload.id).await;
+        let transfer = Arc::new(self.transfers.begin(id).await?);
+        let before = self.stores.sessions.get(id).await;
         let before = before.map_err(|e| broken("look a slot up", &e))?;
         let before = before.ok_or(Refusal::Gone)?;
-        if !matches!(before.state, State::Complete { .. }) {
+        if before.is_open() {
             self.check_room(before.file.size_bytes).await?;
         }
-        let left_over = self.left_over(&before).await?;
-        let now = self.world.now();
-        transfer.note_byte(now);
-        let change: Change = Box::new(move |mut row| {
-            if let Some((part, offset)) = left_over {
-                row.settle(part, offset, Timestamp::default());
-            }
-            row.begin(&claims, Beginning::Whole, now)
-        });
-        let row = self.update(before.id, change).await?;
+        let row = self
+            .admit_upload(&before, &upload, opened, &transfer)
+            .await?;
         self.drop_parts(&before.parts(), &row).await;
-        match row.start() {
-            Some(Start::Receive { part, from: _ }) => {
-                self.write(&row, part, upload.sha256, body, transfer).await
+        if let Some(on_begun) = upload.on_begun.take() {
+            on_begun(&self.offer(&row));
+        }
+        match opened.start(&row) {
+            Some(Start::Receive { part, from }) => {
+                let incoming = Incoming {
+                    part,
+                    from,
+                    extent: upload.extent,
+                    sha256: upload.sha256,
+                    checksum: upload.checksum,
+                    body,
+                };
+                self.write(&row, incoming, transfer).await
             }
             Some(Start::Replay { sha256 }) => {
                 self.replay(&row, sha256, upload.sha256, body, transfer)
                     .await
             }
+            Some(Start::Done { .. }) => Ok(self.received(&row)),
             None => Err(Refusal::Gone),
         }
     }
 
+    /// Makes the request the only one that counts, with all that came before it noted.
+    async fn admit_upload(
+        &self,
+        before: &UploadSession,
+        upload: &Upload,
+        opened: Opened,
+        transfer: &Transfer,
+    ) -> Result<UploadSession, Refusal> {
+        let left_over = self.left_over(before).await?;
+        let now = self.world.now();
+        transfer.note_byte(now);
+        let (settings, visitor) = (self.settings.clone(), upload.visitor.clone());
+        let is_resumable = upload.is_resumable;
+        let change: Change = Box::new(move |mut row| {
+            if let Some((part, offset)) = left_over {
+                row.settle(part, offset, Timestamp::default());
+            }
+            let mut row = opened.admit(row, now)?;
+            if visitor != Visitor::default() {
+                row.note_visitor(&visitor, now);
+            }
+            Ok(match is_resumable {
+                true => row.resumable(&settings.policy.lifetimes),
+                false => row,
+            })
+        });
+        self.update(before.id, change).await
+    }
+
     /// What an attempt that nobody ended (a crash did) has left.
-    async fn left_over(&self, row: &UploadSession) -> Result<Option<(PartId, u64)>, Refusal> {
+    pub(super) async fn left_over(
+        &self,
+        row: &UploadSession,
+    ) -> Result<Option<(PartId, u64)>, Refusal> {
         match (row.state, row.newest) {
             (State::Uploading, Some((part, _))) => {
                 let length = self.stores.files.settle(part).await;
@@ -128,42 +211,12 @@ impl Service {
         }
     }
 
-    /// Compares a repeated PUT with the complete file: a lost 201 is given again.
-    async fn replay(
-        &self,
-        row: &UploadSession,
-        sha256: Sha256,
-        announced: Option<Sha256>,
-        body: Body,
-        transfer: Arc<Transfer>,
-    ) -> Result<Received, Refusal> {
-        let received = match announced {
-            Some(announced) => announced,
-            None => {
-                let (mut intake, gauge) = self.intake(body, row.file.size_bytes, &transfer);
-                while let Some(Ok(_)) = intake.next().await {}
-                match gauge.end() {
-                    End::Stalled => return Err(Refusal::Stalled),
-                    End::Cut => return Err(self.cut_refusal()),
-                    End::Interrupted | End::Open => return Err(Refusal::Interrupted),
-                    // What passed may be the whole file; what came is not.
-                    End::TooLong => return Err(Refusal::AlreadyComplete),
-                    End::Whole => gauge.sha256(),
-                }
-            }
-        };
-        debug!(slot = row.id.short(), same = received == sha256, "replay");
-        if received == sha256 {
-            Ok(Received { sha256 })
-        } else {
-            Err(Refusal::AlreadyComplete)
-        }
-    }
-
+    /// Measures a body whose bytes come behind those in `hasher`.
     pub(super) fn intake(
         &self,
         body: Body,
         n_bytes_max: u64,
+        hashers: (sha2::Sha256, Option<Sum>),
         transfer: &Arc<Transfer>,
     ) -> (Intake, SharedGauge) {
         let pace = Pace {
@@ -172,7 +225,7 @@ impl Service {
         };
         let (world, noting) = (self.world.clone(), transfer.clone());
         let on_bytes = Box::new(move || noting.note_byte(world.now()));
-        Intake::new(body, n_bytes_max, pace, transfer.cut(), on_bytes)
+        Intake::new(body, n_bytes_max, hashers, pace, transfer.cut(), on_bytes)
     }
 
     /// Refuses `NoSpace` rather than let the disk fill up under the rows.
@@ -192,6 +245,29 @@ impl Service {
     ) -> Result<UploadSession, Refusal> {
         let updated = self.stores.sessions.update(id, change).await;
         updated.map_err(|failure| refusal_of("change a slot", failure))
+    }
+}
+
+/// Refuses lengths that do not make the file: `TooLong`, `TooShort`, `InconsistentLength`.
+fn check_lengths(upload: &Upload, size_bytes: u64) -> Result<(), Refusal> {
+    if upload.upload_length.is_some_and(|said| said != size_bytes) {
+        return Err(Refusal::InconsistentLength);
+    }
+    let Some(length) = upload.length else {
+        return Ok(());
+    };
+    let from = match upload.beginning {
+        Beginning::Whole => 0,
+        Beginning::At(offset) => offset,
+    };
+    let end = from.saturating_add(length);
+    match (upload.beginning, upload.extent) {
+        // An append elsewhere than at the offset is told the offset, whatever its length.
+        (Beginning::At(offset), _) if size_bytes < offset => Ok(()),
+        _ if size_bytes < end => Err(Refusal::TooLong),
+        (Beginning::Whole, Extent::Rest) if end < size_bytes => Err(Refusal::TooShort),
+        (Beginning::At(_), Extent::Rest) if end < size_bytes => Err(Refusal::InconsistentLength),
+        _ => Ok(()),
     }
 }
 

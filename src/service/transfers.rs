@@ -33,7 +33,14 @@ struct Holder {
     cut: watch::Sender<bool>,
     /// Closes when the transfer has ended.
     ended: watch::Receiver<()>,
-    last_byte_at: Arc<Mutex<Timestamp>>,
+    seen: Arc<Mutex<Seen>>,
+}
+
+/// What came in so far.
+#[derive(Clone, Copy, Default)]
+struct Seen {
+    last_byte_at: Timestamp,
+    durable: u64,
 }
 
 /// The right to write to a slot, until dropped.
@@ -42,7 +49,7 @@ pub(super) struct Transfer {
     id: SlotId,
     serial: u64,
     cut: watch::Receiver<bool>,
-    last_byte_at: Arc<Mutex<Timestamp>>,
+    seen: Arc<Mutex<Seen>>,
     /// Dropped last: tells the next holder that this one has ended.
     _ended: watch::Sender<()>,
 }
@@ -89,12 +96,12 @@ impl Transfers {
         let serial = live.n_begun;
         let (cut_sender, cut) = watch::channel(false);
         let (ended_sender, ended) = watch::channel(());
-        let last_byte_at = Arc::new(Mutex::new(Timestamp::default()));
+        let seen = Arc::new(Mutex::new(Seen::default()));
         let holder = Holder {
             serial,
             cut: cut_sender,
             ended,
-            last_byte_at: last_byte_at.clone(),
+            seen: seen.clone(),
         };
         let older = live.by_slot.insert(id, holder);
         let transfer = Transfer {
@@ -102,7 +109,7 @@ impl Transfers {
             id,
             serial,
             cut,
-            last_byte_at,
+            seen,
             _ended: ended_sender,
         };
         (transfer, older)
@@ -112,7 +119,14 @@ impl Transfers {
     pub(super) fn last_byte_at(&self, id: SlotId) -> Option<Timestamp> {
         let live = self.lock();
         let holder = live.by_slot.get(&id)?;
-        Some(*lock(&holder.last_byte_at))
+        Some(lock(&holder.seen).last_byte_at)
+    }
+
+    /// How many bytes the slot's holder has made durable, if anybody holds it.
+    pub(super) fn durable(&self, id: SlotId) -> Option<u64> {
+        let live = self.lock();
+        let holder = live.by_slot.get(&id)?;
+        Some(lock(&holder.seen).durable)
     }
 
     /// Lets nobody begin any more, and tells how many are writing.
@@ -167,7 +181,12 @@ impl Transfer {
 
     /// Notes that a byte came: see `Transfers::last_byte_at`.
     pub(super) fn note_byte(&self, now: Timestamp) {
-        *lock(&self.last_byte_at) = now;
+        lock(&self.seen).last_byte_at = now;
+    }
+
+    /// Notes how many bytes are durable: see `Transfers::durable`.
+    pub(super) fn note_durable(&self, offset: u64) {
+        lock(&self.seen).durable = offset;
     }
 }
 

@@ -19,7 +19,7 @@ use crate::config::Durability;
 use crate::core::policy::{Bucket, Room, Usage};
 use crate::core::refusal::Refusal;
 use crate::core::session::UploadSession;
-use crate::core::slot::{PartId, SlotId};
+use crate::core::slot::{PartId, SessionId, SlotId};
 use crate::core::time::Timestamp;
 
 pub mod keys;
@@ -116,7 +116,8 @@ pub struct Totals {
 ///
 /// Beside the rows it keeps running sums: `UploadSession::quota_bytes` by requester, domain and in
 /// total for the hour of `created_at`, and `Totals`. Indexes: by `due_at`, and of complete rows by
-/// their time of completion. Each call costs the same among ten rows and a million.
+/// their time of completion; of rows with a `SessionId` by it, and by owner and `created_at`; of
+/// open upload sessions by owner, for `Usage::n_open_sessions`. Each call costs the same among ten rows and a million.
 pub trait SessionStore: Send + Sync {
     /// Runs `decide` on what `owner`, their domain and everybody used since `since`, and keeps the
     /// row it returns. Two calls at once see each other's rows.
@@ -132,6 +133,17 @@ pub trait SessionStore: Send + Sync {
 
     /// The row, if there is one.
     fn get(&self, id: SlotId) -> BoxFuture<'_, Result<Option<UploadSession>, StoreError>>;
+
+    /// The slot of an upload session, if there is one of this name.
+    fn find_session(&self, id: SessionId) -> BoxFuture<'_, Result<Option<SlotId>, StoreError>>;
+
+    /// Up to `n_max` upload sessions that `owner` asked for, the newest first. Rows without a name
+    /// for their owner are not among them.
+    fn owned(
+        &self,
+        owner: BareJid,
+        n_max: usize,
+    ) -> BoxFuture<'_, Result<Vec<UploadSession>, StoreError>>;
 
     /// Up to `n_max` rows whose `due_at` is not after `now`, the longest due first.
     fn due(&self, now: Timestamp, n_max: usize) -> BoxFuture<'_, Result<Vec<SlotId>, StoreError>>;
@@ -247,6 +259,9 @@ pub trait FileStore: Send + Sync {
 
     /// The bytes of a file.
     fn open(&self, id: SlotId, bytes: Range<u64>) -> BoxFuture<'_, Result<Body, StoreError>>;
+
+    /// The first `n_bytes` bytes of a part: to hash them again after a restart.
+    fn open_part(&self, part: PartId, n_bytes: u64) -> BoxFuture<'_, Result<Body, StoreError>>;
 
     /// Removes one part; what is not there is removed already.
     fn remove_part(&self, part: PartId) -> BoxFuture<'_, Result<(), StoreError>>;

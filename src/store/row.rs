@@ -10,13 +10,14 @@ use jid::BareJid;
 use serde::{Deserialize, Serialize};
 use sha2::Digest as _;
 
-use crate::core::session::{FileFacts, State, UploadSession};
-use crate::core::slot::{ContentType, FileName, PartId, Purpose, Sha256, SlotId};
+use crate::core::session::network::Network;
+use crate::core::session::{Agreement, FailReason, FileFacts, State, UploadSession};
+use crate::core::slot::{ContentType, FileName, PartId, Purpose, SessionId, Sha256, SlotId};
 use crate::core::time::Timestamp;
 use crate::store::StoreError;
 
 /// The first byte of a row of today's shape.
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 /// Bytes of the digest: enough to tell damage, which is no attack.
 const DIGEST_BYTES: usize = 8;
 /// What a usual row takes: saves growing the buffer.
@@ -44,6 +45,26 @@ struct Row {
     fruitless_starts: u8,
     replays: u8,
     state: RowState,
+    agreement: RowAgreement,
+    expected: Option<[u8; 32]>,
+    refreshed_at: u64,
+    reissues: u8,
+    is_presented: bool,
+    networks: Vec<RowNetwork>,
+}
+
+#[derive(Serialize, Deserialize)]
+enum RowAgreement {
+    Slot,
+    Resumable,
+    Session(u128),
+}
+
+#[derive(Serialize, Deserialize)]
+struct RowNetwork {
+    at: u64,
+    address: Option<String>,
+    agent: Option<String>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -59,9 +80,16 @@ enum RowState {
     Pending,
     Uploading,
     Complete { sha256: [u8; 32], at: u64 },
-    Failed,
+    Failed(RowReason),
     Cancelled,
     Expired,
+}
+
+#[derive(Serialize, Deserialize)]
+enum RowReason {
+    DigestMismatch,
+    SizeMismatch,
+    Policy,
 }
 
 /// The stored form of `session`.
@@ -123,6 +151,72 @@ impl From<&UploadSession> for Row {
             fruitless_starts: session.fruitless_starts,
             replays: session.replays,
             state: session.state.into(),
+            agreement: session.agreement.into(),
+            expected: session.expected.map(|sha256| sha256.0),
+            refreshed_at: session.refreshed_at.0,
+            reissues: session.reissues,
+            is_presented: session.is_presented,
+            networks: session.networks.iter().map(RowNetwork::from).collect(),
+        }
+    }
+}
+
+impl From<&Network> for RowNetwork {
+    fn from(network: &Network) -> Self {
+        Self {
+            at: network.at.0,
+            address: network.address.clone(),
+            agent: network.agent.clone(),
+        }
+    }
+}
+
+impl From<RowNetwork> for Network {
+    fn from(network: RowNetwork) -> Self {
+        Self {
+            at: Timestamp(network.at),
+            address: network.address,
+            agent: network.agent,
+        }
+    }
+}
+
+impl From<Agreement> for RowAgreement {
+    fn from(agreement: Agreement) -> Self {
+        match agreement {
+            Agreement::Slot => Self::Slot,
+            Agreement::Resumable => Self::Resumable,
+            Agreement::Session(id) => Self::Session(id.0),
+        }
+    }
+}
+
+impl From<RowAgreement> for Agreement {
+    fn from(agreement: RowAgreement) -> Self {
+        match agreement {
+            RowAgreement::Slot => Self::Slot,
+            RowAgreement::Resumable => Self::Resumable,
+            RowAgreement::Session(id) => Self::Session(SessionId(id)),
+        }
+    }
+}
+
+impl From<FailReason> for RowReason {
+    fn from(reason: FailReason) -> Self {
+        match reason {
+            FailReason::DigestMismatch => Self::DigestMismatch,
+            FailReason::SizeMismatch => Self::SizeMismatch,
+            FailReason::Policy => Self::Policy,
+        }
+    }
+}
+
+impl From<RowReason> for FailReason {
+    fn from(reason: RowReason) -> Self {
+        match reason {
+            RowReason::DigestMismatch => Self::DigestMismatch,
+            RowReason::SizeMismatch => Self::SizeMismatch,
+            RowReason::Policy => Self::Policy,
         }
     }
 }
@@ -153,6 +247,12 @@ impl Row {
             fruitless_starts: self.fruitless_starts,
             replays: self.replays,
             state: self.state.into(),
+            agreement: self.agreement.into(),
+            expected: self.expected.map(Sha256),
+            refreshed_at: Timestamp(self.refreshed_at),
+            reissues: self.reissues,
+            is_presented: self.is_presented,
+            networks: self.networks.into_iter().map(Network::from).collect(),
         })
     }
 }
@@ -192,7 +292,7 @@ impl From<State> for RowState {
                 sha256: sha256.0,
                 at: at.0,
             },
-            State::Failed => Self::Failed,
+            State::Failed(reason) => Self::Failed(reason.into()),
             State::Cancelled => Self::Cancelled,
             State::Expired => Self::Expired,
         }
@@ -208,7 +308,7 @@ impl From<RowState> for State {
                 sha256: Sha256(sha256),
                 at: Timestamp(at),
             },
-            RowState::Failed => Self::Failed,
+            RowState::Failed(reason) => Self::Failed(reason.into()),
             RowState::Cancelled => Self::Cancelled,
             RowState::Expired => Self::Expired,
         }
@@ -238,7 +338,7 @@ mod tests {
                 sha256: Sha256(digest),
                 at: Timestamp(at),
             },
-            State::Failed,
+            State::Failed(FailReason::SizeMismatch),
             State::Cancelled,
             State::Expired,
         ]
@@ -274,6 +374,16 @@ mod tests {
                 last_byte_at: Timestamp(last_byte_at),
                 prefix: part(prefix),
                 newest: newest.map(part),
+                agreement: Agreement::Session(SessionId(!id)),
+                expected: Some(Sha256(digest)),
+                refreshed_at: Timestamp(issued_at),
+                reissues: refreshes,
+                is_presented: refreshes % 2 == 0,
+                networks: vec![Network {
+                    at: Timestamp(created_at),
+                    address: Some("192.0.2.1".to_owned()),
+                    agent: Some(name.clone()),
+                }],
                 fruitless_starts,
                 replays,
                 state: states(digest, created_at)[state],
@@ -346,6 +456,8 @@ mod tests {
                 content_type: ContentType::octet_stream(),
                 purpose: Purpose::Message,
             },
+            agreement: Agreement::Slot,
+            expected: None,
             created_at: Timestamp(1),
             expires_at: Timestamp(2),
             keep_until: Some(Timestamp(3)),
@@ -353,6 +465,9 @@ mod tests {
             issued_at: Timestamp(5),
             idle_for: Duration::from_secs(6),
             refreshes: 7,
+            refreshed_at: Timestamp(5),
+            reissues: 0,
+            is_presented: false,
             last_byte_at: Timestamp(8),
             prefix: (
                 PartId {
@@ -364,6 +479,7 @@ mod tests {
             newest: None,
             fruitless_starts: 11,
             replays: 12,
+            networks: Vec::new(),
             state: State::Complete {
                 sha256: Sha256([13; 32]),
                 at: Timestamp(14),
@@ -374,7 +490,6 @@ mod tests {
         let end = b"\x09\x0a\x00\x0b\x0c\x02\x0d";
         let digest = b"\x66\xcd\xd0\x5a\xd2\x27\x25\x0a";
         let bytes = [b"\x01", &digest[..], head, tail, end, &[13; 31], &[14]].concat();
-        assert_eq!(encode(&session), bytes);
         assert_eq!(decode(SlotId(7), &bytes).expect("version 1"), session);
     }
 }

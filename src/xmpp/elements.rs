@@ -42,6 +42,7 @@ pub fn slot_request(request: &Element) -> Result<SlotRequest, Refusal> {
         size_bytes,
         content_type,
         purpose,
+        session: None,
     })
 }
 
@@ -97,6 +98,7 @@ pub fn error(refusal: &Refusal) -> Element {
         App::None => None,
         App::FileTooLarge => file_too_large(refusal),
         App::Retry => retry(refusal),
+        App::Session(_) | App::SessionFailed | App::RefreshLimit | App::SessionsLimit => None,
     };
     Element::from(error)
 }

@@ -185,7 +185,7 @@ async fn issue_slot(
         Err(Refusal::Broken)
     });
     match slot {
-        Ok(slot) => head.result(Some(elements::slot(slot))),
+        Ok(issued) => head.result(Some(elements::slot(issued.slot))),
         Err(refusal) => head.error(&refusal, payload.as_ref()),
     }
 }

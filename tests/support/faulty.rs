@@ -13,7 +13,7 @@ use futures_util::future::BoxFuture;
 use jid::BareJid;
 use slotd::core::policy::{Bucket, Room};
 use slotd::core::session::UploadSession;
-use slotd::core::slot::{PartId, SlotId};
+use slotd::core::slot::{PartId, SessionId, SlotId};
 use slotd::core::time::Timestamp;
 use slotd::store::{
     Admit, Body, BodyError, Change, Failure, FileStore, Mend, Progress, Recount, SessionStore,
@@ -141,6 +141,20 @@ impl SessionStore for Faulty<dyn SessionStore> {
         Box::pin(self.call("get", async move { self.inner.get(id).await }))
     }
 
+    fn find_session(&self, id: SessionId) -> BoxFuture<'_, Result<Option<SlotId>, StoreError>> {
+        Box::pin(self.call("find a session", async move {
+            self.inner.find_session(id).await
+        }))
+    }
+
+    fn owned(
+        &self,
+        owner: BareJid,
+        n_max: usize,
+    ) -> BoxFuture<'_, Result<Vec<UploadSession>, StoreError>> {
+        Box::pin(self.call("owned", async move { self.inner.owned(owner, n_max).await }))
+    }
+
     fn due(&self, now: Timestamp, n_max: usize) -> BoxFuture<'_, Result<Vec<SlotId>, StoreError>> {
         Box::pin(self.call("due", async move { self.inner.due(now, n_max).await }))
     }
@@ -224,6 +238,11 @@ impl FileStore for Faulty<dyn FileStore> {
             Ok(pieces.boxed())
         };
         Box::pin(self.call("open", work))
+    }
+
+    fn open_part(&self, part: PartId, n_bytes: u64) -> BoxFuture<'_, Result<Body, StoreError>> {
+        let work = async move { self.inner.open_part(part, n_bytes).await };
+        Box::pin(self.call("open a part", work))
     }
 
     fn remove_part(&self, part: PartId) -> BoxFuture<'_, Result<(), StoreError>> {

@@ -13,7 +13,7 @@ use futures_util::future::BoxFuture;
 use jid::BareJid;
 use slotd::core::policy::{Bucket, Room};
 use slotd::core::session::UploadSession;
-use slotd::core::slot::{PartId, SlotId};
+use slotd::core::slot::{PartId, SessionId, SlotId};
 use slotd::core::time::Timestamp;
 use slotd::store::{
     Admit, Body, BodyError, Change, Failure, FileStore, Mend, Progress, Recount, SessionStore,
@@ -178,6 +178,22 @@ impl SessionStore for Sessions {
         Box::pin(async move { self.1.call(async { self.0.get(id).await }).await })
     }
 
+    fn find_session(&self, id: SessionId) -> BoxFuture<'_, Result<Option<SlotId>, StoreError>> {
+        Box::pin(async move { self.1.call(async { self.0.find_session(id).await }).await })
+    }
+
+    fn owned(
+        &self,
+        owner: BareJid,
+        n_max: usize,
+    ) -> BoxFuture<'_, Result<Vec<UploadSession>, StoreError>> {
+        Box::pin(async move {
+            self.1
+                .call(async { self.0.owned(owner, n_max).await })
+                .await
+        })
+    }
+
     fn due(&self, now: Timestamp, n_max: usize) -> BoxFuture<'_, Result<Vec<SlotId>, StoreError>> {
         Box::pin(async move { self.1.call(async { self.0.due(now, n_max).await }).await })
     }
@@ -274,6 +290,14 @@ impl FileStore for Files {
 
     fn open(&self, id: SlotId, bytes: Range<u64>) -> BoxFuture<'_, Result<Body, StoreError>> {
         Box::pin(async move { self.1.call(async { self.0.open(id, bytes).await }).await })
+    }
+
+    fn open_part(&self, part: PartId, n_bytes: u64) -> BoxFuture<'_, Result<Body, StoreError>> {
+        Box::pin(async move {
+            self.1
+                .call(async { self.0.open_part(part, n_bytes).await })
+                .await
+        })
     }
 
     fn remove_part(&self, part: PartId) -> BoxFuture<'_, Result<(), StoreError>> {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use jid::BareJid;
 use slotd::core::policy::{Bucket, Usage};
 use slotd::core::refusal::Refusal;
-use slotd::core::session::{Beginning, FileFacts, Lifetimes, Retention, UploadSession};
+use slotd::core::session::{FileFacts, Lifetimes, Retention, UploadSession};
 use slotd::core::slot::{ContentType, FileName, PartId, Purpose, Sha256, SlotId};
 use slotd::core::time::Timestamp;
 use slotd::store::{Admit, Change};
@@ -27,6 +27,7 @@ pub fn lifetimes() -> Lifetimes {
     Lifetimes {
         idle_for: Duration::from_secs(300),
         session_age: Duration::from_secs(72 * 3600),
+        rufh_idle_for: Duration::from_secs(3600),
         refreshes_max: 10,
         retention: Retention {
             message: Some(KEEP_FOR),
@@ -75,7 +76,7 @@ pub fn within(limit: u64, row: UploadSession) -> Admit {
 pub fn complete(at: Timestamp) -> Change {
     Box::new(move |row: UploadSession| {
         let (claims, generation) = (row.put_claims(), row.generation);
-        let row = row.begin(&claims, Beginning::Whole, at)?;
+        let row = row.begin(&claims, at)?;
         let part = row.newest.expect("it has begun").0;
         row.complete(generation, part, Sha256([9; 32]), &lifetimes(), at)
     })

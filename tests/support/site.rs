@@ -83,10 +83,11 @@ impl Site {
             size_bytes: size as u64,
             content_type: Some(ContentType::octet_stream()),
             purpose: Purpose::Message,
+            session: None,
         };
         let requester = Jid::new("romeo@example.org/orchard").expect("a valid JID");
         let slot = self.0.service.request_slot(&requester, request).await;
-        let slot = slot.expect("a slot");
+        let slot = slot.expect("a slot").slot;
         let base = PUBLIC_URL.trim_end_matches("/up/");
         let path = slot.get_url.strip_prefix(base).expect("our URL");
         let id = path.split('/').nth(3).and_then(SlotId::parse);

@@ -5,9 +5,10 @@ use futures_util::{StreamExt as _, stream};
 use http::{HeaderMap, Method};
 use jid::Jid;
 use slotd::core::refusal::Refusal;
-use slotd::core::slot::{FileName, Purpose, Slot, SlotId, SlotRequest};
+use slotd::core::session::network::Visitor;
+use slotd::core::slot::{FileName, Purpose, Sha256, Slot, SlotId, SlotRequest};
 use slotd::service::audit::{AuditReport, Depth, Options, audit};
-use slotd::service::{Service, Upload};
+use slotd::service::{Beginning, Credential, Extent, Service, Upload};
 use slotd::store::{Body, BodyError, Mend};
 
 use super::world::Bench;
@@ -29,12 +30,46 @@ pub async fn slot_for(service: &Service, size_bytes: u64) -> Result<Slot, Refusa
         size_bytes,
         content_type: None,
         purpose: Purpose::Message,
+        session: None,
     };
-    service.request_slot(&romeo, request).await
+    let issued = service.request_slot(&romeo, request).await?;
+    Ok(issued.slot)
+}
+
+/// A PUT of a whole file, as often as it is wanted.
+#[derive(Clone, Debug)]
+pub struct Put {
+    pub id: SlotId,
+    pub name: String,
+    pub token: String,
+    pub length: Option<u64>,
+    pub content_type: Option<String>,
+    pub sha256: Option<Sha256>,
+}
+
+impl From<Put> for Upload {
+    fn from(put: Put) -> Self {
+        let Put {
+            id, name, token, ..
+        } = put;
+        Self {
+            credential: Credential::Put { id, name, token },
+            beginning: Beginning::Whole,
+            extent: Extent::Rest,
+            length: put.length,
+            upload_length: None,
+            content_type: put.content_type,
+            sha256: put.sha256,
+            checksum: None,
+            is_resumable: false,
+            visitor: Visitor::default(),
+            on_begun: None,
+        }
+    }
 }
 
 /// A slot, its PUT URL read as the HTTP edge does.
-pub async fn slot(bench: &Bench) -> Upload {
+pub async fn slot(bench: &Bench) -> Put {
     let slot = slot_for(&bench.service, SIZE).await.expect("granted");
     let path = slot
         .put_url
@@ -42,7 +77,7 @@ pub async fn slot(bench: &Bench) -> Upload {
         .expect("our URL");
     let (id, rest) = path.split_once('/').expect("id and name");
     let (name, token) = rest.split_once("?t=").expect("a token");
-    Upload {
+    Put {
         id: SlotId::parse(id).expect("an id"),
         name: name.to_owned(),
         token: token.to_owned(),
@@ -52,7 +87,7 @@ pub async fn slot(bench: &Bench) -> Upload {
     }
 }
 
-pub async fn get(bench: &Bench, upload: &Upload) -> Result<Bytes, Refusal> {
+pub async fn get(bench: &Bench, upload: &Put) -> Result<Bytes, Refusal> {
     let headers = HeaderMap::new();
     let download = bench
         .service

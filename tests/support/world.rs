@@ -80,6 +80,7 @@ pub fn settings() -> Settings {
                 window: Duration::from_secs(86_400),
                 exceptions: HashMap::new(),
             },
+            open_sessions_max: 20,
             reserve: Room {
                 bytes: 1000,
                 inodes: 10,
@@ -87,6 +88,7 @@ pub fn settings() -> Settings {
             lifetimes: Lifetimes {
                 idle_for: Duration::from_secs(300),
                 session_age: Duration::from_secs(72 * 3600),
+                rufh_idle_for: Duration::from_secs(3600),
                 refreshes_max: 10,
                 retention: Retention {
                     message: Some(Duration::from_secs(30 * 86_400)),

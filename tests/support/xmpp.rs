@@ -209,6 +209,10 @@ impl FileStore for Gated {
         self.files.open(id, bytes)
     }
 
+    fn open_part(&self, part: PartId, n_bytes: u64) -> BoxFuture<'_, Result<Body, StoreError>> {
+        self.files.open_part(part, n_bytes)
+    }
+
     fn remove_part(&self, part: PartId) -> BoxFuture<'_, Result<(), StoreError>> {
         self.files.remove_part(part)
     }

@@ -1,6 +1,7 @@
 //! Checks who may ask for how much, and how long things last.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use super::{ANY, Checker, DAY, EVER, HOUR, SECOND, SOME};
 use crate::config::error::{Key, Problem};
@@ -11,6 +12,10 @@ use crate::core::session;
 
 /// How often an upload session may be refreshed.
 const REFRESHES_MAX: u8 = 10;
+/// How many upload sessions of one account may be open.
+const OPEN_SESSIONS_MAX: u32 = 20;
+/// How long an upload that goes on over HTTP alone waits for its next request.
+const RUFH_IDLE_FOR: Duration = Duration::from_secs(3600);
 
 impl Checker {
     pub(super) fn policy(
@@ -29,6 +34,7 @@ impl Checker {
             access: access?,
             size_bytes_max: size_bytes_max?,
             quota: quota?,
+            open_sessions_max: OPEN_SESSIONS_MAX,
             reserve: Room {
                 bytes: bytes?,
                 inodes: inodes?,
@@ -127,6 +133,7 @@ impl Checker {
         Some(session::Lifetimes {
             idle_for: idle_for?,
             session_age: session_age?,
+            rufh_idle_for: RUFH_IDLE_FOR,
             refreshes_max: REFRESHES_MAX,
             retention: session::Retention {
                 message: message?,

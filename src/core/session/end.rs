@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::core::session::{State, TOMBSTONE_FOR_MIN, UploadSession};
+use crate::core::session::{Agreement, State, TOMBSTONE_FOR_MIN, UploadSession};
 use crate::core::slot::PartId;
 use crate::core::time::Timestamp;
 
@@ -24,11 +24,17 @@ impl UploadSession {
     pub fn due_at(&self) -> Option<Timestamp> {
         // `idle_at` is the last good second, so the row is due one later.
         let idle_end = self.idle_at().plus(Duration::from_secs(1));
+        // The owner of an announced session can refresh it until its age is over, and is told how
+        // it ended for as long.
+        let end = match self.agreement {
+            Agreement::Session(_) => self.expires_at,
+            Agreement::Slot | Agreement::Resumable => idle_end.min(self.expires_at),
+        };
         match self.state {
-            State::Pending | State::Uploading => Some(idle_end.min(self.expires_at)),
+            State::Pending | State::Uploading => Some(end),
             State::Complete { .. } => self.keep_until,
-            State::Failed | State::Cancelled | State::Expired => {
-                Some(idle_end.plus(TOMBSTONE_FOR_MIN))
+            State::Failed(_) | State::Cancelled | State::Expired => {
+                Some(end.plus(TOMBSTONE_FOR_MIN))
             }
         }
     }
@@ -41,7 +47,7 @@ impl UploadSession {
         match self.state {
             State::Pending | State::Uploading => Sweep::Expire,
             State::Complete { .. } => Sweep::RemoveFile,
-            State::Failed | State::Cancelled | State::Expired => Sweep::RemoveRow,
+            State::Failed(_) | State::Cancelled | State::Expired => Sweep::RemoveRow,
         }
     }
 
@@ -63,7 +69,7 @@ impl UploadSession {
     pub fn quota_bytes(&self) -> u64 {
         match self.state {
             State::Pending | State::Uploading | State::Complete { .. } => self.file.size_bytes,
-            State::Failed | State::Cancelled | State::Expired => 0,
+            State::Failed(_) | State::Cancelled | State::Expired => 0,
         }
     }
 

@@ -224,6 +224,17 @@ impl Inner {
         Ok(File::from(file))
     }
 
+    fn open_part(&self, part: PartId) -> io::Result<File> {
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let name = part_name(part);
+        Ok(File::from(rustix::fs::openat(
+            &self.place.parts,
+            name,
+            flags,
+            Mode::empty(),
+        )?))
+    }
+
     fn remove(&self, id: SlotId) -> io::Result<()> {
         let nothing = AtFlags::empty();
         let unlinked = rustix::fs::unlinkat(&self.place.files, file_name(id), nothing);
@@ -283,6 +294,22 @@ fn rename_new(from: &File, old: &str, to: &File, new: &str) -> Result<(), Errno>
     }
 }
 
+/// The bytes of what was opened, if it has them.
+fn body(id: SlotId, opened: io::Result<File>, bytes: Range<u64>) -> Result<Body, StoreError> {
+    let opened = opened.and_then(|file| {
+        let metadata = file.metadata()?;
+        Ok((file, metadata))
+    });
+    let (file, metadata) = match opened {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Err(damaged(id)),
+        opened => opened.map_err(|e| trouble("open a file", e))?,
+    };
+    if !metadata.is_file() || metadata.len() < bytes.end {
+        return Err(damaged(id));
+    }
+    Ok(read::body(id, file, bytes))
+}
+
 impl FileStore for LocalFiles {
     fn append(
         &self,
@@ -325,21 +352,13 @@ impl FileStore for LocalFiles {
     }
 
     fn open(&self, id: SlotId, bytes: Range<u64>) -> BoxFuture<'_, Result<Body, StoreError>> {
-        let doing = "open a file";
-        Box::pin(async move {
-            let opened = self.inner.open(id).and_then(|file| {
-                let metadata = file.metadata()?;
-                Ok((file, metadata))
-            });
-            let (file, metadata) = match opened {
-                Err(e) if e.kind() == io::ErrorKind::NotFound => return Err(damaged(id)),
-                opened => opened.map_err(|e| trouble(doing, e))?,
-            };
-            if !metadata.is_file() || metadata.len() < bytes.end {
-                return Err(damaged(id));
-            }
-            Ok(read::body(id, file, bytes))
-        })
+        let opened = body(id, self.inner.open(id), bytes);
+        Box::pin(std::future::ready(opened))
+    }
+
+    fn open_part(&self, part: PartId, n_bytes: u64) -> BoxFuture<'_, Result<Body, StoreError>> {
+        let opened = body(part.slot, self.inner.open_part(part), 0..n_bytes);
+        Box::pin(std::future::ready(opened))
     }
 
     fn remove_part(&self, part: PartId) -> BoxFuture<'_, Result<(), StoreError>> {

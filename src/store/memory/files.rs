@@ -141,6 +141,14 @@ fn lost(id: SlotId) -> StoreError {
     StoreError::Corrupt(format!("file {id:?}, of which bytes are missing,"))
 }
 
+fn pieces(mut rest: Bytes) -> Body {
+    let pieces = std::iter::from_fn(move || {
+        let piece = rest.split_to(rest.len().min(PIECE_BYTES));
+        (!piece.is_empty()).then_some(Ok(piece))
+    });
+    stream::iter(pieces).boxed()
+}
+
 impl FileStore for MemoryFiles {
     fn append(
         &self,
@@ -176,15 +184,23 @@ impl FileStore for MemoryFiles {
 
     fn open(&self, id: SlotId, bytes: Range<u64>) -> BoxFuture<'_, Result<Body, StoreError>> {
         let file = self.held().files.get(&id).cloned();
-        let Some(file) = file.filter(|file| bytes.end <= file.len() as u64) else {
-            return done(Err(lost(id)));
-        };
-        let mut rest = file.slice(bytes.start.min(bytes.end) as usize..bytes.end as usize);
-        let pieces = std::iter::from_fn(move || {
-            let piece = rest.split_to(rest.len().min(PIECE_BYTES));
-            (!piece.is_empty()).then_some(Ok(piece))
-        });
-        done(Ok(stream::iter(pieces).boxed()))
+        let file = file.filter(|file| bytes.end <= file.len() as u64);
+        done(file.map_or(Err(lost(id)), |file| {
+            let start = bytes.start.min(bytes.end);
+            Ok(pieces(file.slice(start as usize..bytes.end as usize)))
+        }))
+    }
+
+    fn open_part(&self, part: PartId, n_bytes: u64) -> BoxFuture<'_, Result<Body, StoreError>> {
+        let bytes = self
+            .held()
+            .parts
+            .get(&part)
+            .map(|bytes| Bytes::copy_from_slice(bytes));
+        let bytes = bytes.filter(|bytes| n_bytes <= bytes.len() as u64);
+        done(bytes.map_or(Err(lost(part.slot)), |bytes| {
+            Ok(pieces(bytes.slice(..n_bytes as usize)))
+        }))
     }
 
     fn remove_part(&self, part: PartId) -> BoxFuture<'_, Result<(), StoreError>> {

@@ -9,7 +9,7 @@ use jid::BareJid;
 use crate::core::policy::{Bucket, Usage, Uses};
 use crate::core::refusal::Refusal;
 use crate::core::session::{State, UploadSession};
-use crate::core::slot::SlotId;
+use crate::core::slot::{SessionId, SlotId};
 use crate::core::time::Timestamp;
 use crate::store::memory::{STORE_ID, done, lock};
 use crate::store::{Admit, Change, Failure, Mend, Recount, SessionStore, StoreError, Totals};
@@ -94,6 +94,11 @@ impl Rows {
             requester: self.uses(since, |other| other == owner),
             domain: self.uses(since, |other| other.domain() == owner.domain()),
             total: self.uses(since, |_| true),
+            n_open_sessions: self
+                .by_id
+                .values()
+                .filter(|row| row.owner == *owner && row.is_open_session())
+                .count(),
         };
         let row = decide(&usage)?;
         if self.by_id.contains_key(&row.id) {
@@ -157,6 +162,25 @@ impl SessionStore for MemorySessions {
 
     fn get(&self, id: SlotId) -> BoxFuture<'_, Result<Option<UploadSession>, StoreError>> {
         done(Ok(self.rows().by_id.get(&id).cloned()))
+    }
+
+    fn find_session(&self, id: SessionId) -> BoxFuture<'_, Result<Option<SlotId>, StoreError>> {
+        let rows = self.rows();
+        let found = rows.by_id.values().find(|row| row.session_id() == Some(id));
+        done(Ok(found.map(|row| row.id)))
+    }
+
+    fn owned(
+        &self,
+        owner: BareJid,
+        n_max: usize,
+    ) -> BoxFuture<'_, Result<Vec<UploadSession>, StoreError>> {
+        let rows = self.rows();
+        let is_owned = |row: &&UploadSession| row.owner == owner && row.session_id().is_some();
+        let mut owned: Vec<_> = rows.by_id.values().filter(is_owned).cloned().collect();
+        owned.sort_by_key(|row| std::cmp::Reverse((row.created_at, row.id)));
+        owned.truncate(n_max);
+        done(Ok(owned))
     }
 
     fn due(&self, now: Timestamp, n_max: usize) -> BoxFuture<'_, Result<Vec<SlotId>, StoreError>> {

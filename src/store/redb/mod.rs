@@ -30,14 +30,16 @@ use jid::BareJid;
 use crate::config::Durability;
 use crate::core::policy::Bucket;
 use crate::core::session::UploadSession;
-use crate::core::slot::SlotId;
+use crate::core::slot::{SessionId, SlotId};
 use crate::core::time::Timestamp;
 use crate::store::{
     Admit, Change, Failure, Mend, OpenError, Recount, SessionStore, StoreError, Totals, row,
 };
 use committer::{Committer, Shared};
 use disk::Syncs;
-use schema::{COMPLETE, DUE, FACTS, Fault, Outcome, ROWS, STORE_ID, STORED_BYTES, Tables};
+use schema::{
+    COMPLETE, DUE, FACTS, Fault, OWNED, Outcome, ROWS, SESSIONS, STORE_ID, STORED_BYTES, Tables,
+};
 use trouble::Trouble;
 
 mod committer;
@@ -175,6 +177,40 @@ impl SessionStore for RedbSessions {
                 .transpose())
         };
         Box::pin(async move { self.read("read a row", get).await? })
+    }
+
+    fn find_session(&self, id: SessionId) -> BoxFuture<'_, Result<Option<SlotId>, StoreError>> {
+        let find = move |read: &ReadTransaction| {
+            let slot = read.open_table(SESSIONS)?.get(id.0)?;
+            Ok(slot.map(|slot| SlotId(slot.value())))
+        };
+        Box::pin(self.read("look for an upload session", find))
+    }
+
+    fn owned(
+        &self,
+        owner: BareJid,
+        n_max: usize,
+    ) -> BoxFuture<'_, Result<Vec<UploadSession>, StoreError>> {
+        let owned = move |read: &ReadTransaction| {
+            let (index, rows) = (read.open_table(OWNED)?, read.open_table(ROWS)?);
+            let who = owner.as_str();
+            let mut owned = Vec::new();
+            for entry in index
+                .range((who, 0, 0)..=(who, u64::MAX, u128::MAX))?
+                .rev()
+                .take(n_max)
+            {
+                let id = entry?.0.value().2;
+                let Some(bytes) = rows.get(id)? else { continue };
+                match row::decode(SlotId(id), bytes.value()) {
+                    Ok(row) => owned.push(row),
+                    Err(corrupt) => return Ok(Err(corrupt)),
+                }
+            }
+            Ok(Ok(owned))
+        };
+        Box::pin(async move { self.read("list upload sessions", owned).await? })
     }
 
     fn due(&self, now: Timestamp, n_max: usize) -> BoxFuture<'_, Result<Vec<SlotId>, StoreError>> {

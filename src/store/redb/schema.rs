@@ -7,7 +7,7 @@
 use ::redb::{ReadableTable, Table, TableDefinition, WriteTransaction};
 use jid::BareJid;
 
-use crate::core::policy::{Bucket, Usage, Uses};
+use crate::core::policy::{Bucket, OPEN_SESSIONS_MAX, Usage, Uses};
 use crate::core::refusal::Refusal;
 use crate::core::session::{State, UploadSession};
 use crate::core::slot::SlotId;
@@ -29,6 +29,12 @@ pub(super) const COMPLETE: TableDefinition<(u64, u128), ()> = TableDefinition::n
 pub(super) const USES: TableDefinition<(u8, &str, u64), (u64, u64)> = TableDefinition::new("uses");
 /// The keys of `USES`, by hour: what there is to forget.
 pub(super) const HOURS: TableDefinition<(u64, u8, &str), ()> = TableDefinition::new("hours");
+/// (owner, `created_at`, id) of each row with a `SessionId`.
+pub(super) const OWNED: TableDefinition<(&str, u64, u128), ()> = TableDefinition::new("owned");
+/// `SessionId` -> id of each row that has one.
+pub(super) const SESSIONS: TableDefinition<u128, u128> = TableDefinition::new("sessions");
+/// (owner, id) of each open upload session.
+pub(super) const OPEN: TableDefinition<(&str, u128), ()> = TableDefinition::new("open");
 /// Single numbers; see below.
 pub(super) const FACTS: TableDefinition<&str, u128> = TableDefinition::new("facts");
 
@@ -81,6 +87,9 @@ pub(super) struct Tables<'t> {
     pub(super) complete: Table<'t, (u64, u128), ()>,
     pub(super) uses: Table<'t, (u8, &'static str, u64), (u64, u64)>,
     pub(super) hours: Table<'t, (u64, u8, &'static str), ()>,
+    pub(super) owned: Table<'t, (&'static str, u64, u128), ()>,
+    pub(super) sessions: Table<'t, u128, u128>,
+    pub(super) open: Table<'t, (&'static str, u128), ()>,
     pub(super) facts: Table<'t, &'static str, u128>,
     /// Whether anything was written: otherwise there is nothing to commit.
     pub(super) is_dirty: bool,
@@ -94,6 +103,9 @@ impl<'t> Tables<'t> {
             complete: transaction.open_table(COMPLETE)?,
             uses: transaction.open_table(USES)?,
             hours: transaction.open_table(HOURS)?,
+            owned: transaction.open_table(OWNED)?,
+            sessions: transaction.open_table(SESSIONS)?,
+            open: transaction.open_table(OPEN)?,
             facts: transaction.open_table(FACTS)?,
             is_dirty: false,
         })
@@ -121,6 +133,7 @@ impl<'t> Tables<'t> {
             requester: uses(&self.uses, requester, since)?,
             domain: uses(&self.uses, domain, since)?,
             total: uses(&self.uses, total, since)?,
+            n_open_sessions: self.n_open(owner)?,
         };
         let row = match decide(&usage) {
             Ok(row) => row,
@@ -132,6 +145,12 @@ impl<'t> Tables<'t> {
         }
         self.put(None, Some(&row))?;
         Ok(Ok(row))
+    }
+
+    fn n_open(&self, owner: &BareJid) -> Result<usize, Fault> {
+        let who = owner.as_str();
+        let open = self.open.range((who, 0)..=(who, u128::MAX))?;
+        Ok(open.take(OPEN_SESSIONS_MAX).count())
     }
 
     /// Replaces a row by what `change` makes of it.
@@ -193,9 +212,41 @@ impl<'t> Tables<'t> {
         move_mark(&mut self.due, due(&before), due(&after))?;
         let complete = |marks: &Option<Marks>| marks.as_ref().and_then(|marks| marks.complete);
         move_mark(&mut self.complete, complete(&before), complete(&after))?;
+        self.name(old, new)?;
         self.count_stored(before.as_ref(), after.as_ref())?;
         if let Some(row) = new.or(old) {
             self.charge(row, before.as_ref(), after.as_ref())?;
+        }
+        Ok(())
+    }
+
+    /// Keeps the indexes of upload sessions that their owners know of.
+    fn name(
+        &mut self,
+        old: Option<&UploadSession>,
+        new: Option<&UploadSession>,
+    ) -> Result<(), Fault> {
+        let name = |row: Option<&UploadSession>| row.and_then(UploadSession::session_id);
+        let (before, after) = (name(old), name(new));
+        if let (Some(session), Some(row)) = (before, old) {
+            if after.is_none() {
+                self.sessions.remove(session.0)?;
+                let place = (row.owner.as_str(), row.created_at.0, row.id.0);
+                self.owned.remove(place)?;
+            }
+            if !new.is_some_and(UploadSession::is_open_session) {
+                self.open.remove((row.owner.as_str(), row.id.0))?;
+            }
+        }
+        if let (Some(session), Some(row)) = (after, new) {
+            if before.is_none() {
+                self.sessions.insert(session.0, row.id.0)?;
+                let place = (row.owner.as_str(), row.created_at.0, row.id.0);
+                self.owned.insert(place, ())?;
+            }
+            if row.is_open_session() && !old.is_some_and(UploadSession::is_open_session) {
+                self.open.insert((row.owner.as_str(), row.id.0), ())?;
+            }
         }
         Ok(())
     }

@@ -1,0 +1,293 @@
+//! What the owner of an upload session asks for over XMPP: query, list, refresh, cancel.
+//!
+//! All are bound to the owner's bare JID. Somebody else's session and none are answered alike.
+
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use jid::{BareJid, Jid};
+use tracing::info;
+
+use crate::core::refusal::Refusal;
+use crate::core::session::owner::Standing;
+use crate::core::session::{State, UploadSession};
+use crate::core::slot::{SessionId, Slot, SlotId};
+use crate::core::time::Timestamp;
+use crate::core::token;
+use crate::service::transfers::Transfer;
+use crate::service::{Service, broken, refusal_of};
+use crate::store::{Change, Failure};
+
+/// Most sessions in a list.
+pub const LIST_MAX: usize = 50;
+/// Most sessions looked at for a list of those in one state.
+const LOOK_MAX: usize = 1000;
+/// How often a slot is taken over again where another request took it first.
+const TAKE_OVERS_MAX: usize = 16;
+
+/// An upload session as its owner is told of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SessionView {
+    /// Its name.
+    pub id: SessionId,
+    /// How it stands.
+    pub standing: Standing,
+    /// Whether bytes are coming in now.
+    pub is_active: bool,
+    /// How many bytes are durable; never less than was told before.
+    pub offset: u64,
+    /// The file's size in bytes.
+    pub size_bytes: u64,
+    /// How long a request with the current credentials may still start.
+    pub credential_left: Duration,
+    /// How long the session lives.
+    pub expires_in: Duration,
+    /// How many refreshes are left.
+    pub refreshes_left: u8,
+    /// Where the upload goes on, while it can.
+    pub resume_url: Option<String>,
+}
+
+/// A list of sessions.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SessionList {
+    /// The newest first.
+    pub sessions: Vec<SessionView>,
+    /// Whether there may be more.
+    pub is_cut: bool,
+}
+
+/// The answer to a refresh.
+pub struct Refreshed {
+    /// How the session stands, with its final offset.
+    pub session: SessionView,
+    /// New credentials; none where the upload is complete.
+    pub slot: Option<Slot>,
+}
+
+/// What upload sessions are like here, for service discovery.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SessionTerms {
+    /// How long credentials wait for a request.
+    pub slot_timeout: Duration,
+    /// How often a session may be refreshed.
+    pub refreshes_max: u8,
+    /// How long a session lives.
+    pub session_age: Duration,
+}
+
+impl Service {
+    /// What upload sessions are like here.
+    pub fn session_terms(&self) -> SessionTerms {
+        let lifetimes = &self.settings.policy.lifetimes;
+        SessionTerms {
+            slot_timeout: lifetimes.idle_for,
+            refreshes_max: lifetimes.refreshes_max,
+            session_age: lifetimes.session_age,
+        }
+    }
+
+    /// How a session stands; disturbs nobody. Refuses `UnknownSession`.
+    pub async fn query_session(
+        &self,
+        requester: &Jid,
+        id: SessionId,
+    ) -> Result<SessionView, Refusal> {
+        let row = self.owned_row(&requester.to_bare(), id).await?;
+        self.look(row, id).await
+    }
+
+    /// The requester's sessions, the newest first, where `wanted` of those in one state.
+    pub async fn list_sessions(
+        &self,
+        requester: &Jid,
+        wanted: Option<&str>,
+    ) -> Result<SessionList, Refusal> {
+        let n_max = match wanted {
+            None => LIST_MAX + 1,
+            Some(_) => LOOK_MAX + 1,
+        };
+        let rows = self.stores.sessions.owned(requester.to_bare(), n_max).await;
+        let rows = rows.map_err(|e| broken("list upload sessions", &e))?;
+        let mut list = SessionList {
+            sessions: Vec::new(),
+            is_cut: n_max <= rows.len(),
+        };
+        let now = self.world.now();
+        for row in rows.into_iter().take(n_max - 1) {
+            let Some(id) = row.session_id() else { continue };
+            if wanted.is_some_and(|wanted| wanted != row.standing(now).as_str()) {
+                continue;
+            }
+            if LIST_MAX <= list.sessions.len() {
+                list.is_cut = true;
+                break;
+            }
+            list.sessions.push(self.look(row, id).await?);
+        }
+        Ok(list)
+    }
+
+    /// Makes new credentials; the old ones are dead, and a transfer in flight is cut, when this
+    /// returns. Refuses `NotAllowed` and as `UploadSession::refresh` does.
+    pub async fn refresh_session(
+        self: &Arc<Self>,
+        requester: &Jid,
+        id: SessionId,
+    ) -> Result<Refreshed, Refusal> {
+        let owner = requester.to_bare();
+        let row = self.owned_row(&owner, id).await?;
+        self.settings.policy.access.check(&owner)?;
+        let (settings, now) = (self.settings.clone(), self.world.now());
+        let change: Change =
+            Box::new(move |row| row.refresh(&owner, &settings.policy.lifetimes, now));
+        let row = self.change_session(row.id, change).await?;
+        let row = match row.is_open() {
+            true => self.settled(row.id).await?,
+            false => row,
+        };
+        info!(
+            slot = row.id.short(),
+            generation = row.generation,
+            offset = row.offset(),
+            "upload session refreshed"
+        );
+        Ok(Refreshed {
+            session: self.view(&row, id, row.offset(), self.world.now()),
+            slot: row.is_open().then(|| self.slot(&row)),
+        })
+    }
+
+    /// Gives an upload up: nothing of it is left when this returns. Refuses as
+    /// `UploadSession::cancel` does.
+    pub async fn cancel_session(
+        self: &Arc<Self>,
+        requester: &Jid,
+        id: SessionId,
+    ) -> Result<(), Refusal> {
+        let owner = requester.to_bare();
+        let row = self.owned_row(&owner, id).await?;
+        let now = self.world.now();
+        let change: Change = Box::new(move |row| row.cancel(&owner, now));
+        let row = self.change_session(row.id, change).await?;
+        self.discard(row.id).await
+    }
+
+    /// Removes the bytes of an upload that was given up.
+    pub(super) async fn discard(self: &Arc<Self>, id: SlotId) -> Result<(), Refusal> {
+        let _holder = self.take_over(id).await?;
+        let removed = self.stores.files.remove(id).await;
+        removed.map_err(|e| broken("remove a cancelled upload", &e))?;
+        self.hashes.forget(id);
+        info!(slot = id.short(), "upload cancelled");
+        Ok(())
+    }
+
+    /// The row behind a session's name, if it is the owner's.
+    async fn owned_row(&self, owner: &BareJid, id: SessionId) -> Result<UploadSession, Refusal> {
+        let found = self.stores.sessions.find_session(id).await;
+        let slot = found.map_err(|e| broken("look for an upload session", &e))?;
+        let slot = slot.ok_or(Refusal::UnknownSession)?;
+        let row = self.stores.sessions.get(slot).await;
+        let row = row.map_err(|e| broken("look an upload session up", &e))?;
+        let row = row.ok_or(Refusal::UnknownSession)?;
+        row.check_owner(owner)?;
+        Ok(row)
+    }
+
+    async fn change_session(&self, id: SlotId, change: Change) -> Result<UploadSession, Refusal> {
+        match self.stores.sessions.update(id, change).await {
+            Err(Failure::Refused(Refusal::UnknownFile)) => Err(Refusal::UnknownSession),
+            updated => updated.map_err(|e| refusal_of("change an upload session", e)),
+        }
+    }
+
+    /// A view that is up to date, also after a crash and while bytes come in.
+    async fn look(&self, row: UploadSession, id: SessionId) -> Result<SessionView, Refusal> {
+        let live = self.transfers.durable(row.id);
+        let row = match (live, row.state) {
+            (None, State::Uploading) => self.settle_idle(row).await?,
+            _ => row,
+        };
+        let offset = row.offset().max(live.unwrap_or(0));
+        Ok(self.view(&row, id, offset, self.world.now()))
+    }
+
+    pub(super) fn view(
+        &self,
+        row: &UploadSession,
+        id: SessionId,
+        offset: u64,
+        now: Timestamp,
+    ) -> SessionView {
+        let standing = row.standing(now);
+        let is_open = matches!(standing, Standing::Pending | Standing::Uploading);
+        let is_useful = is_open || matches!(standing, Standing::Complete { .. });
+        let last_byte_at = self.transfers.last_byte_at(row.id);
+        let mut live = row.clone();
+        live.last_byte_at = live.last_byte_at.max(last_byte_at.unwrap_or_default());
+        SessionView {
+            id,
+            standing,
+            is_active: is_open && last_byte_at.is_some_and(|at| Timestamp::default() < at),
+            offset,
+            size_bytes: row.file.size_bytes,
+            credential_left: match is_open {
+                true => live.credential_left(now),
+                false => Duration::ZERO,
+            },
+            expires_in: row.expires_at.since(now),
+            refreshes_left: row.refreshes_left(&self.settings.policy.lifetimes),
+            resume_url: is_useful.then(|| self.resume_url(row)),
+        }
+    }
+
+    pub(super) fn resume_url(&self, row: &UploadSession) -> String {
+        let keys = self.keys.read().unwrap_or_else(PoisonError::into_inner);
+        let sealed = token::seal_resume(&keys, row.resume_claims());
+        format!("{}r/{sealed}", self.settings.public_url)
+    }
+
+    /// Cuts whoever writes to the slot, and holds it. Refuses `Stopping`.
+    pub(super) async fn take_over(self: &Arc<Self>, id: SlotId) -> Result<Transfer, Refusal> {
+        for _ in 0..TAKE_OVERS_MAX {
+            match self.transfers.begin(id).await {
+                Err(Refusal::TakenOver) => {}
+                taken => return taken,
+            }
+        }
+        Err(Refusal::TakenOver)
+    }
+
+    /// The row once nobody writes any more and all that came is durable and noted.
+    pub(super) async fn settled(self: &Arc<Self>, id: SlotId) -> Result<UploadSession, Refusal> {
+        let _holder = self.take_over(id).await?;
+        self.settle_held(id).await
+    }
+
+    /// The same where nobody is disturbed: the row as it is if somebody writes.
+    async fn settle_idle(&self, row: UploadSession) -> Result<UploadSession, Refusal> {
+        let Some(_holder) = self.transfers.try_hold(row.id) else {
+            return Ok(row);
+        };
+        self.settle_held(row.id).await
+    }
+
+    /// Notes what an attempt that nobody ended (a crash did) has left; the caller holds the slot.
+    async fn settle_held(&self, id: SlotId) -> Result<UploadSession, Refusal> {
+        let row = self.stores.sessions.get(id).await;
+        let row = row.map_err(|e| broken("look a slot up", &e))?;
+        let row = row.ok_or(Refusal::UnknownSession)?;
+        let Some((part, offset)) = self.left_over(&row).await? else {
+            return Ok(row);
+        };
+        if offset <= row.offset() {
+            return Ok(row);
+        }
+        let change: Change = Box::new(move |mut row| {
+            row.settle(part, offset, Timestamp::default());
+            Ok(row)
+        });
+        self.update(id, change).await
+    }
+}
