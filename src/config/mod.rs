@@ -17,6 +17,7 @@ use ipnet::IpNet;
 
 use crate::core::policy::Policy;
 use crate::core::rate::Rate;
+use crate::core::session::network::AddressPolicy;
 
 use self::check::Checker;
 use self::document::Document;
@@ -115,6 +116,8 @@ pub struct Http {
     pub public_url: String,
     /// Networks whose X-Forwarded-For is believed.
     pub trusted_proxies: Vec<IpNet>,
+    /// Whether these pass interim responses on.
+    pub proxy_forwards_1xx: bool,
     /// Where a slot carries its token.
     pub token_in: TokenIn,
     /// TLS on the TCP listeners.
@@ -196,6 +199,8 @@ pub struct Log {
     pub level: String,
     /// How a line looks.
     pub format: LogFormat,
+    /// How much of clients' addresses is written down, here and in the rows of uploads.
+    pub addresses: AddressPolicy,
 }
 
 /// How a log line looks.

@@ -99,6 +99,7 @@ pub struct RawHttp {
     pub(super) public_url: Option<String>,
     pub(super) insecure: bool,
     pub(super) trusted_proxies: Vec<String>,
+    pub(super) proxy_forwards_1xx: bool,
     pub(super) token_in: String,
     pub(super) tls: Option<RawTls>,
 }
@@ -112,6 +113,8 @@ impl Default for RawHttp {
             insecure: false,
             // None: a client that may name its own address evades every limit.
             trusted_proxies: Vec::new(),
+            // nginx, the most usual proxy, does not.
+            proxy_forwards_1xx: false,
             // Works with every client; some send no headers of a slot.
             token_in: "url".to_owned(),
             tls: None,
@@ -135,7 +138,10 @@ pub struct RawLimits {
     pub(super) slots_per_minute: i64,
     pub(super) bytes_per_minute: String,
     pub(super) idle_for: String,
+    pub(super) rufh_idle_for: String,
     pub(super) session_age: String,
+    pub(super) refreshes_max: i64,
+    pub(super) open_sessions_max: i64,
     pub(super) stall_for: String,
     pub(super) rate_min: String,
     pub(super) connections_max: i64,
@@ -157,8 +163,14 @@ impl Default for RawLimits {
             bytes_per_minute: "none".to_owned(),
             // XEP-0363 #impl recommends about 300 s.
             idle_for: "5 minutes".to_owned(),
+            // Nobody can refresh such an upload: an hour in a tunnel shall not end it.
+            rufh_idle_for: "1 hour".to_owned(),
             // A weekend in a dead spot, and Monday morning.
             session_age: "72 hours".to_owned(),
+            // Ten dead spots longer than idle_for; a client that needs more goes in a circle.
+            refreshes_max: 10,
+            // An album whose pictures are sent side by side.
+            open_sessions_max: 20,
             // A handover between networks takes less; a dead peer holds its place no longer.
             stall_for: "60 seconds".to_owned(),
             // The slowest link people send files over (GPRS) is faster.
@@ -284,6 +296,7 @@ pub struct RawContact {
 pub struct RawLog {
     pub(super) level: String,
     pub(super) format: String,
+    pub(super) addresses: String,
 }
 
 impl Default for RawLog {
@@ -293,6 +306,8 @@ impl Default for RawLog {
             level: "info".to_owned(),
             // The journal is read by people first.
             format: "text".to_owned(),
+            // An operator who looks into trouble needs them; who must not keep them says so.
+            addresses: "full".to_owned(),
         }
     }
 }

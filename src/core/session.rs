@@ -13,6 +13,7 @@ use std::time::Duration;
 use jid::BareJid;
 
 use crate::core::refusal::Refusal;
+use crate::core::session::network::Network;
 use crate::core::slot::{ContentType, FileName, PartId, Purpose, SessionId, Sha256, SlotId};
 use crate::core::time::Timestamp;
 use crate::core::token::{Claims, Scope, owner_hash};
@@ -21,8 +22,6 @@ pub mod end;
 pub mod network;
 pub mod owner;
 mod resume;
-
-use network::Network;
 
 /// How often a generation's requests may end where they began, before they have to wait.
 pub const FRUITLESS_STARTS_MAX: u8 = 20;

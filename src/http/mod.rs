@@ -24,6 +24,7 @@ use crate::core::refusal::Refusal;
 use crate::service::Service;
 
 mod connection;
+mod early;
 mod framing;
 mod gate;
 mod get;

@@ -16,7 +16,8 @@ use crate::core::download::etag;
 use crate::core::refusal::Refusal;
 use crate::core::session::network::Visitor;
 use crate::core::slot::{Sha256, SlotId};
-use crate::service::{Beginning, Credential, Extant, Extent, Received, Service, Upload};
+use crate::service::Service;
+use crate::service::upload::{Beginning, Credential, Extant, Extent, Received, Upload};
 use crate::store::{Body, BodyError};
 
 /// RFC 9530 #3.

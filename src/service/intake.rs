@@ -1,4 +1,4 @@
-//! The bytes of one request on their way in: counted, hashed, timed, and cut where a newer one came.
+//! The bytes of one request on their way in: counted, hashed, timed, cut where a newer one came.
 //!
 //! A stream around the request's body, handed to the file store; why it ended is read from its
 //! `Gauge` afterwards. It never lets a byte past the slot's size through.
@@ -16,7 +16,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, Sleep};
 
 use crate::core::slot::Sha256;
-use crate::service::Checksum;
+use crate::service::upload::Checksum;
 use crate::store::{Body, BodyError};
 
 /// How slowly a body may come.

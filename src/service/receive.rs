@@ -14,10 +14,9 @@ use crate::core::time::Timestamp;
 use crate::core::token::{self, Claims, ResumeClaims};
 use crate::service::intake::{Intake, Pace, SharedGauge, Sum};
 use crate::service::transfers::Transfer;
+use crate::service::upload::{Beginning, Credential, Extent, Received, Upload};
 use crate::service::write::Incoming;
-use crate::service::{
-    Beginning, Credential, Extent, Received, Service, Upload, broken, refusal_of,
-};
+use crate::service::{Service, broken, refusal_of};
 use crate::store::{Body, Change};
 
 /// A credential that was opened.

@@ -9,9 +9,10 @@ use tracing::debug;
 use crate::core::refusal::Refusal;
 use crate::core::session::UploadSession;
 use crate::core::slot::Sha256;
+use crate::service::Service;
 use crate::service::intake::End;
 use crate::service::transfers::Transfer;
-use crate::service::{Received, Service};
+use crate::service::upload::Received;
 use crate::store::Body;
 
 impl Service {

@@ -8,7 +8,8 @@ use crate::core::refusal::Refusal;
 use crate::core::session::network::Visitor;
 use crate::core::session::{State, UploadSession};
 use crate::core::token::{self, ResumeClaims};
-use crate::service::{Extant, Offer, Received, Service, broken};
+use crate::service::upload::{Extant, Offer, Received};
+use crate::service::{Service, broken};
 use crate::store::Change;
 
 impl Service {

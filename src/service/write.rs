@@ -15,7 +15,8 @@ use crate::core::session::{FailReason, UploadSession};
 use crate::core::slot::{PartId, Sha256, SlotId};
 use crate::service::intake::{End, SharedGauge, Sum};
 use crate::service::transfers::Transfer;
-use crate::service::{Checksum, Extent, Received, Service, broken, refusal_of};
+use crate::service::upload::{Checksum, Extent, Received};
+use crate::service::{Service, broken, refusal_of};
 use crate::store::{Body, Change, Failure, Progress, StoreError, Stored};
 
 /// How often a running upload writes down that it lives.

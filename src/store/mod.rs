@@ -115,9 +115,10 @@ pub struct Totals {
 /// Rows of upload sessions, each change durable before it returns.
 ///
 /// Beside the rows it keeps running sums: `UploadSession::quota_bytes` by requester, domain and in
-/// total for the hour of `created_at`, and `Totals`. Indexes: by `due_at`, and of complete rows by
+/// total for the hour of `created_at`, and `Totals`. Indexes: by `due_at`; of complete rows by
 /// their time of completion; of rows with a `SessionId` by it, and by owner and `created_at`; of
-/// open upload sessions by owner, for `Usage::n_open_sessions`. Each call costs the same among ten rows and a million.
+/// open upload sessions by owner, for `Usage::n_open_sessions`. Each call costs the same among ten
+/// rows and a million.
 pub trait SessionStore: Send + Sync {
     /// Runs `decide` on what `owner`, their domain and everybody used since `since`, and keeps the
     /// row it returns. Two calls at once see each other's rows.

@@ -50,6 +50,7 @@ pub fn http() -> Http {
         listen: vec![Listen::Tcp(([127, 0, 0, 1], 0).into())],
         public_url: PUBLIC_URL.to_owned(),
         trusted_proxies: Vec::new(),
+        proxy_forwards_1xx: false,
         token_in: TokenIn::Url,
         tls: None,
     }

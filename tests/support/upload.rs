@@ -7,8 +7,9 @@ use jid::Jid;
 use slotd::core::refusal::Refusal;
 use slotd::core::session::network::Visitor;
 use slotd::core::slot::{FileName, Purpose, Sha256, Slot, SlotId, SlotRequest};
+use slotd::service::Service;
 use slotd::service::audit::{AuditReport, Depth, Options, audit};
-use slotd::service::{Beginning, Credential, Extent, Service, Upload};
+use slotd::service::upload::{Beginning, Credential, Extent, Upload};
 use slotd::store::{Body, BodyError, Mend};
 
 use super::world::Bench;

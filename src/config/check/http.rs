@@ -44,6 +44,7 @@ impl Checker {
             listen: listen.filter(|list| !list.is_empty())?,
             public_url: public_url?,
             trusted_proxies: trusted_proxies?,
+            proxy_forwards_1xx: raw.proxy_forwards_1xx,
             token_in: token_in?,
             tls: tls?,
         })

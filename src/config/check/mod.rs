@@ -6,6 +6,7 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use crate::core::policy::Policy;
+use crate::core::session::network::AddressPolicy;
 
 use super::error::{Key, Problem};
 use super::raw::{RawConfig, RawContact, RawLog, RawRetention};
@@ -274,10 +275,17 @@ impl Checker {
                 &[("text", LogFormat::Text), ("json", LogFormat::Json)],
             ),
         );
+        let policies = [
+            ("full", AddressPolicy::Full),
+            ("prefix", AddressPolicy::Prefix),
+            ("none", AddressPolicy::None),
+        ];
+        let addresses = self.take("log.addresses", value::word(&raw.addresses, &policies));
         level?;
         Some(Log {
             level: raw.level.clone(),
             format: format?,
+            addresses: addresses?,
         })
     }
 }

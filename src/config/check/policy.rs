@@ -1,21 +1,16 @@
 //! Checks who may ask for how much, and how long things last.
 
 use std::collections::HashMap;
-use std::time::Duration;
 
 use super::{ANY, Checker, DAY, EVER, HOUR, SECOND, SOME};
 use crate::config::error::{Key, Problem};
 use crate::config::raw::{RawAccess, RawConfig, RawQuota};
 use crate::config::{Component, value};
-use crate::core::policy::{Access, BUCKET, Policy, Quota, Room};
+use crate::core::policy::{self, Access, BUCKET, Policy, Quota, Room};
 use crate::core::session;
 
-/// How often an upload session may be refreshed.
-const REFRESHES_MAX: u8 = 10;
-/// How many upload sessions of one account may be open.
-const OPEN_SESSIONS_MAX: u32 = 20;
-/// How long an upload that goes on over HTTP alone waits for its next request.
-const RUFH_IDLE_FOR: Duration = Duration::from_secs(3600);
+/// Most refreshes: generations are counted in a byte.
+const REFRESHES_MAX: i64 = 200;
 
 impl Checker {
     pub(super) fn policy(
@@ -30,11 +25,14 @@ impl Checker {
         let bytes = self.size("limits.reserve_space", &limits.reserve_space, ANY);
         let inodes = self.number("limits.reserve_inodes", limits.reserve_inodes, 0..=i64::MAX);
         let lifetimes = self.lifetimes(raw);
+        let range = 1..=policy::OPEN_SESSIONS_MAX as i64;
+        let open_sessions_max =
+            self.number("limits.open_sessions_max", limits.open_sessions_max, range);
         Some(Policy {
             access: access?,
             size_bytes_max: size_bytes_max?,
             quota: quota?,
-            open_sessions_max: OPEN_SESSIONS_MAX,
+            open_sessions_max: open_sessions_max.and_then(|n| u32::try_from(n).ok())?,
             reserve: Room {
                 bytes: bytes?,
                 inodes: inodes?,
@@ -112,6 +110,11 @@ impl Checker {
         let idle_for = self.duration("limits.idle_for", &raw.limits.idle_for, SECOND..=EVER);
         let session_age =
             self.duration("limits.session_age", &raw.limits.session_age, SECOND..=EVER);
+        let limits = &raw.limits;
+        let rufh_idle_for =
+            self.duration("limits.rufh_idle_for", &limits.rufh_idle_for, SECOND..=EVER);
+        let range = 0..=REFRESHES_MAX;
+        let refreshes_max = self.number("limits.refreshes_max", limits.refreshes_max, range);
         let keep = &raw.retention;
         let message = self.duration_or("retention.keep_for", &keep.keep_for, "forever", SECOND);
         let profile = self.duration_or("retention.profile", &keep.profile, "forever", SECOND);
@@ -133,8 +136,8 @@ impl Checker {
         Some(session::Lifetimes {
             idle_for: idle_for?,
             session_age: session_age?,
-            rufh_idle_for: RUFH_IDLE_FOR,
-            refreshes_max: REFRESHES_MAX,
+            rufh_idle_for: rufh_idle_for?,
+            refreshes_max: refreshes_max.and_then(|n| u8::try_from(n).ok())?,
             retention: session::Retention {
                 message: message?,
                 profile: profile?,
