@@ -4,6 +4,7 @@
 
 use std::sync::{Arc, PoisonError};
 
+use futures_util::StreamExt as _;
 use tracing::debug;
 
 use crate::core::refusal::Refusal;
@@ -12,7 +13,7 @@ use crate::core::session::{Start, State, UploadSession};
 use crate::core::slot::{ContentType, PartId, SlotId};
 use crate::core::time::Timestamp;
 use crate::core::token::{self, Claims, ResumeClaims};
-use crate::service::intake::{Intake, Pace, SharedGauge, Sum};
+use crate::service::intake::{End, Intake, Pace, SharedGauge, Sum};
 use crate::service::transfers::Transfer;
 use crate::service::upload::{Beginning, Credential, Extent, Received, Upload};
 use crate::service::write::Incoming;
@@ -32,6 +33,14 @@ impl Opened {
         match self {
             Self::Put(claims) => row.begin(claims, now),
             Self::Resume(claims, offset) => row.append(*claims, *offset, now),
+        }
+    }
+
+    /// Where the request's bytes begin.
+    fn from(&self) -> u64 {
+        match self {
+            Self::Put(_) => 0,
+            Self::Resume(_, offset) => *offset,
         }
     }
 
@@ -70,20 +79,22 @@ impl Service {
 
     /// Everything that can be refused without disturbing a running upload.
     async fn check_upload(&self, upload: &Upload) -> Result<(Opened, SlotId), Refusal> {
-        let (opened, row) = match &upload.credential {
-            Credential::Put { id, name, token } => {
+        let (opened, row) = match (&upload.credential, upload.beginning) {
+            (Credential::Put { id, name, token }, Beginning::Whole) => {
                 let (claims, row) = self.check_put(*id, name, token).await?;
+                check_length(upload, row.file.size_bytes)?;
                 (Opened::Put(claims), row)
             }
-            Credential::Resume(sealed) => {
+            (Credential::Resume(sealed), Beginning::At(offset)) => {
                 let (claims, row) = self.check_resume(sealed).await?;
-                let Beginning::At(offset) = upload.beginning else {
-                    return Err(Refusal::BadRequest);
-                };
                 (Opened::Resume(claims, offset), row)
             }
+            _ => return Err(Refusal::BadRequest),
         };
-        check_lengths(upload, row.file.size_bytes)?;
+        let size_bytes = row.file.size_bytes;
+        if upload.upload_length.is_some_and(|said| said != size_bytes) {
+            return Err(Refusal::InconsistentLength);
+        }
         if self.settings.check_content_type {
             check_content_type(&row.file.content_type, upload.content_type.as_deref())?;
         }
@@ -128,7 +139,8 @@ impl Service {
         let before = before.map_err(|e| broken("look a slot up", &e))?;
         let before = before.ok_or(Refusal::Gone)?;
         if before.is_open() {
-            self.check_room(before.file.size_bytes).await?;
+            let n_bytes = before.file.size_bytes.saturating_sub(opened.from());
+            self.check_room(n_bytes).await?;
         }
         let row = self
             .admit_upload(&before, &upload, opened, &transfer)
@@ -153,7 +165,10 @@ impl Service {
                 self.replay(&row, sha256, upload.sha256, body, transfer)
                     .await
             }
-            Some(Start::Done { .. }) => Ok(self.received(&row)),
+            Some(Start::Done { .. }) => {
+                self.check_empty(body, &transfer).await?;
+                Ok(self.received(&row))
+            }
             None => Err(Refusal::Gone),
         }
     }
@@ -167,15 +182,25 @@ impl Service {
         transfer: &Transfer,
     ) -> Result<UploadSession, Refusal> {
         let left_over = self.left_over(before).await?;
+        let durable = left_over.map_or(0, |(_, offset)| offset);
+        transfer.note_durable(durable.max(before.offset()));
         let now = self.world.now();
         transfer.note_byte(now);
         let (settings, visitor) = (self.settings.clone(), upload.visitor.clone());
         let is_resumable = upload.is_resumable;
+        let is_held_back = upload.checksum.is_some();
+        let (length, extent) = (upload.length, upload.extent);
         let change: Change = Box::new(move |mut row| {
             if let Some((part, offset)) = left_over {
-                row.settle(part, offset, Timestamp::default());
+                row.end_attempt(part, offset, Timestamp::default());
             }
             let mut row = opened.admit(row, now)?;
+            if let Opened::Resume(_, offset) = opened {
+                check_append_length(length, extent, offset, row.file.size_bytes)?;
+            }
+            if is_held_back {
+                row = row.hold_back();
+            }
             if visitor != Visitor::default() {
                 row.note_visitor(&visitor, now);
             }
@@ -187,12 +212,16 @@ impl Service {
         self.update(before.id, change).await
     }
 
-    /// What an attempt that nobody ended (a crash did) has left.
+    /// What an attempt that nobody ended (a crash did) has left; the caller holds the slot.
     pub(super) async fn left_over(
         &self,
         row: &UploadSession,
     ) -> Result<Option<(PartId, u64)>, Refusal> {
         match (row.state, row.newest) {
+            (State::Uploading, Some((part, from))) if row.is_held_back => {
+                self.cut_back(part, from, row.file.size_bytes).await?;
+                Ok(Some((part, from)))
+            }
             (State::Uploading, Some((part, _))) => {
                 let length = self.stores.files.settle(part).await;
                 let length = length.map_err(|e| broken("look for an earlier attempt", &e))?;
@@ -227,6 +256,20 @@ impl Service {
         Intake::new(body, n_bytes_max, hashers, pace, transfer.cut(), on_bytes)
     }
 
+    /// Refuses `TooLong` where there are bytes behind the file's last.
+    async fn check_empty(&self, body: Body, transfer: &Arc<Transfer>) -> Result<(), Refusal> {
+        let hashers = (sha2::Sha256::default(), None);
+        let (mut intake, gauge) = self.intake(body, 0, hashers, transfer);
+        while let Some(Ok(_)) = intake.next().await {}
+        match gauge.end() {
+            End::Whole => Ok(()),
+            End::TooLong => Err(Refusal::TooLong),
+            End::Stalled => Err(Refusal::Stalled),
+            End::Cut => Err(self.cut_refusal()),
+            End::Interrupted | End::Open => Err(Refusal::Interrupted),
+        }
+    }
+
     /// Refuses `NoSpace` rather than let the disk fill up under the rows.
     async fn check_room(&self, size_bytes: u64) -> Result<(), Refusal> {
         let free = self.stores.files.room().await;
@@ -247,25 +290,27 @@ impl Service {
     }
 }
 
-/// Refuses lengths that do not make the file: `TooLong`, `TooShort`, `InconsistentLength`.
-fn check_lengths(upload: &Upload, size_bytes: u64) -> Result<(), Refusal> {
-    if upload.upload_length.is_some_and(|said| said != size_bytes) {
-        return Err(Refusal::InconsistentLength);
+/// Refuses lengths that do not make the file: `TooLong`, `TooShort`.
+fn check_length(upload: &Upload, size_bytes: u64) -> Result<(), Refusal> {
+    match (upload.length, upload.extent) {
+        (Some(length), _) if size_bytes < length => Err(Refusal::TooLong),
+        (Some(length), Extent::Rest) if length < size_bytes => Err(Refusal::TooShort),
+        _ => Ok(()),
     }
-    let Some(length) = upload.length else {
-        return Ok(());
-    };
-    let from = match upload.beginning {
-        Beginning::Whole => 0,
-        Beginning::At(offset) => offset,
-    };
-    let end = from.saturating_add(length);
-    match (upload.beginning, upload.extent) {
-        // An append elsewhere than at the offset is told the offset, whatever its length.
-        (Beginning::At(offset), _) if size_bytes < offset => Ok(()),
-        _ if size_bytes < end => Err(Refusal::TooLong),
-        (Beginning::Whole, Extent::Rest) if end < size_bytes => Err(Refusal::TooShort),
-        (Beginning::At(_), Extent::Rest) if end < size_bytes => Err(Refusal::InconsistentLength),
+}
+
+/// The same for an append that belongs at `offset`, where bytes that are missing contradict what it
+/// says of itself: `InconsistentLength`. One that belongs elsewhere is told where first.
+fn check_append_length(
+    length: Option<u64>,
+    extent: Extent,
+    offset: u64,
+    size_bytes: u64,
+) -> Result<(), Refusal> {
+    let end = length.map(|length| offset.saturating_add(length));
+    match (end, extent) {
+        (Some(end), _) if size_bytes < end => Err(Refusal::TooLong),
+        (Some(end), Extent::Rest) if end < size_bytes => Err(Refusal::InconsistentLength),
         _ => Ok(()),
     }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use futures_util::{FutureExt as _, StreamExt as _};
 use sha2::Digest as _;
-use tracing::{info, warn};
+use tracing::info;
 
 use crate::core::refusal::Refusal;
 use crate::core::session::{FailReason, UploadSession};
@@ -75,6 +75,16 @@ enum Judged {
     Part,
 }
 
+/// Whose bytes come in, and where they begin.
+struct Attempt<'a> {
+    /// The row that admitted it.
+    row: &'a UploadSession,
+    part: PartId,
+    from: u64,
+    /// Whether its bytes wait for their checksum.
+    is_held_back: bool,
+}
+
 impl Service {
     /// Takes a request's bytes in, and completes the upload where all are there.
     pub(super) async fn write(
@@ -83,65 +93,86 @@ impl Service {
         incoming: Incoming,
         transfer: Arc<Transfer>,
     ) -> Result<Received, Refusal> {
-        let size_bytes = row.file.size_bytes;
-        let Incoming { part, from, .. } = incoming;
-        transfer.note_durable(from);
-        let hasher = self.hash_prefix(part, from, &transfer).await?;
-        let sum = incoming.checksum.map(Sum::expecting);
-        // What may have to be cut off again must not be told to anybody.
-        let tells = match sum {
-            Some(_) => Tells::No,
-            None => Tells::Yes,
-        };
-        let n_bytes_max = size_bytes - from;
-        let (intake, gauge) = self.intake(incoming.body, n_bytes_max, (hasher, sum), &transfer);
-        let (progress, told) = self.progress(row, part, transfer.clone(), tells);
-        let files = &self.stores.files;
-        let appended = files
-            .append(part, from, size_bytes, Box::pin(intake), progress)
-            .await;
-        let offset = match &appended {
-            Ok(offset) => *offset,
-            Err(_) => told.durable.load(Ordering::Relaxed).max(from),
-        };
-        if offset == from + gauge.n_bytes() {
-            self.hashes.put(part, offset, gauge.hasher());
-        }
-        let judged = match appended {
-            Ok(_) => match told.refused() {
-                Some(refusal) => Err(refusal),
-                None => self.judge(&gauge, offset, size_bytes, incoming.extent),
-            },
-            Err(failure) => Err(refusal_of("write an upload", failure)),
+        let mut attempt = Attempt {
+            row,
+            part: incoming.part,
+            from: incoming.from,
+            is_held_back: row.is_held_back,
         };
         let announced = [incoming.sha256, row.expected];
+        let (offset, judged) = self.take_in(&attempt, incoming, transfer.clone()).await;
+        if attempt.is_held_back && judged.is_ok() {
+            if let Err(refusal) = self.vouch(&attempt, offset).await {
+                self.note_end(&attempt, offset).await;
+                return Err(refusal);
+            }
+            attempt.is_held_back = false;
+        }
         match judged {
             Ok(Judged::Whole(sha256)) if announced.iter().flatten().any(|it| *it != sha256) => {
-                let refusal = Refusal::DigestMismatch;
-                self.reject(row, part, FailReason::DigestMismatch).await;
-                Err(refusal)
+                let reason = FailReason::DigestMismatch;
+                self.reject(&attempt, offset, reason).await;
+                Err(Refusal::DigestMismatch)
             }
-            Ok(Judged::Whole(sha256)) => self.finish(row, (part, from), sha256).await,
-            Ok(Judged::Part) => {
-                let row = self.note_end(row, part, offset).await?;
-                Ok(self.received(&row))
-            }
-            Err(Refusal::ChecksumMismatch) => {
-                self.cut_back(part, from, size_bytes).await?;
-                Err(Refusal::ChecksumMismatch)
-            }
+            Ok(Judged::Whole(sha256)) => self.finish(&attempt, sha256).await,
+            Ok(Judged::Part) => self.end_part(&attempt, offset).await,
             Err(Refusal::TooLong) => {
-                self.reject(row, part, FailReason::SizeMismatch).await;
+                let reason = FailReason::SizeMismatch;
+                self.reject(&attempt, offset, reason).await;
                 Err(Refusal::TooLong)
             }
             Err(refusal) => {
                 info!(slot = row.id.short(), offset, why = ?refusal, "upload interrupted");
-                // Why it could not be noted was logged; the client is told why it was cut.
-                let noted = self.note_end(row, part, offset).await;
-                drop(noted);
+                self.note_end(&attempt, offset).await;
                 Err(refusal)
             }
         }
+    }
+
+    /// Writes a body behind what there is: how much is durable then, and what it turned out to be.
+    async fn take_in(
+        self: &Arc<Self>,
+        attempt: &Attempt<'_>,
+        incoming: Incoming,
+        transfer: Arc<Transfer>,
+    ) -> (u64, Result<Judged, Refusal>) {
+        let Attempt {
+            row, part, from, ..
+        } = *attempt;
+        let size_bytes = row.file.size_bytes;
+        // What may have to be cut off again must not be told to anybody.
+        let tells = match attempt.is_held_back {
+            true => Tells::No,
+            false => Tells::Yes,
+        };
+        transfer.note_durable(from);
+        let hasher = match self.hash_prefix(part, from, &transfer).await {
+            Ok(hasher) => hasher,
+            Err(refusal) => return (from, Err(refusal)),
+        };
+        let sum = incoming.checksum.map(Sum::expecting);
+        let n_bytes_max = size_bytes - from;
+        let (intake, gauge) = self.intake(incoming.body, n_bytes_max, (hasher, sum), &transfer);
+        let (progress, told) = self.progress(row, part, transfer, tells);
+        let body: Body = Box::pin(intake);
+        let files = &self.stores.files;
+        let appended = files.append(part, from, size_bytes, body, progress).await;
+        let offset = match &appended {
+            Ok(offset) => *offset,
+            Err(_) => told.durable.load(Ordering::Relaxed).max(from),
+        };
+        let judged = match (appended, told.refused()) {
+            (Ok(_), Some(refusal)) => Err(refusal),
+            (Ok(_), None) => self.judge(&gauge, offset, size_bytes, incoming.extent),
+            (Err(failure), _) => Err(refusal_of("write an upload", failure)),
+        };
+        // Of the prefix, which it is if no other part is longer, and of nothing else.
+        let is_prefix = row.prefix.0 == part || row.prefix.1 < offset;
+        let counts = judged.is_ok() || !attempt.is_held_back;
+        if is_prefix && counts && offset == from + gauge.n_bytes() {
+            self.hashes.put(part, offset, gauge.hasher());
+        }
+        (offset, judged)
     }
 
     /// What the body turned out to be.
@@ -175,62 +206,92 @@ impl Service {
         if from == 0 {
             return Ok(sha2::Sha256::new());
         }
-        if let Some(hasher) = self.hashes.get(part, from) {
+        if let Some(hasher) = self.hashes.take(part, from) {
             return Ok(hasher);
         }
-        let body = self.stores.files.open_part(part, from).await;
-        let mut body = body.map_err(|e| broken("read an upload again", &e))?;
-        let mut hasher = sha2::Sha256::new();
-        while let Some(piece) = body.next().await {
-            if transfer.is_cut() {
-                return Err(self.cut_refusal());
+        let mut cut = transfer.cut();
+        let again = async {
+            let body = self.stores.files.open_part(part, from).await;
+            let mut body = body.map_err(|e| broken("read an upload again", &e))?;
+            let mut hasher = sha2::Sha256::new();
+            while let Some(piece) = body.next().await {
+                hasher.update(&piece.map_err(|_| Refusal::Broken)?);
             }
-            hasher.update(&piece.map_err(|_| Refusal::Broken)?);
+            Ok(hasher)
+        };
+        // It takes a while, and whoever waits for a newer request does not care.
+        tokio::select! {
+            biased;
+            _ = cut.wait_for(|is_cut| *is_cut) => Err(self.cut_refusal()),
+            hasher = again => hasher,
         }
-        Ok(hasher)
     }
 
-    /// Takes bytes with a wrong checksum off again: the offset was not told to anybody.
-    async fn cut_back(&self, part: PartId, from: u64, size_bytes: u64) -> Result<(), Refusal> {
-        self.hashes.forget(part.slot);
+    /// Takes bytes off again whose checksum was wrong, or never seen: nobody was told of them.
+    pub(super) async fn cut_back(
+        &self,
+        part: PartId,
+        from: u64,
+        size_bytes: u64,
+    ) -> Result<(), Refusal> {
+        let files = &self.stores.files;
+        let doing = "cut an upload back";
+        if from == 0 {
+            let removed = files.remove_part(part).await;
+            return removed.map_err(|e| broken(doing, &e));
+        }
         let nothing: Body = Box::pin(futures_util::stream::empty());
         let ignore: Progress = Arc::new(|_| futures_util::future::ready(Ok(())).boxed());
-        let files = &self.stores.files;
         let cut = files.append(part, from, size_bytes, nothing, ignore).await;
-        cut.map_err(|failure| refusal_of("cut an upload back", failure))?;
+        cut.map_err(|failure| refusal_of(doing, failure))?;
+        // Durable before the next attempt is: after a crash they would be there again.
+        let settled = files.settle(part).await;
+        settled.map_err(|e| broken(doing, &e))?;
+        Ok(())
+    }
+
+    /// Lets bytes count whose checksum was right.
+    async fn vouch(&self, attempt: &Attempt<'_>, offset: u64) -> Result<(), Refusal> {
+        let (generation, part) = (attempt.row.generation, attempt.part);
+        let now = self.world.now();
+        let change: Change = Box::new(move |row| row.vouch(generation, part, offset, now));
+        self.update(attempt.row.id, change).await?;
         Ok(())
     }
 
     /// Ends an attempt whose bytes are not the file's; see `UploadSession::reject`.
-    async fn reject(&self, row: &UploadSession, part: PartId, reason: FailReason) {
+    async fn reject(&self, attempt: &Attempt<'_>, offset: u64, reason: FailReason) {
+        let Attempt { row, part, .. } = *attempt;
         info!(slot = row.id.short(), ?reason, "upload rejected");
-        self.hashes.forget(row.id);
-        let change: Change = Box::new(move |row| Ok(row.reject(part, reason)));
-        match self.update(row.id, change).await {
-            Ok(row) => {
-                let removed = match row.is_open() {
-                    true => self.stores.files.remove_part(part).await,
-                    false => self.stores.files.remove(row.id).await,
-                };
-                if let Err(e) = removed {
-                    broken("remove a rejected upload", &e);
-                }
+        let (generation, now) = (row.generation, self.world.now());
+        let change: Change =
+            Box::new(move |row| row.reject(generation, (part, offset), reason, now));
+        let next = match self.stores.sessions.update(row.id, change).await {
+            Ok(next) => next,
+            // Replaced meanwhile: the bytes are as good as those of any attempt that was cut.
+            Err(Failure::Refused(_)) => return self.note_end(attempt, offset).await,
+            Err(Failure::Broken(e)) => {
+                broken("note a rejected upload", &e);
+                return;
             }
-            Err(refusal) => warn!(?refusal, "could not note a rejected upload"),
+        };
+        self.hashes.forget(row.id);
+        let removed = match next.is_open() {
+            true => self.stores.files.remove_part(part).await,
+            false => self.stores.files.remove(row.id).await,
+        };
+        if let Err(e) = removed {
+            broken("remove a rejected upload", &e);
         }
     }
 
     /// File before row: a row that says complete has its file.
-    async fn finish(
-        &self,
-        row: &UploadSession,
-        (part, from): (PartId, u64),
-        sha256: Sha256,
-    ) -> Result<Received, Refusal> {
+    async fn finish(&self, attempt: &Attempt<'_>, sha256: Sha256) -> Result<Received, Refusal> {
+        let Attempt { row, part, .. } = *attempt;
         let size_bytes = row.file.size_bytes;
         if let Err(refusal) = self.settings.policy.access.check(&row.owner) {
             // Allowed when the slot was issued, and no more.
-            self.reject(row, part, FailReason::Policy).await;
+            self.reject(attempt, size_bytes, FailReason::Policy).await;
             return Err(refusal);
         }
         if let Err(e) = self.stores.files.commit(part, size_bytes).await {
@@ -241,7 +302,7 @@ impl Service {
         }
         // Earlier attempts go before the row is complete: after a crash in between nobody would
         // look for them. The whole part outlasts them, whatever happens next.
-        if (0 < part.attempt || 0 < from)
+        if 1 < row.n_attempts
             && let Err(e) = self.remove_left_parts(row.id).await
         {
             let refusal = broken("remove earlier attempts", &e);
@@ -304,7 +365,7 @@ impl Service {
                 let now = service.world.now();
                 // The part's length is the durable offset; the row only has to stay alive.
                 let is_noted = now.0.saturating_sub(noted_at.load(Ordering::Relaxed)) < note_every;
-                if is_noted || tells == Tells::No {
+                if is_noted {
                     return Ok(());
                 }
                 noted_at.store(now.0, Ordering::Relaxed);
@@ -321,27 +382,54 @@ impl Service {
         (progress, told)
     }
 
-    /// Notes how far an attempt came that did not complete; its slot stays usable.
-    async fn note_end(
-        &self,
-        row: &UploadSession,
-        part: PartId,
-        offset: u64,
-    ) -> Result<UploadSession, Refusal> {
-        if offset == 0 {
-            if let Err(e) = self.stores.files.remove_part(part).await {
-                broken("remove an attempt", &e);
+    /// Ends an attempt whose bytes are all there, with more to come by another one.
+    async fn end_part(&self, attempt: &Attempt<'_>, offset: u64) -> Result<Received, Refusal> {
+        let Attempt { row, part, .. } = *attempt;
+        let (generation, now) = (row.generation, self.world.now());
+        let change: Change = Box::new(move |row| {
+            let mut row = row.progress(generation, part, offset, now)?;
+            row.end_attempt(part, offset, now);
+            Ok(row)
+        });
+        match self.update(row.id, change).await {
+            Ok(next) => {
+                self.drop_parts(&[row.prefix.0, part], &next).await;
+                Ok(self.received(&next))
             }
-            return Ok(row.clone());
+            // Whoever was replaced must not learn where the upload goes on.
+            Err(refusal) => {
+                self.note_end(attempt, offset).await;
+                Err(refusal)
+            }
+        }
+    }
+
+    /// Notes how far an attempt came that did not complete; its slot stays usable.
+    ///
+    /// What could not be noted is found by the next request, as after a crash.
+    async fn note_end(&self, attempt: &Attempt<'_>, offset: u64) {
+        let Attempt {
+            row, part, from, ..
+        } = *attempt;
+        let mut offset = offset;
+        if attempt.is_held_back {
+            if self
+                .cut_back(part, from, row.file.size_bytes)
+                .await
+                .is_err()
+            {
+                return;
+            }
+            offset = from;
         }
         let now = self.world.now();
         let change: Change = Box::new(move |mut row| {
-            row.settle(part, offset, now);
+            row.end_attempt(part, offset, now);
             Ok(row)
         });
-        let next = self.update(row.id, change).await?;
-        self.drop_parts(&[row.prefix.0, part], &next).await;
-        Ok(next)
+        if let Ok(next) = self.update(row.id, change).await {
+            self.drop_parts(&[row.prefix.0, part], &next).await;
+        }
     }
 
     /// Removes those of `parts` that `row` has no use for any more.

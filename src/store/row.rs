@@ -51,6 +51,8 @@ struct Row {
     reissues: u8,
     is_presented: bool,
     networks: Vec<RowNetwork>,
+    is_held_back: bool,
+    n_attempts: u16,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -157,6 +159,8 @@ impl From<&UploadSession> for Row {
             reissues: session.reissues,
             is_presented: session.is_presented,
             networks: session.networks.iter().map(RowNetwork::from).collect(),
+            is_held_back: session.is_held_back,
+            n_attempts: session.n_attempts,
         }
     }
 }
@@ -253,6 +257,8 @@ impl Row {
             reissues: self.reissues,
             is_presented: self.is_presented,
             networks: self.networks.into_iter().map(Network::from).collect(),
+            is_held_back: self.is_held_back,
+            n_attempts: self.n_attempts,
         })
     }
 }
@@ -384,6 +390,8 @@ mod tests {
                     address: Some("192.0.2.1".to_owned()),
                     agent: Some(name.clone()),
                 }],
+                is_held_back: refreshes % 3 == 0,
+                n_attempts: prefix.0,
                 fruitless_starts,
                 replays,
                 state: states(digest, created_at)[state],
@@ -477,6 +485,8 @@ mod tests {
                 10,
             ),
             newest: None,
+            is_held_back: false,
+            n_attempts: 10,
             fruitless_starts: 11,
             replays: 12,
             networks: Vec::new(),
