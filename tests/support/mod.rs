@@ -5,5 +5,6 @@ pub mod faulty;
 pub mod outage;
 pub mod rows;
 pub mod site;
+pub mod slow;
 pub mod upload;
 pub mod world;
