@@ -70,6 +70,14 @@ fn whole<T: DeserializeOwned>(row: &[u8]) -> Option<T> {
     }
 }
 
+/// The form that the first version wrote.
+#[cfg(test)]
+pub(crate) fn encode_first(session: &UploadSession) -> Vec<u8> {
+    let row = first::Row::<FirstState>::from(session);
+    let row = postcard::to_allocvec(&row).expect("a vector takes any row");
+    [&[FIRST], &digest(&row)[..], &row].concat()
+}
+
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
@@ -267,6 +275,7 @@ mod tests {
         let row = [&known_bytes()[..], b"\x02", &[13; 32], b"\x0e"].concat();
         let bytes = [b"\x01", &digest_of_all[..], &row].concat();
         assert_eq!(decode(SlotId(7), &bytes).expect("version 1"), known());
+        assert_eq!(encode_first(&known()), bytes);
         for (state, expected) in [
             (b"\x00", State::Pending),
             (b"\x01", State::Uploading),

@@ -159,3 +159,20 @@ impl From<FirstState> for State {
         }
     }
 }
+
+#[cfg(test)]
+impl From<State> for FirstState {
+    fn from(state: State) -> Self {
+        match state {
+            State::Pending => Self::Pending,
+            State::Uploading => Self::Uploading,
+            State::Complete { sha256, at } => Self::Complete {
+                sha256: sha256.0,
+                at: at.0,
+            },
+            State::Failed(_) => Self::Failed,
+            State::Cancelled => Self::Cancelled,
+            State::Expired => Self::Expired,
+        }
+    }
+}

@@ -45,7 +45,7 @@ pub(super) enum RowState {
 }
 
 #[derive(Serialize, Deserialize)]
-enum RowReason {
+pub(super) enum RowReason {
     DigestMismatch,
     SizeMismatch,
     Policy,

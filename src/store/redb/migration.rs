@@ -1,0 +1,61 @@
+//! Brings a database of the schema before to today's.
+
+use ::redb::ReadableTable as _;
+
+use crate::core::slot::SlotId;
+use crate::store::redb::indexes::Marks;
+use crate::store::redb::schema::{Fault, SCHEMA, SCHEMA_BEFORE, SCHEMA_VERSION, Tables};
+use crate::store::row;
+
+/// What a schema's number means to us.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Age {
+    /// Ours.
+    Today,
+    /// The one before: can be read as it is, and brought to ours.
+    Before,
+    /// One of slotd's that we do not know.
+    Newer(u128),
+    /// None of slotd's.
+    Foreign,
+}
+
+impl Age {
+    pub(super) fn of(schema: Option<u128>) -> Self {
+        match schema {
+            Some(SCHEMA_VERSION) => Self::Today,
+            Some(SCHEMA_BEFORE) => Self::Before,
+            Some(other) if SCHEMA_VERSION < other => Self::Newer(other),
+            Some(_) | None => Self::Foreign,
+        }
+    }
+
+    /// Why it cannot be opened, if it cannot.
+    pub(super) fn problem(self) -> Option<String> {
+        match self {
+            Self::Today | Self::Before => None,
+            Self::Newer(schema) => Some(format!(
+                "was written by a newer version of slotd (schema {schema}, this one knows up to \
+                 {SCHEMA_VERSION}); install that version again, or restore a backup made before it"
+            )),
+            Self::Foreign => Some("is a database, but not one of slotd's".to_owned()),
+        }
+    }
+}
+
+/// Brings the tables to today's schema; the caller commits.
+///
+/// The first schema had no upload sessions, so their tables begin empty, and its rows stay as they
+/// are until they change. Its index `due` is written anew, for tombstones were due by another rule.
+/// A row that cannot be read keeps nobody from starting: it had no entry that was of use.
+pub(super) fn bring_to_today(tables: &mut Tables<'_>) -> Result<(), Fault> {
+    tables.indexes.clear()?;
+    for entry in tables.rows.iter()? {
+        let (id, bytes) = entry?;
+        if let Ok(session) = row::decode(SlotId(id.value()), bytes.value()) {
+            let marks = Marks::of(&session);
+            tables.indexes.shift(&Marks::default(), &marks)?;
+        }
+    }
+    tables.set_fact(SCHEMA, SCHEMA_VERSION)
+}
