@@ -44,7 +44,7 @@ impl<'r> Marks<'r> {
 
 /// The indexes, open for writing.
 pub(super) struct Indexes<'t> {
-    due: Table<'t, (u64, u128), ()>,
+    pub(super) due: Table<'t, (u64, u128), ()>,
     complete: Table<'t, (u64, u128), ()>,
     owned: Table<'t, (&'static str, u64, u128), ()>,
     open: Table<'t, (&'static str, u128), ()>,

@@ -1,5 +1,7 @@
 //! Brings a database of the schema before to today's.
 
+use std::collections::BTreeMap;
+
 use ::redb::ReadableTable as _;
 
 use crate::core::slot::SlotId;
@@ -46,16 +48,27 @@ impl Age {
 /// Brings the tables to today's schema; the caller commits.
 ///
 /// The first schema had no upload sessions, so their tables begin empty, and its rows stay as they
-/// are until they change. Its index `due` is written anew, for tombstones were due by another rule.
-/// A row that cannot be read keeps nobody from starting: it had no entry that was of use.
+/// are until they change. Tombstones were due by another rule: their entries move. A row that
+/// cannot be read keeps nobody from starting.
 pub(super) fn bring_to_today(tables: &mut Tables<'_>) -> Result<(), Fault> {
-    tables.indexes.clear()?;
+    let due = &mut tables.indexes.due;
+    let mut moved = BTreeMap::new();
     for entry in tables.rows.iter()? {
         let (id, bytes) = entry?;
-        if let Ok(session) = row::decode(SlotId(id.value()), bytes.value()) {
-            let marks = Marks::of(&session);
-            tables.indexes.shift(&Marks::default(), &marks)?;
+        let Ok(session) = row::decode(SlotId(id.value()), bytes.value()) else {
+            continue;
+        };
+        if let Some(place) = Marks::of(&session).due
+            && due.get(place)?.is_none()
+        {
+            moved.insert(id.value(), place);
         }
+    }
+    if !moved.is_empty() {
+        due.retain(|(_, id), ()| !moved.contains_key(&id))?;
+    }
+    for place in moved.into_values() {
+        due.insert(place, ())?;
     }
     tables.set_fact(SCHEMA, SCHEMA_VERSION)
 }
