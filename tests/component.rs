@@ -655,6 +655,44 @@ async fn floods_about_upload_sessions_hold_up_nobody() {
     }
 }
 
+/// A list has fifty at most, and says so.
+#[tokio::test(start_paused = true)]
+async fn long_lists_are_cut() {
+    let mut settings = settings();
+    settings.policy.open_sessions_max = 100;
+    let bench = bench(settings);
+    let mut fake = start(&bench);
+    let mut peer = fake.log_in().await;
+    let list = iq("get", ROMEO, &format!("<sessions xmlns='{SESSIONS}'/>"));
+    for (n_more, n_listed, complete) in [(50, 50, None), (1, 50, Some("false"))] {
+        let slots = peer.ask(announced(ROMEO, "").repeat(n_more)).await;
+        assert_eq!(slots.expect("answers").len(), n_more);
+        let answers = peer.ask(&list).await.expect("an answer");
+        let sessions = answers[0].children().next().expect("a list");
+        assert_eq!(sessions.children().count(), n_listed);
+        assert_eq!(sessions.attr("complete"), complete);
+    }
+}
+
+/// The same thing asked many times at once is done once, and each is answered so.
+#[tokio::test(start_paused = true)]
+async fn the_same_cancel_many_times_at_once() {
+    let (bench, files) = gated(1);
+    let mut fake = start(&bench);
+    let mut peer = fake.log_in().await;
+    let (id, put) = new_session(&mut peer, ROMEO, "").await;
+    assert!(!upload(&bench, &put, b"hel").await);
+    files.gate.try_acquire().expect("open").forget();
+    let cancels = session_iq("set", ROMEO, "cancel", &id).repeat(100);
+    assert_eq!(peer.ask(cancels).await.expect("no answer yet"), []);
+    files.gate.add_permits(1);
+    for _ in 0..100 {
+        let answer = peer.read_until(">").await.expect("an answer");
+        assert!(answer.contains("result"), "{answer}");
+        peer.read_until("</iq>").await.expect("its end");
+    }
+}
+
 /// A fault of ours in one request is that request's alone.
 #[tokio::test(start_paused = true)]
 async fn a_panic_ends_no_stream() {
