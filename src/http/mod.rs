@@ -227,12 +227,10 @@ impl Edge {
         if request.method() == Method::OPTIONS {
             return Ok(self.options(&asked, headers));
         }
-        let Asked {
-            dialect, visitor, ..
-        } = asked;
+        let Asked { visitor, .. } = asked;
         match (asked.place?, request.method().clone()) {
             (head::Place::Upload(sealed), _) => {
-                let dialect = dialect.unwrap_or(Dialect::Draft8);
+                let dialect = Dialect::of_resume(headers);
                 resume::answer(&self.service, sealed, dialect, visitor, request).await
             }
             (head::Place::File(id, name), Method::GET | Method::HEAD) => {
@@ -241,7 +239,7 @@ impl Edge {
             (head::Place::File(id, name), Method::PUT) => {
                 let caller = put::Caller {
                     visitor,
-                    dialect,
+                    dialect: asked.dialect,
                     early: asked.early,
                 };
                 put::answer(&self.service, id, name, caller, request).await
