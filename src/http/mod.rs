@@ -2,7 +2,7 @@
 //!
 //! The layers, from the socket inwards: `pace` ends clients that do not read, `tls` decrypts,
 //! `guard` lets only request heads through that `framing` finds
-//! well-formed, hyper parses, `Edge::answer`
+//! well-formed, `early` writes interim responses, hyper parses, `Edge::answer`
 //! here decides who answers, `put` and `get` translate for the service, `reply` makes the answer's
 //! head. `listen` holds the sockets and their limits.
 
@@ -23,8 +23,8 @@ use crate::core::forwarded;
 use crate::core::refusal::Refusal;
 use crate::service::Service;
 
-mod connection;
-mod early;
+pub mod connection;
+pub mod early;
 mod framing;
 mod gate;
 mod get;
