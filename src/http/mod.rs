@@ -2,10 +2,10 @@
 //! request to answer.
 //!
 //! The layers, from the socket inwards: `pace` ends clients that do not read, `tls` decrypts,
-//! `guard` lets only request heads through that `framing` finds
-//! well-formed, hyper parses, `Edge::answer`
-//! here decides who answers, `put`, `get` and `resume` translate for the service, `reply` makes the
-//! answer's head. `listen` holds the sockets and their limits.
+//! `guard` lets only request heads through that `framing` finds well-formed, `early` writes interim
+//! responses, hyper parses, `Edge::answer` here decides who answers, `put`, `get` and `resume`
+//! translate for the service, `reply` makes the answer's head. `listen` holds the sockets and their
+//! limits.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -26,8 +26,8 @@ use crate::core::resume::{Dialect, answer as words};
 use crate::core::session::network::{AddressPolicy, Visitor};
 use crate::service::Service;
 
-mod connection;
-mod early;
+pub mod connection;
+pub mod early;
 mod framing;
 mod gate;
 mod get;
