@@ -1092,6 +1092,31 @@ async fn growing_parts_are_as_many_as_wanted() {
     upload.check_usable().await;
 }
 
+/// The status of a request from an address.
+async fn ask_from(upload: &Upload, method: &str, from: &str, agent: &str) -> u16 {
+    let request = Request::builder().method(method).uri(&upload.path);
+    let fields = [
+        V8,
+        PARTIAL,
+        PART,
+        ("upload-offset", "0"),
+        ("content-length", "400"),
+    ];
+    let add = |request: http::request::Builder, (name, value): &(&str, &str)| {
+        request.header(*name, *value)
+    };
+    let request = fields.iter().fold(request, add);
+    let request = request
+        .header("host", "localhost")
+        .header("user-agent", agent);
+    let mut request = request.body(Body::from(content(400))).expect("a request");
+    request.extensions_mut().insert(Origin {
+        peer: Some(from.parse().expect("an address")),
+        local: None,
+    });
+    upload.front.send(request).await.status.as_u16()
+}
+
 #[tokio::test]
 async fn where_requests_come_from_is_noted() {
     for (policy, first, second) in [
@@ -1117,31 +1142,12 @@ async fn where_requests_come_from_is_noted() {
         let front = Front { site, router };
         let (slot, path) = front.site.session().await;
         let upload = Upload { front, slot, path };
-        let ask = async |method: &str, from: &str, agent: &str| {
-            let request = Request::builder().method(method).uri(&upload.path);
-            let fields = [
-                V8,
-                PARTIAL,
-                PART,
-                ("upload-offset", "0"),
-                ("content-length", "400"),
-            ];
-            let request = fields.iter().fold(request, |request, (name, value)| {
-                request.header(*name, *value)
-            });
-            let request = request
-                .header("host", "localhost")
-                .header("user-agent", agent);
-            let mut request = request.body(Body::from(content(400))).expect("a request");
-            request.extensions_mut().insert(Origin {
-                peer: Some(from.parse().expect("an address")),
-                local: None,
-            });
-            upload.front.send(request).await
-        };
-        assert_eq!(ask("PATCH", "192.0.2.7", "Monal/1").await.status, 204);
         assert_eq!(
-            ask("HEAD", "2001:db8:1:2:3::4", "Monal/2").await.status,
+            ask_from(&upload, "PATCH", "192.0.2.7", "Monal/1").await,
+            204
+        );
+        assert_eq!(
+            ask_from(&upload, "HEAD", "2001:db8:1:2:3::4", "Monal/2").await,
             204
         );
         let row = upload

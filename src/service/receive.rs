@@ -7,6 +7,7 @@ use std::sync::{Arc, PoisonError};
 use tracing::debug;
 
 use crate::core::refusal::Refusal;
+use crate::core::resume::Extent;
 use crate::core::session::network::Visitor;
 use crate::core::session::{Start, State, UploadSession};
 use crate::core::slot::{ContentType, PartId, SlotId};
@@ -14,7 +15,7 @@ use crate::core::time::Timestamp;
 use crate::core::token::{self, Claims, ResumeClaims};
 use crate::service::intake::{Intake, Pace, SharedGauge, Sum};
 use crate::service::transfers::Transfer;
-use crate::service::upload::{Beginning, Credential, Extent, Received, Upload};
+use crate::service::upload::{Beginning, Credential, Received, Upload};
 use crate::service::write::Incoming;
 use crate::service::{Service, broken, refusal_of};
 use crate::store::{Body, Change};

@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime};
 use http::header::{ETAG, LOCATION};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
+use super::fields::REPR_DIGEST;
 use super::{Dialect, INTEROP_VERSION, TUS_RESUMABLE, TUS_VERSION, UPLOAD_LENGTH, UPLOAD_OFFSET};
 use crate::core::download::etag;
 use crate::core::refusal::Refusal;
@@ -15,8 +16,6 @@ use crate::core::time::Timestamp;
 const UPLOAD_LIMIT: HeaderName = HeaderName::from_static("upload-limit");
 /// tus: when the upload ends.
 const UPLOAD_EXPIRES: HeaderName = HeaderName::from_static("upload-expires");
-/// RFC 9530 #3.
-const REPR_DIGEST: HeaderName = HeaderName::from_static("repr-digest");
 
 /// What OPTIONS says of tus, but for the largest size: all but creation, which is XEP-0363's.
 const TUS_OPTIONS: [(HeaderName, &str); 3] = [

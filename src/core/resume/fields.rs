@@ -12,7 +12,7 @@ use crate::core::resume::Checksum;
 use crate::core::slot::Sha256;
 
 /// RFC 9530 #3.
-const REPR_DIGEST: HeaderName = HeaderName::from_static("repr-digest");
+pub(super) const REPR_DIGEST: HeaderName = HeaderName::from_static("repr-digest");
 /// RFC 9530 #2.
 const CONTENT_DIGEST: HeaderName = HeaderName::from_static("content-digest");
 /// Digits of the longest structured integer (RFC 9651 #3.3.1).
@@ -179,7 +179,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn whatever_is_read_as_a_number_is_written_alike(bytes in prop::collection::vec(0x20u8..=0xff, 0..20)) {
+        fn whatever_is_read_as_a_number_is_written_alike(
+            bytes in prop::collection::vec(0x20u8..=0xff, 0..20),
+        ) {
             let mut request = HeaderMap::new();
             if let Ok(value) = HeaderValue::from_bytes(&bytes) {
                 request.insert(NAME, value);
