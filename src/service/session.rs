@@ -204,13 +204,22 @@ impl Service {
 
     /// A view that is up to date, also after a crash and while bytes come in.
     async fn look(&self, row: UploadSession, id: SessionId) -> Result<SessionView, Refusal> {
+        let (row, offset) = self.look_closely(row).await?;
+        Ok(self.view(&row, id, offset, self.world.now()))
+    }
+
+    /// The row with the offset as it is now; disturbs nobody.
+    pub(super) async fn look_closely(
+        &self,
+        row: UploadSession,
+    ) -> Result<(UploadSession, u64), Refusal> {
         let live = self.transfers.durable(row.id);
         let row = match (live, row.state) {
             (None, State::Uploading) => self.settle_idle(row).await?,
             _ => row,
         };
         let offset = row.offset().max(live.unwrap_or(0));
-        Ok(self.view(&row, id, offset, self.world.now()))
+        Ok((row, offset))
     }
 
     pub(super) fn view(

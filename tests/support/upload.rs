@@ -5,11 +5,12 @@ use futures_util::{StreamExt as _, stream};
 use http::{HeaderMap, Method};
 use jid::Jid;
 use slotd::core::refusal::Refusal;
+use slotd::core::resume::Extent;
 use slotd::core::session::network::Visitor;
 use slotd::core::slot::{FileName, Purpose, Sha256, Slot, SlotId, SlotRequest};
 use slotd::service::Service;
 use slotd::service::audit::{AuditReport, Depth, Options, audit};
-use slotd::service::upload::{Beginning, Credential, Extent, Upload};
+use slotd::service::upload::{Beginning, Credential, Upload};
 use slotd::store::{Body, BodyError, Mend};
 
 use super::world::Bench;
