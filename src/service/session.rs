@@ -22,8 +22,6 @@ use crate::store::{Change, Failure};
 pub const LIST_MAX: usize = 50;
 /// Most sessions looked at for a list of those in one state.
 const LOOK_MAX: usize = 1000;
-/// How often a slot is taken over again where another request took it first.
-const TAKE_OVERS_MAX: usize = 16;
 
 /// An upload session as its owner is told of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -259,13 +257,7 @@ impl Service {
 
     /// Cuts whoever writes to the slot, and holds it. Refuses `Stopping`.
     pub(super) async fn take_over(self: &Arc<Self>, id: SlotId) -> Result<Transfer, Refusal> {
-        for _ in 0..TAKE_OVERS_MAX {
-            match self.transfers.begin(id).await {
-                Err(Refusal::TakenOver) => {}
-                taken => return taken,
-            }
-        }
-        Err(Refusal::TakenOver)
+        self.transfers.take_turn(id).await
     }
 
     /// The row once nobody writes any more and all that came is durable and noted.

@@ -183,7 +183,8 @@ impl Fake {
     }
 }
 
-/// Files in memory whose free space is told only through an open gate.
+/// Files in memory whose free space is told, and which are removed, only through an open gate; a
+/// closed one is a fault.
 pub struct Gated {
     pub files: Arc<dyn FileStore>,
     pub gate: Semaphore,
@@ -222,7 +223,11 @@ impl FileStore for Gated {
     }
 
     fn remove(&self, id: SlotId) -> BoxFuture<'_, Result<(), StoreError>> {
-        self.files.remove(id)
+        async move {
+            let _passed = self.gate.acquire().await.expect("the gate stays");
+            self.files.remove(id).await
+        }
+        .boxed()
     }
 
     fn find(&self, id: SlotId) -> BoxFuture<'_, Result<Vec<Stored>, StoreError>> {
