@@ -153,8 +153,8 @@ pub trait SessionStore: Send + Sync {
     /// The slot of an upload session, if there is one of this name.
     fn find_session(&self, id: SessionId) -> BoxFuture<'_, Result<Option<SlotId>, StoreError>>;
 
-    /// Up to `n_max` upload sessions that `owner` asked for, the newest first, and of one second the
-    /// highest id first. Rows without a name for their owner are not among them.
+    /// Up to `n_max` upload sessions that `owner` asked for, the newest first, and of one second
+    /// the highest id first. Rows without a name for their owner are not among them.
     fn owned(
         &self,
         owner: BareJid,

@@ -1,8 +1,8 @@
 //! Bytes in a directory of this machine.
 //!
 //! Order of events: bytes, their sync, the new name, its directory's sync; only then anybody is
-//! told. A part that is cut back is durably shorter before it grows again. Parallel syncs of directories share one write of the file system's journal, so they are
-//! not gathered here.
+//! told. A part that is cut back is durably shorter before it grows again. Parallel syncs of
+//! directories share one write of the file system's journal, so they are not gathered here.
 //!
 //! Assumptions: a rename is atomic; after a sync of a file and of its directory both survive.
 
