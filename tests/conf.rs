@@ -240,8 +240,33 @@ fn the_sample_passes_the_check() {
     ]);
     let (stdout, stderr) = (text(&output.stdout), text(&output.stderr));
     assert_eq!(output.status.code(), Some(0), "{stderr}");
-    assert!(stdout.contains("accounts of example.org"), "{stdout}");
+    for words in [
+        "accounts of example.org",
+        "sessions   5 minutes after the last byte (1 hour over HTTP alone), 10 refreshes",
+    ] {
+        assert!(stdout.contains(words), "{stdout}");
+    }
     assert!(!(stdout + &stderr).contains(HIDDEN));
+}
+
+#[test]
+fn options_without_effect_are_told() {
+    let dir = scene();
+    let warnings = |http: &str| {
+        let text = format!(
+            "[component]\njid = \"upload.example.org\"\n\
+             [http]\npublic_url = \"https://upload.example.org/\"\n{http}\n"
+        );
+        let loaded = load_text(&dir, &text).unwrap_or_else(|error| panic!("{error}"));
+        loaded.warnings.join("\n")
+    };
+    let alone = warnings("proxy_forwards_1xx = true");
+    assert!(
+        alone.contains("http.proxy_forwards_1xx: changes nothing without http.trusted_proxies"),
+        "{alone}"
+    );
+    let with = warnings("proxy_forwards_1xx = true\ntrusted_proxies = [\"127.0.0.1\"]");
+    assert!(!with.contains("1xx"), "{with}");
 }
 
 #[test]

@@ -1,8 +1,8 @@
 //! Random operations on the real service, from a seed: whatever happens, the invariants hold.
 //!
 //! Slots, uploads that end in every way, appends at right and wrong offsets, switches, races,
-//! refreshes whose replies are lost, cancels, sweeps, leaping clocks, rotated keys, stores that fail
-//! and processes that die. After each step everything is compared with a
+//! refreshes whose replies are lost, cancels, sweeps, leaping clocks, rotated keys, stores that
+//! fail and processes that die. After each step everything is compared with a
 //! model of what was acknowledged. `SLOTD_SIM_SEED=7` replays one seed with its story,
 //! `SLOTD_SIM_SEED=1000..9000` goes further than a usual run.
 
@@ -19,6 +19,7 @@ use jid::{BareJid, Jid};
 use sha2::Digest as _;
 use slotd::core::policy::Bucket;
 use slotd::core::refusal::Refusal;
+use slotd::core::resume::{Checksum, Extent};
 use slotd::core::session::network::Visitor;
 use slotd::core::session::owner::Standing;
 use slotd::core::session::{State, UploadSession};
@@ -27,7 +28,7 @@ use slotd::core::time::Timestamp;
 use slotd::core::token::{self, Keys};
 use slotd::service::audit::{Depth, Kind, Options, audit};
 use slotd::service::sweep::{Reason, Sweeper};
-use slotd::service::upload::{Beginning, Checksum, Extant, Extent, Received};
+use slotd::service::upload::{Beginning, Extant, Received};
 use slotd::service::{Issued, Service, Settings};
 use slotd::store::memory::{MemoryFiles, MemorySessions};
 use slotd::store::{Body, BodyError, Mend, Stored, Stores};
@@ -730,24 +731,26 @@ impl Simulation {
             // Somebody may have sent other bytes before, or the file is over before it is there.
             let is_spoilt = matches!(what, Err(Refusal::DigestMismatch));
             assert!(
-                is_spoilt || what.clone().err() == refused.as_ref(),
+                is_spoilt || what.err() == refused.as_ref(),
                 "{deed} {what:?}"
             );
         }
         match outcome.map(|received| received.extant) {
             Ok(Extant::Partial { offset }) => self.note_told(slot, offset),
-            Ok(Extant::Complete { sha256 }) => {
-                let row = self.row(slot).await.expect("a row");
-                let is_so = |stored| stored == sha256;
-                assert!(matches!(row.state, State::Complete { sha256, .. } if is_so(sha256)));
-                let upload = self.slots[slot].upload.clone();
-                let stored = get(&self.service, &upload, None).await;
-                if let Ok(stored) = stored {
-                    assert_eq!(digest(&stored), sha256);
-                    self.slots[slot].acknowledged = Some(stored);
-                }
-            }
+            Ok(Extant::Complete { sha256 }) => self.acknowledge_as_stored(slot, sha256).await,
             Err(_) => {}
+        }
+    }
+
+    /// Notes a 201 for bytes of several requests: they are what is stored.
+    async fn acknowledge_as_stored(&mut self, slot: usize, sha256: Sha256) {
+        let row = self.row(slot).await.expect("a row");
+        let is_so = matches!(row.state, State::Complete { sha256: stored, .. } if stored == sha256);
+        assert!(is_so, "201 only for what is complete: {row:?}");
+        let upload = self.slots[slot].upload.clone();
+        if let Ok(stored) = get(&self.service, &upload, None).await {
+            assert_eq!(digest(&stored), sha256);
+            self.slots[slot].acknowledged = Some(stored);
         }
     }
 

@@ -5,7 +5,6 @@ mod support;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use futures_util::{FutureExt as _, StreamExt as _, future, stream};
 use slotd::core::policy::Room;
 use slotd::core::rate::Rate;

@@ -2,8 +2,8 @@
 //!
 //! Each method takes the row and gives the next row, or refuses and changes nothing. Stores run
 //! them inside their transactions, as often as they need to. Bytes never pass here: what is durable
-//! arrives as a number. `attempt` holds what its requests do, `owner` what the owner may do, `resume`
-//! what its resume URL allows, `end` how it ends, `network` where it came from.
+//! arrives as a number. `attempt` holds what its requests do, `owner` what the owner may do,
+//! `resume` what its resume URL allows, `end` how it ends, `network` where it came from.
 //!
 //! Invariants: the prefix's offset never decreases; only the newest attempt's progress counts; only
 //! the current generation's credentials count; a complete row never changes.
@@ -17,7 +17,7 @@ use crate::core::slot::{ContentType, FileName, PartId, Purpose, SessionId, Sha25
 use crate::core::time::Timestamp;
 use crate::core::token::{Claims, Scope, owner_hash};
 
-pub use attempt::Start;
+pub use self::attempt::Start;
 
 mod attempt;
 pub mod end;

@@ -8,6 +8,7 @@ use futures_util::StreamExt as _;
 use tracing::debug;
 
 use crate::core::refusal::Refusal;
+use crate::core::resume::Extent;
 use crate::core::session::network::Visitor;
 use crate::core::session::{Start, State, UploadSession};
 use crate::core::slot::{ContentType, PartId, SlotId};
@@ -15,7 +16,7 @@ use crate::core::time::Timestamp;
 use crate::core::token::{self, Claims, ResumeClaims};
 use crate::service::intake::{End, Intake, Pace, SharedGauge, Sum};
 use crate::service::transfers::Transfer;
-use crate::service::upload::{Beginning, Credential, Extent, Received, Upload};
+use crate::service::upload::{Beginning, Credential, Received, Upload};
 use crate::service::write::Incoming;
 use crate::service::{Service, broken, refusal_of};
 use crate::store::{Body, Change};
@@ -82,7 +83,6 @@ impl Service {
         let (opened, row) = match (&upload.credential, upload.beginning) {
             (Credential::Put { id, name, token }, Beginning::Whole) => {
                 let (claims, row) = self.check_put(*id, name, token).await?;
-                check_length(upload, row.file.size_bytes)?;
                 (Opened::Put(claims), row)
             }
             (Credential::Resume(sealed), Beginning::At(offset)) => {
@@ -91,14 +91,27 @@ impl Service {
             }
             _ => return Err(Refusal::BadRequest),
         };
-        let size_bytes = row.file.size_bytes;
-        if upload.upload_length.is_some_and(|said| said != size_bytes) {
-            return Err(Refusal::InconsistentLength);
+        if let Err(refusal) = check_lengths(upload, row.file.size_bytes) {
+            return Err(self.other_offset(upload, row).await?.unwrap_or(refusal));
         }
         if self.settings.check_content_type {
             check_content_type(&row.file.content_type, upload.content_type.as_deref())?;
         }
         Ok((opened, row.id))
+    }
+
+    /// `OtherOffset` for an append elsewhere than at the offset, whatever else is wrong with it:
+    /// lengths are only told apart by where they begin. Disturbs nobody.
+    async fn other_offset(
+        &self,
+        upload: &Upload,
+        row: UploadSession,
+    ) -> Result<Option<Refusal>, Refusal> {
+        let Beginning::At(said) = upload.beginning else {
+            return Ok(None);
+        };
+        let (_, offset) = self.look_closely(row).await?;
+        Ok((said != offset).then_some(Refusal::OtherOffset { offset }))
     }
 
     async fn check_put(
@@ -189,15 +202,11 @@ impl Service {
         let (settings, visitor) = (self.settings.clone(), upload.visitor.clone());
         let is_resumable = upload.is_resumable;
         let is_held_back = upload.checksum.is_some();
-        let (length, extent) = (upload.length, upload.extent);
         let change: Change = Box::new(move |mut row| {
             if let Some((part, offset)) = left_over {
                 row.end_attempt(part, offset, Timestamp::default());
             }
             let mut row = opened.admit(row, now)?;
-            if let Opened::Resume(_, offset) = opened {
-                check_append_length(length, extent, offset, row.file.size_bytes)?;
-            }
             if is_held_back {
                 row = row.hold_back();
             }
@@ -290,27 +299,23 @@ impl Service {
     }
 }
 
-/// Refuses lengths that do not make the file: `TooLong`, `TooShort`.
-fn check_length(upload: &Upload, size_bytes: u64) -> Result<(), Refusal> {
-    match (upload.length, upload.extent) {
-        (Some(length), _) if size_bytes < length => Err(Refusal::TooLong),
-        (Some(length), Extent::Rest) if length < size_bytes => Err(Refusal::TooShort),
-        _ => Ok(()),
+/// Refuses lengths that do not make the file: `TooLong`, `TooShort`, `InconsistentLength`.
+fn check_lengths(upload: &Upload, size_bytes: u64) -> Result<(), Refusal> {
+    if upload.upload_length.is_some_and(|said| said != size_bytes) {
+        return Err(Refusal::InconsistentLength);
     }
-}
-
-/// The same for an append that belongs at `offset`, where bytes that are missing contradict what it
-/// says of itself: `InconsistentLength`. One that belongs elsewhere is told where first.
-fn check_append_length(
-    length: Option<u64>,
-    extent: Extent,
-    offset: u64,
-    size_bytes: u64,
-) -> Result<(), Refusal> {
-    let end = length.map(|length| offset.saturating_add(length));
-    match (end, extent) {
-        (Some(end), _) if size_bytes < end => Err(Refusal::TooLong),
-        (Some(end), Extent::Rest) if end < size_bytes => Err(Refusal::InconsistentLength),
+    let Some(length) = upload.length else {
+        return Ok(());
+    };
+    let from = match upload.beginning {
+        Beginning::Whole => 0,
+        Beginning::At(offset) => offset,
+    };
+    let end = from.saturating_add(length);
+    match (upload.beginning, upload.extent) {
+        _ if size_bytes < end => Err(Refusal::TooLong),
+        (Beginning::Whole, Extent::Rest) if end < size_bytes => Err(Refusal::TooShort),
+        (Beginning::At(_), Extent::Rest) if end < size_bytes => Err(Refusal::InconsistentLength),
         _ => Ok(()),
     }
 }

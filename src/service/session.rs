@@ -22,8 +22,6 @@ use crate::store::{Change, Failure};
 pub const LIST_MAX: usize = 50;
 /// Most sessions looked at for a list of those in one state.
 const LOOK_MAX: usize = 1000;
-/// How often a slot is taken over again where another request took it first.
-const TAKE_OVERS_MAX: usize = 16;
 /// How often a row is read again because its holder has just gone.
 const LOOKS_MAX: usize = 100;
 
@@ -214,7 +212,7 @@ impl Service {
 
     /// A view that is up to date, also after a crash and while bytes come in.
     async fn look(&self, row: UploadSession, id: SessionId) -> Result<SessionView, Refusal> {
-        let (row, offset) = self.look_at(row).await?;
+        let (row, offset) = self.look_closely(row).await?;
         Ok(self.view(&row, id, offset, self.world.now()))
     }
 
@@ -222,7 +220,10 @@ impl Service {
     ///
     /// The row alone tells it where the last attempt was ended. Otherwise its writer knows, or a
     /// crash left it, and what it left is noted first, once.
-    async fn look_at(&self, mut row: UploadSession) -> Result<(UploadSession, u64), Refusal> {
+    pub(super) async fn look_closely(
+        &self,
+        mut row: UploadSession,
+    ) -> Result<(UploadSession, u64), Refusal> {
         for _ in 0..LOOKS_MAX {
             if row.state != State::Uploading || row.newest.is_none() {
                 let offset = row.offset();
@@ -283,33 +284,20 @@ impl Service {
         format!("{}r/{sealed}", self.settings.public_url)
     }
 
-    /// Cuts whoever writes to the slot, and holds it, also where a newer request took it: for what
-    /// no request can go on with. Refuses `Stopping`.
+    /// Cuts whoever writes to the slot, and holds it. Refuses `Stopping`.
     async fn take_over(self: &Arc<Self>, id: SlotId) -> Result<Transfer, Refusal> {
-        for _ in 0..TAKE_OVERS_MAX {
-            match self.transfers.begin(id).await {
-                Err(Refusal::TakenOver) => {}
-                taken => return taken,
-            }
-        }
-        Err(Refusal::TakenOver)
+        self.transfers.take_turn(id).await
     }
 
     /// The row and its durable offset, once whoever wrote has been cut and all that came is noted.
     ///
-    /// A request that came later still is not cut: it is the newest.
+    /// Whoever came later waits: its turn is not taken from it.
     pub(super) async fn settled(
         self: &Arc<Self>,
         id: SlotId,
     ) -> Result<(UploadSession, u64), Refusal> {
-        match self.transfers.begin(id).await {
-            Ok(holder) => self.settle_held(&holder, id).await,
-            Err(Refusal::TakenOver) => {
-                let row = self.current_row(id).await?;
-                self.look_at(row).await
-            }
-            Err(refusal) => Err(refusal),
-        }
+        let holder = self.take_over(id).await?;
+        self.settle_held(&holder, id).await
     }
 
     /// Notes what an attempt that nobody ended (a crash did) has left.

@@ -6,15 +6,15 @@ use http::{HeaderMap, Method};
 use jid::Jid;
 use sha2::Digest as _;
 use slotd::core::refusal::Refusal;
+use slotd::core::resume::Extent;
 use slotd::core::session::network::Visitor;
 use slotd::core::slot::{
     FileName, Purpose, SessionId, SessionWish, Sha256, Slot, SlotId, SlotRequest,
 };
 use slotd::service::Service;
 use slotd::service::audit::{AuditReport, Depth, Options, audit};
-use slotd::service::upload::{Beginning, Credential, Extent, Upload};
+use slotd::service::upload::{Beginning, Credential, Upload};
 use slotd::store::{Body, BodyError, Mend};
-
 use tokio::sync::mpsc;
 
 use super::world::Bench;
@@ -74,10 +74,29 @@ impl From<Put> for Upload {
     }
 }
 
-/// A slot, its PUT URL read as the HTTP edge does.
+impl Put {
+    /// A PUT on a slot's URL, read as the HTTP edge does.
+    pub fn of(put_url: &str) -> Self {
+        let path = put_url
+            .strip_prefix("https://upload.example.org/f/")
+            .expect("our URL");
+        let (id, rest) = path.split_once('/').expect("id and name");
+        let (name, token) = rest.split_once("?t=").expect("a token");
+        Self {
+            id: SlotId::parse(id).expect("an id"),
+            name: name.to_owned(),
+            token: token.to_owned(),
+            length: Some(SIZE),
+            content_type: None,
+            sha256: None,
+        }
+    }
+}
+
+/// A slot and its PUT.
 pub async fn slot(bench: &Bench) -> Put {
     let slot = slot_for(&bench.service, SIZE).await.expect("granted");
-    put_from(&slot, SIZE)
+    Put::of(&slot.put_url)
 }
 
 /// An upload session as its owner holds it.
@@ -102,19 +121,9 @@ pub fn put_of(resume_url: &str) -> String {
 
 /// Reads a slot of `size_bytes` as the HTTP edge does.
 pub fn put_from(slot: &Slot, size_bytes: u64) -> Put {
-    let path = slot
-        .put_url
-        .strip_prefix("https://upload.example.org/f/")
-        .expect("our URL");
-    let (id, rest) = path.split_once('/').expect("id and name");
-    let (name, token) = rest.split_once("?t=").expect("a token");
     Put {
-        id: SlotId::parse(id).expect("an id"),
-        name: name.to_owned(),
-        token: token.to_owned(),
         length: Some(size_bytes),
-        content_type: None,
-        sha256: None,
+        ..Put::of(&slot.put_url)
     }
 }
 

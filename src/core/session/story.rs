@@ -1,5 +1,6 @@
 //! Any sequence of calls: what may never happen to an upload session, never does.
 
+#[cfg(test)]
 use proptest::prelude::*;
 
 use crate::core::refusal::Refusal;
@@ -99,6 +100,20 @@ fn calls() -> impl Strategy<Value = Call> {
     ]
 }
 
+fn who(is_owner: bool) -> jid::BareJid {
+    if is_owner { romeo() } else { juliet() }
+}
+
+fn settled(mut row: UploadSession, attempt: u16, offset: u64, now: Timestamp) -> UploadSession {
+    row.settle(part(attempt), offset, now);
+    row
+}
+
+fn ended(mut row: UploadSession, attempt: u16, offset: u64, now: Timestamp) -> UploadSession {
+    row.end_attempt(part(attempt), offset, now);
+    row
+}
+
 /// The row after a call, or why not.
 fn make(row: UploadSession, call: &Call, now: Timestamp) -> Result<UploadSession, Refusal> {
     let put = |generation| Claims {
@@ -110,7 +125,6 @@ fn make(row: UploadSession, call: &Call, now: Timestamp) -> Result<UploadSession
         generation,
         ..row.resume_claims()
     };
-    let owner = |is_owner| if is_owner { romeo() } else { juliet() };
     match *call {
         Call::Begin { generation } => {
             let claims = put(generation);
@@ -138,16 +152,8 @@ fn make(row: UploadSession, call: &Call, now: Timestamp) -> Result<UploadSession
             attempt,
             offset,
         } => row.vouch(generation, part(attempt), offset, now),
-        Call::Settle { attempt, offset } => {
-            let mut row = row;
-            row.settle(part(attempt), offset, now);
-            Ok(row)
-        }
-        Call::End { attempt, offset } => {
-            let mut row = row;
-            row.end_attempt(part(attempt), offset, now);
-            Ok(row)
-        }
+        Call::Settle { attempt, offset } => Ok(settled(row, attempt, offset, now)),
+        Call::End { attempt, offset } => Ok(ended(row, attempt, offset, now)),
         Call::Complete {
             generation,
             attempt,
@@ -166,8 +172,8 @@ fn make(row: UploadSession, call: &Call, now: Timestamp) -> Result<UploadSession
             let reason = FailReason::DigestMismatch;
             row.reject(generation, (part(attempt), offset), reason, now)
         }
-        Call::Refresh { is_owner } => row.refresh(&owner(is_owner), &lifetimes(), now),
-        Call::Cancel { is_owner } => row.cancel(&owner(is_owner), now),
+        Call::Refresh { is_owner } => row.refresh(&who(is_owner), &lifetimes(), now),
+        Call::Cancel { is_owner } => row.cancel(&who(is_owner), now),
         Call::CancelByUrl { generation } => {
             let claims = resume(generation);
             row.cancel_by_url(claims, now)
