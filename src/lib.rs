@@ -72,6 +72,7 @@ pub mod core;
 pub mod daemon;
 pub mod http;
 pub mod log;
+pub mod send;
 pub mod service;
 pub mod store;
 pub mod upkeep;

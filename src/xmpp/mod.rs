@@ -32,7 +32,9 @@ mod route;
 mod stream;
 
 pub use disco::Contact;
+pub(crate) use guard::Guard;
 pub use login::{Connect, LOGIN_WITHIN, LoginError, Socket};
+pub(crate) use login::{StreamError, Wire};
 use route::Desk;
 use stream::End;
 
