@@ -109,7 +109,12 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
     parts.spawn(upkeep::run(plan, service.clone(), stopped.clone()));
     let (http, limits, serving) = (config.http.clone(), config.limits.clone(), service.clone());
     info!(addresses = ?listeners.addresses(), "slotd {} is ready", env!("CARGO_PKG_VERSION"));
-    parts.spawn(async move { listeners.serve(&http, &limits, serving, stopped).await });
+    let addresses = config.log.addresses;
+    parts.spawn(async move {
+        listeners
+            .serve(&http, &limits, addresses, serving, stopped)
+            .await;
+    });
     let ended = tokio::select! {
         () = shutdown => Ok(()),
         ended = parts.join_next() => {

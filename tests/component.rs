@@ -260,9 +260,14 @@ async fn discovery_lists_what_is_served() {
         "http://jabber.org/protocol/disco#info",
         "http://jabber.org/protocol/disco#items",
         "urn:xmpp:http:upload:0",
+        "urn:slotd:upload-session:0",
         "urn:xmpp:ping",
         "jabber:iq:version",
         "jabber:iq:last",
+        "urn:slotd:upload-session:0#list",
+        "urn:slotd:upload-session:0#rufh",
+        "urn:slotd:upload-session:0#tus",
+        "urn:slotd:upload-session:0#digest",
         "urn:xmpp:http:upload:purpose:0#message",
         "urn:xmpp:http:upload:purpose:0#profile",
         "urn:xmpp:http:upload:purpose:0#ephemeral",
@@ -273,7 +278,7 @@ async fn discovery_lists_what_is_served() {
         .children()
         .filter(|child| child.name() == "x")
         .collect();
-    assert_eq!(forms.len(), 2);
+    assert_eq!(forms.len(), 3);
     assert_eq!(
         forms[0].text() + &forms[0].children().map(Element::text).collect::<String>(),
         ""

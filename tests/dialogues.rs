@@ -6,7 +6,8 @@
 //!
 //! * `given KEY = "VALUE"`: a setting, before anything else
 //! * `JID sends:` and a stanza; `JID receives:` and the stanza that answers; `JID receives nothing`
-//! * `PUT URL with "text"`, `with 5 bytes`, `chunked`, `broken`; `GET`, `HEAD`; header fields below
+//! * `PUT URL with "text"`, `with 5 bytes`, `chunked`, `broken`; `PATCH`, `GET`, `HEAD`, `DELETE`,
+//!   `OPTIONS`; header fields below
 //! * `-> 201`, `-> 200 with "text"`; header fields below, among others
 //! * `tick 6 minutes`: time passes and the sweep runs; `wait 6 minutes`: time passes
 //!
@@ -33,6 +34,7 @@ use minidom::{Element, Node};
 use slotd::config::ServerAddress;
 use slotd::core::policy::Room;
 use slotd::core::rate::Rate;
+use slotd::core::session::network::AddressPolicy;
 use slotd::service::Settings;
 use slotd::service::sweep::Sweeper;
 use support::site;
@@ -205,6 +207,8 @@ fn give(settings: &mut Settings, room: &mut Option<Room>, key: &str, value: &str
         "jids" => policy.access.jids = jids().collect::<Verdict<_>>()?,
         "deny" => policy.access.deny = jids().collect::<Verdict<_>>()?,
         "keep_for" => policy.lifetimes.retention.message = Some(time()?),
+        "refreshes_max" => policy.lifetimes.refreshes_max = number()? as u8,
+        "open_sessions_max" => policy.open_sessions_max = number()? as u32,
         "total_max" => settings.total_bytes_max = Some(size()?),
         "slots_per_minute" => {
             settings.slot_rate = Rate {
@@ -262,7 +266,12 @@ impl Play {
         }
         let mut http = site::http();
         http.public_url = format!("https://{HOST}/");
-        let router = slotd::http::router(bench.service.clone(), &http, &site::limits());
+        let router = slotd::http::router(
+            bench.service.clone(),
+            &http,
+            &site::limits(),
+            AddressPolicy::Full,
+        );
         let server = ServerAddress::Tcp("127.0.0.1:5347".to_owned());
         let components = vec![component(server)];
         let mut fake = Fake::start(bench.service.clone(), components, BUFFER_BYTES);
@@ -301,9 +310,10 @@ impl Play {
                 Ok(())
             }
             ["wait", ..] => self.pass(text),
-            ["PUT" | "GET" | "HEAD" | "OPTIONS" | "POST" | "DELETE", ..] => {
-                self.request(text, &step.below).await
-            }
+            [
+                "PUT" | "PATCH" | "GET" | "HEAD" | "OPTIONS" | "POST" | "DELETE",
+                ..,
+            ] => self.request(text, &step.below).await,
             _ => Err("not understood".to_owned()),
         }
     }
@@ -375,7 +385,7 @@ impl Play {
             .any(|field| field.starts_with("Content-Length:"));
         if is_chunked {
             request = request.header("transfer-encoding", "chunked");
-        } else if method == "PUT" && !has_length {
+        } else if matches!(method, "PUT" | "PATCH") && !has_length {
             request = request.header("content-length", body.len());
         }
         let mut pieces = vec![Ok(body)];

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use slotd::config::{Http, Limits, Listen, Tls};
+use slotd::core::session::network::AddressPolicy;
 use slotd::http::listen::Listeners;
 use slotd::store::Stored;
 use support::site::{self, SIZE, Site, TestSlot, content};
@@ -41,7 +42,9 @@ impl Front {
         let (shutdown, stopping) = watch::channel(false);
         let service = site.0.service.clone();
         let serving = tokio::spawn(async move {
-            listeners.serve(&http, &limits, service, stopping).await;
+            listeners
+                .serve(&http, &limits, AddressPolicy::Full, service, stopping)
+                .await;
         });
         Self {
             site,

@@ -6,18 +6,31 @@ use std::time::Duration;
 use bytesize::ByteSize;
 
 use super::{Component, Config, Listen, ServerAddress, value};
+use crate::core::session::network::AddressPolicy;
 
 /// A configuration, told in lines.
 pub struct Summary<'a>(pub &'a Config);
 
 impl fmt::Display for Summary<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.write_edges(f)?;
+        self.write_limits(f)?;
+        match self.0.log.addresses {
+            AddressPolicy::Full => {}
+            AddressPolicy::Prefix => writeln!(f, "  addresses  of clients by their network alone")?,
+            AddressPolicy::None => writeln!(f, "  addresses  of clients are not written down")?,
+        }
+        write!(f, "  data       {}", self.0.data_dir.display())
+    }
+}
+
+impl Summary<'_> {
+    /// Who is served, and where.
+    fn write_edges(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Config {
             components,
             http,
             policy,
-            limits,
-            retention,
             ..
         } = self.0;
         for component in components {
@@ -48,8 +61,27 @@ impl fmt::Display for Summary<'_> {
             http.public_url
         )?;
         if !http.trusted_proxies.is_empty() {
-            writeln!(f, "  proxies    {}", joined(&http.trusted_proxies))?;
+            let forwards = match http.proxy_forwards_1xx {
+                true => "; they forward interim responses",
+                false => "",
+            };
+            writeln!(
+                f,
+                "  proxies    {}{forwards}",
+                joined(&http.trusted_proxies)
+            )?;
         }
+        Ok(())
+    }
+
+    /// How much there may be of what, and for how long.
+    fn write_limits(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Config {
+            policy,
+            limits,
+            retention,
+            ..
+        } = self.0;
         writeln!(
             f,
             "  limits     {} a file, {} slots a minute, {} connections ({} an address)",
@@ -57,6 +89,17 @@ impl fmt::Display for Summary<'_> {
             limits.slot_rate.per_minute,
             limits.connections_total_max,
             limits.connections_per_address_max,
+        )?;
+        let lifetimes = &policy.lifetimes;
+        writeln!(
+            f,
+            "  sessions   {} after the last byte ({} over HTTP alone), {} refreshes, {} at most; \
+             {} open a requester",
+            value::spell(lifetimes.idle_for),
+            value::spell(lifetimes.rufh_idle_for),
+            lifetimes.refreshes_max,
+            value::spell(lifetimes.session_age),
+            policy.open_sessions_max,
         )?;
         let quota = &policy.quota;
         writeln!(
@@ -77,8 +120,7 @@ impl fmt::Display for Summary<'_> {
             span(keep.ephemeral),
             span(keep.permanent),
             size(retention.total_bytes_max),
-        )?;
-        write!(f, "  data       {}", self.0.data_dir.display())
+        )
     }
 }
 

@@ -9,6 +9,7 @@ pub mod policy;
 pub mod range;
 pub mod rate;
 pub mod refusal;
+pub mod resume;
 pub mod session;
 pub mod slot;
 pub mod time;

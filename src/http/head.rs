@@ -11,6 +11,15 @@ use percent_encoding::percent_decode_str;
 use crate::core::refusal::Refusal;
 use crate::core::slot::SlotId;
 
+/// What a path names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// A file: its slot and its name, decoded.
+    File(SlotId, String),
+    /// An upload: the last segment of its resume URL.
+    Upload(String),
+}
+
 /// What `http.public_url` means for requests.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Site {
@@ -79,19 +88,37 @@ impl Site {
             || local.is_some_and(|local| address() == Some(local.to_canonical()))
     }
 
-    /// The file that a path names: its slot and its name, decoded.
+    /// What a path names.
     ///
     /// The path may also lack the part that it has in `http.public_url`: some proxies cut it off.
     /// Refuses `BadRequest` for what could be read in two ways, `UnknownFile` for the rest.
-    pub fn file(&self, path: &str) -> Result<(SlotId, String), Refusal> {
+    pub fn place(&self, path: &str) -> Result<Place, Refusal> {
+        match self.upload(path) {
+            Some(sealed) => Ok(Place::Upload(sealed.to_owned())),
+            None => self.file(path).map(|(id, name)| Place::File(id, name)),
+        }
+    }
+
+    fn below<'a>(&self, path: &'a str, room: &str) -> Option<&'a str> {
+        let bases = [&*self.path, "/"];
+        bases
+            .iter()
+            .find_map(|base| path.strip_prefix(base)?.strip_prefix(room))
+    }
+
+    fn upload<'a>(&self, path: &'a str) -> Option<&'a str> {
+        let sealed = self.below(path, "r/")?;
+        let is_sealed = |b: u8| b.is_ascii_alphanumeric() || b"-_".contains(&b);
+        (!sealed.is_empty() && sealed.bytes().all(is_sealed)).then_some(sealed)
+    }
+
+    fn file(&self, path: &str) -> Result<(SlotId, String), Refusal> {
         let segments: Vec<String> = path.split('/').map(decode).collect::<Result<_, _>>()?;
         if segments.iter().any(|text| text == "." || text == "..") {
             return Err(Refusal::BadRequest);
         }
-        let (id, name) = [&*self.path, "/"]
-            .iter()
-            .find_map(|base| path.strip_prefix(base)?.strip_prefix("f/")?.split_once('/'))
-            .ok_or(Refusal::UnknownFile)?;
+        let below = self.below(path, "f/").and_then(|rest| rest.split_once('/'));
+        let (id, name) = below.ok_or(Refusal::UnknownFile)?;
         let id = SlotId::parse(id).filter(|_| !name.contains('/'));
         Ok((id.ok_or(Refusal::UnknownFile)?, decode(name)?))
     }

@@ -16,6 +16,7 @@ use super::hall::Hall;
 use super::router;
 use super::tls::{Reloader, TlsError};
 use crate::config::{Http, Limits, Listen};
+use crate::core::session::network::AddressPolicy;
 use crate::service::Service;
 
 /// Connections that the kernel holds for us while we are busy.
@@ -122,10 +123,11 @@ impl Listeners {
         self,
         http: &Http,
         limits: &Limits,
+        addresses: AddressPolicy,
         service: Arc<Service>,
         shutdown: watch::Receiver<bool>,
     ) {
-        let router = router(service.clone(), http, limits);
+        let router = router(service.clone(), http, limits, addresses);
         let hall = Arc::new(Hall::new(router, http, limits, self.tls, shutdown));
         let mut doors = JoinSet::new();
         for socket in self.sockets {

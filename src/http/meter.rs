@@ -1,9 +1,8 @@
 //! Counts the bytes of a request and of its answer, and logs both when the answer is gone.
 //!
-//! A log line never holds a path or a query: the path of a file is the secret that opens it, and
-//! the query may hold a token.
+//! A log line never holds a path or a query: the path of a file is the secret that opens it, that
+//! of an upload lets write to it, and the query may hold a token.
 
-use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -24,8 +23,8 @@ pub struct Facts {
     pub method: &'static str,
     /// The short id of the slot in its path.
     pub slot: Option<String>,
-    /// Whom it counts for.
-    pub client: Option<IpAddr>,
+    /// Whom it counts for, as it may be written down.
+    pub client: Option<String>,
     /// When it came.
     pub started: Instant,
 }
@@ -36,6 +35,8 @@ pub fn method_name(method: &Method) -> &'static str {
         Method::GET => "GET",
         Method::HEAD => "HEAD",
         Method::PUT => "PUT",
+        Method::PATCH => "PATCH",
+        Method::DELETE => "DELETE",
         Method::OPTIONS => "OPTIONS",
         _ => "other",
     }
@@ -165,13 +166,12 @@ impl HttpBody for Outgoing {
 
 impl Drop for Outgoing {
     fn drop(&mut self) {
-        let client = self.facts.client.map(|client| client.to_string());
         tracing::info!(
             target: "slotd::http",
             method = self.facts.method,
             status = self.status.as_u16(),
             slot = self.facts.slot.as_deref().unwrap_or("-"),
-            client = client.as_deref().unwrap_or("-"),
+            client = self.facts.client.as_deref().unwrap_or("-"),
             received_bytes = self.reading.0.bytes.load(Ordering::Relaxed),
             sent_bytes = self.n_bytes,
             ms = u64::try_from(self.facts.started.elapsed().as_millis()).unwrap_or(u64::MAX),

@@ -1,10 +1,11 @@
-//! Edge: PUT, GET, HEAD and OPTIONS of files; one function from request to answer.
+//! Edge: PUT, GET, HEAD and OPTIONS of files, HEAD, PATCH and DELETE of uploads; one function from
+//! request to answer.
 //!
 //! The layers, from the socket inwards: `pace` ends clients that do not read, `tls` decrypts,
 //! `guard` lets only request heads through that `framing` finds
 //! well-formed, hyper parses, `Edge::answer`
-//! here decides who answers, `put` and `get` translate for the service, `reply` makes the answer's
-//! head. `listen` holds the sockets and their limits.
+//! here decides who answers, `put`, `get` and `resume` translate for the service, `reply` makes the
+//! answer's head. `listen` holds the sockets and their limits.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -14,13 +15,15 @@ use std::time::Instant;
 use axum::Router;
 use axum::extract::{Request, State};
 use axum::response::Response;
-use http::{Method, header};
+use http::{HeaderMap, Method, Version, header};
 use ipnet::IpNet;
 use tokio::sync::watch;
 
 use crate::config;
 use crate::core::forwarded;
 use crate::core::refusal::Refusal;
+use crate::core::resume::{Dialect, answer as words};
+use crate::core::session::network::{AddressPolicy, Visitor};
 use crate::service::Service;
 
 mod connection;
@@ -36,6 +39,7 @@ mod meter;
 mod pace;
 mod put;
 mod reply;
+mod resume;
 pub mod tls;
 
 /// Where a request came from: `listen` puts it beside each request.
@@ -52,17 +56,28 @@ struct Edge {
     service: Arc<Service>,
     site: head::Site,
     trusted: Vec<IpNet>,
+    /// Whether trusted proxies pass interim responses on.
+    proxy_forwards_1xx: bool,
+    /// How much of addresses is written down.
+    addresses: AddressPolicy,
     /// Requests in flight through trusted proxies, by the address they name.
     in_flight: Arc<gate::Gate>,
     told_of_host: AtomicBool,
 }
 
 /// The HTTP side as a tower service: what `listen` serves, and what tests call.
-pub fn router(service: Arc<Service>, http: &config::Http, limits: &config::Limits) -> Router {
+pub fn router(
+    service: Arc<Service>,
+    http: &config::Http,
+    limits: &config::Limits,
+    addresses: AddressPolicy,
+) -> Router {
     let edge = Edge {
         service,
         site: head::Site::of(&http.public_url),
         trusted: http.trusted_proxies.clone(),
+        proxy_forwards_1xx: http.proxy_forwards_1xx,
+        addresses,
         in_flight: gate::Gate::new(limits.connections_per_address_max),
         told_of_host: AtomicBool::new(false),
     };
@@ -80,16 +95,27 @@ async fn handle(State(edge): State<Arc<Edge>>, request: Request) -> Response {
     let origin = request.extensions().get::<Origin>().copied();
     let peer = origin.and_then(|origin| origin.peer);
     let client = forwarded::client(peer, request.headers(), &edge.trusted);
-    let style = reply::ErrorStyle::of(request.headers());
+    let place = edge.site.place(request.uri().path());
+    let dialect = dialect(&place, &request);
+    let manner = reply::Manner {
+        style: reply::ErrorStyle::of(request.headers()),
+        dialect,
+        methods: methods(&place),
+    };
     let facts = meter::Facts {
         method: meter::method_name(request.method()),
-        slot: edge
-            .site
-            .file(request.uri().path())
-            .ok()
-            .map(|(id, _)| id.short()),
-        client,
+        slot: match &place {
+            Ok(head::Place::File(id, _)) => Some(id.short()),
+            _ => None,
+        },
+        client: client.and_then(|client| edge.addresses.apply(client)),
         started,
+    };
+    let asked = Asked {
+        place,
+        dialect,
+        visitor: visitor(&facts, request.headers()),
+        early: edge.early(origin, &request),
     };
     let is_framed = is_framed(&request);
     let (request, reading) = meter::incoming(request);
@@ -97,16 +123,51 @@ async fn handle(State(edge): State<Arc<Edge>>, request: Request) -> Response {
     let answer = match edge.enter(origin, client) {
         Ok(entered) => {
             permit = entered;
-            edge.answer(origin, request).await
+            edge.answer(origin, asked, request).await
         }
         Err(refusal) => Err(refusal),
     };
-    let response = answer.unwrap_or_else(|refusal| reply::refuse(&refusal, style));
+    let response = answer.unwrap_or_else(|refusal| reply::refuse(refusal, manner));
     let after = match reading.is_at_end() && is_framed {
         true => reply::After::KeepAlive,
         false => reply::After::Close,
     };
     meter::outgoing(reply::finish(response, after), facts, reading, permit)
+}
+
+/// What `handle` knows of a request.
+struct Asked {
+    place: Result<head::Place, Refusal>,
+    /// The protocol in which it resumes.
+    dialect: Option<Dialect>,
+    visitor: Visitor,
+    /// How to tell its sender something before the answer.
+    early: Option<early::Early>,
+}
+
+fn dialect(place: &Result<head::Place, Refusal>, request: &Request) -> Option<Dialect> {
+    match place {
+        Ok(head::Place::Upload(_)) => Some(Dialect::of_resume(request.headers())),
+        Ok(head::Place::File(..)) if request.method() == Method::PUT => {
+            Dialect::of_put(request.headers())
+        }
+        _ => None,
+    }
+}
+
+fn methods(place: &Result<head::Place, Refusal>) -> &'static str {
+    match place {
+        Ok(head::Place::Upload(_)) => reply::UPLOAD_METHODS,
+        _ => reply::FILE_METHODS,
+    }
+}
+
+fn visitor(facts: &meter::Facts, headers: &HeaderMap) -> Visitor {
+    let agent = headers.get(header::USER_AGENT);
+    Visitor {
+        address: facts.client.clone(),
+        agent: agent.map(|agent| String::from_utf8_lossy(agent.as_bytes()).into_owned()),
+    }
 }
 
 /// Whether nobody can take what follows a request for a part of it, or the other way round.
@@ -137,7 +198,23 @@ impl Edge {
         self.in_flight.enter(client).map(Some)
     }
 
-    async fn answer(&self, origin: Option<Origin>, request: Request) -> Result<Response, Refusal> {
+    /// How to send interim responses, where they reach the client: HTTP/1.0 has none (RFC 9110
+    /// #15.2), and most proxies drop those that they do not know.
+    fn early(&self, origin: Option<Origin>, request: &Request) -> Option<early::Early> {
+        let is_direct = !forwarded::is_proxy(origin?.peer, &self.trusted);
+        let arrives = is_direct || self.proxy_forwards_1xx;
+        let early = request.extensions().get::<early::Early>();
+        early
+            .filter(|_| arrives && request.version() == Version::HTTP_11)
+            .cloned()
+    }
+
+    async fn answer(
+        &self,
+        origin: Option<Origin>,
+        asked: Asked,
+        request: Request,
+    ) -> Result<Response, Refusal> {
         if let Some(guard::Refused(refusal)) = request.extensions().get() {
             return Err(refusal.clone());
         }
@@ -148,18 +225,44 @@ impl Edge {
             .inspect_err(|refusal| self.tell_of_host(refusal, headers))?;
         head::check_expect(headers)?;
         if request.method() == Method::OPTIONS {
-            return Ok(reply::options());
+            return Ok(self.options(&asked, headers));
         }
-        let (id, name) = self.site.file(uri.path())?;
-        match *request.method() {
-            Method::GET | Method::HEAD => get::answer(&self.service, id, &name, request).await,
-            Method::PUT => put::answer(&self.service, id, name, request).await,
-            _ => Err(Refusal::MethodNotAllowed),
+        let Asked {
+            dialect, visitor, ..
+        } = asked;
+        match (asked.place?, request.method().clone()) {
+            (head::Place::Upload(sealed), _) => {
+                let dialect = dialect.unwrap_or(Dialect::Draft8);
+                resume::answer(&self.service, sealed, dialect, visitor, request).await
+            }
+            (head::Place::File(id, name), Method::GET | Method::HEAD) => {
+                get::answer(&self.service, id, &name, request).await
+            }
+            (head::Place::File(id, name), Method::PUT) => {
+                let caller = put::Caller {
+                    visitor,
+                    dialect,
+                    early: asked.early,
+                };
+                put::answer(&self.service, id, name, caller, request).await
+            }
+            (head::Place::File(..), _) => Err(Refusal::MethodNotAllowed),
         }
     }
 
+    /// What may be asked for, and how uploads resume here.
+    fn options(&self, asked: &Asked, headers: &HeaderMap) -> Response {
+        let is_resume = matches!(asked.place, Ok(head::Place::Upload(_)));
+        let age = self.service.session_terms().session_age;
+        let offers = match asked.place {
+            Ok(_) => words::options(headers, self.service.size_bytes_max(), age, is_resume),
+            Err(_) => HeaderMap::new(),
+        };
+        reply::options(methods(&asked.place), offers)
+    }
+
     /// Tells the admin, once, what a wrongly set up proxy looks like from here.
-    fn tell_of_host(&self, refusal: &Refusal, headers: &http::HeaderMap) {
+    fn tell_of_host(&self, refusal: &Refusal, headers: &HeaderMap) {
         let is_first = || !self.told_of_host.swap(true, Ordering::Relaxed);
         if *refusal == Refusal::OtherHost && is_first() {
             let host = headers.get(header::HOST).map(|value| value.as_bytes());

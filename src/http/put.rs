@@ -6,61 +6,150 @@ use axum::extract::Request;
 use axum::response::Response;
 use futures_util::StreamExt as _;
 use http::header::{
-    CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG, SET_COOKIE,
-    TRANSFER_ENCODING,
+    CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, SET_COOKIE, TRANSFER_ENCODING,
 };
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use http::{HeaderMap, HeaderValue, StatusCode};
 
+use super::early::Early;
 use super::{head, reply};
-use crate::core::download::etag;
 use crate::core::refusal::Refusal;
+use crate::core::resume::answer::{self, Told};
+use crate::core::resume::fields::{digests, single};
+use crate::core::resume::{Dialect, read_creation};
 use crate::core::session::network::Visitor;
-use crate::core::slot::{Sha256, SlotId};
+use crate::core::slot::SlotId;
 use crate::service::Service;
-use crate::service::upload::{Beginning, Credential, Extant, Extent, Received, Upload};
+use crate::service::upload::{
+    Beginning, Credential, Extant, Extent, Offer, OnBegun, Received, Upload,
+};
 use crate::store::{Body, BodyError};
 
-/// RFC 9530 #3.
-const REPR_DIGEST: HeaderName = HeaderName::from_static("repr-digest");
-/// RFC 9530 #2: the same thing as Repr-Digest for a PUT without content coding.
-const CONTENT_DIGEST: HeaderName = HeaderName::from_static("content-digest");
 /// Longest Content-Type looked at, in bytes.
 const CONTENT_TYPE_BYTES_MAX: usize = 1024;
+
+/// What is known of a PUT beside its head.
+pub struct Caller {
+    /// Where it comes from.
+    pub visitor: Visitor,
+    /// The protocol in which its client goes on.
+    pub dialect: Option<Dialect>,
+    /// How to tell it where, if it can be told before it is answered.
+    pub early: Option<Early>,
+}
 
 /// Takes a file; `100 Continue` goes out when the service first asks for the body.
 pub async fn answer(
     service: &Arc<Service>,
     id: SlotId,
     name: String,
+    caller: Caller,
     request: Request,
 ) -> Result<Response, Refusal> {
     let (head, body) = request.into_parts();
     let token = head::token(&head.uri, &head.headers)?;
-    let upload = read(id, name, token, &head.headers)?;
-    let body: Body = Box::pin(
+    let dialect = caller.dialect;
+    let credential = Credential::Put { id, name, token };
+    let upload = read(credential, caller, &head.headers)?;
+    let received = service.receive(upload, content(body)).await?;
+    Ok(match dialect {
+        None => created(&received),
+        Some(dialect) => reply::bare(answer::created(dialect, &told(&received))),
+    })
+}
+
+/// A request's body, as the service takes it.
+pub fn content(body: axum::body::Body) -> Body {
+    Box::pin(
         body.into_data_stream()
             .map(|piece| piece.map_err(|_| BodyError)),
-    );
-    let received = service.receive(upload, body).await?;
-    Ok(created(&received))
+    )
 }
 
 /// 201 and nothing else: Siskin takes no other status, and several clients take 204 for an error.
 fn created(received: &Received) -> Response {
     let mut response = reply::empty(StatusCode::CREATED);
-    let Extant::Complete { sha256 } = received.extant else {
-        return response;
-    };
-    let digest = format!("sha-256=:{}:", sha256.to_base64());
-    for (name, value) in [(ETAG, etag(sha256)), (REPR_DIGEST, digest)] {
-        let value = HeaderValue::from_str(&value).expect("hexadecimal digits and base64 are ASCII");
-        response.headers_mut().insert(name, value);
+    if let Some(sha256) = received.sha256() {
+        answer::tell_file(response.headers_mut(), sha256);
     }
     response
 }
 
+/// An upload as answers tell of it.
+pub fn told(received: &Received) -> Told<'_> {
+    let offer = &received.offer;
+    let offset = match received.extant {
+        Extant::Complete { .. } => offer.size_bytes,
+        Extant::Partial { offset } => offset,
+    };
+    Told {
+        offset,
+        sha256: received.sha256(),
+        ..offered(offer)
+    }
+}
+
+/// The same of one that has only begun.
+fn offered(offer: &Offer) -> Told<'_> {
+    Told {
+        offset: 0,
+        sha256: None,
+        size_bytes: offer.size_bytes,
+        expires_in: offer.expires_in,
+        expires_at: offer.expires_at,
+        url: &offer.resume_url,
+    }
+}
+
 /// Reads the head. Refuses what would not be the file itself.
-fn read(id: SlotId, name: String, token: String, headers: &HeaderMap) -> Result<Upload, Refusal> {
+fn read(credential: Credential, caller: Caller, headers: &HeaderMap) -> Result<Upload, Refusal> {
+    check_plain(headers)?;
+    let length = length(headers)?;
+    let content_type = single(headers, CONTENT_TYPE)?.filter(|text| !text.is_empty());
+    if content_type
+        .as_ref()
+        .is_some_and(|text| CONTENT_TYPE_BYTES_MAX < text.len())
+    {
+        return Err(Refusal::BadRequest);
+    }
+    let mut upload = Upload {
+        credential,
+        beginning: Beginning::Whole,
+        extent: Extent::Rest,
+        length,
+        upload_length: None,
+        content_type,
+        sha256: None,
+        checksum: None,
+        is_resumable: false,
+        visitor: caller.visitor,
+        on_begun: None,
+    };
+    match caller.dialect {
+        None => upload.sha256 = digests(headers)?.of_all()?,
+        Some(dialect) => {
+            let creation = read_creation(dialect, headers)?;
+            upload.extent = creation.extent;
+            upload.upload_length = creation.upload_length;
+            upload.sha256 = creation.sha256;
+            upload.checksum = creation.checksum;
+            upload.is_resumable = true;
+            upload.on_begun = caller.early.map(|early| on_begun(dialect, early));
+        }
+    }
+    Ok(upload)
+}
+
+/// Tells where the upload goes on as soon as it is known.
+fn on_begun(dialect: Dialect, early: Early) -> OnBegun {
+    Box::new(move |offer| {
+        if let Some(head) = answer::interim(dialect, &offered(offer)) {
+            early.send(head.into());
+        }
+    })
+}
+
+/// Refuses what would not be the bytes themselves, or would be others elsewhere.
+pub fn check_plain(headers: &HeaderMap) -> Result<(), Refusal> {
     if headers.contains_key(CONTENT_RANGE) {
         return Err(Refusal::PartialPut);
     }
@@ -72,86 +161,27 @@ fn read(id: SlotId, name: String, token: String, headers: &HeaderMap) -> Result<
         let coding = value.as_bytes();
         coding.is_empty() || coding.eq_ignore_ascii_case(b"identity")
     };
-    if !headers.get_all(CONTENT_ENCODING).into_iter().all(is_plain) {
-        return Err(Refusal::ContentEncoded);
+    match headers.get_all(CONTENT_ENCODING).into_iter().all(is_plain) {
+        true => Ok(()),
+        false => Err(Refusal::ContentEncoded),
     }
-    let length = match single(headers, CONTENT_LENGTH)? {
-        Some(text) => Some(text.parse().map_err(|_| Refusal::BadRequest)?),
-        None if headers.contains_key(TRANSFER_ENCODING) => None,
-        None => return Err(Refusal::LengthMissing),
-    };
-    let content_type = single(headers, CONTENT_TYPE)?.filter(|text| !text.is_empty());
-    if content_type
-        .as_ref()
-        .is_some_and(|text| CONTENT_TYPE_BYTES_MAX < text.len())
-    {
-        return Err(Refusal::BadRequest);
-    }
-    Ok(Upload {
-        credential: Credential::Put { id, name, token },
-        beginning: Beginning::Whole,
-        extent: Extent::Rest,
-        length,
-        upload_length: None,
-        content_type,
-        sha256: digest(headers)?,
-        checksum: None,
-        is_resumable: false,
-        visitor: Visitor::default(),
-        on_begun: None,
-    })
 }
 
-/// The value of a field that may come once only.
-fn single(headers: &HeaderMap, name: HeaderName) -> Result<Option<String>, Refusal> {
-    let mut values = headers.get_all(name).into_iter();
-    let value = values.next();
-    if values.next().is_some() {
-        return Err(Refusal::BadRequest);
+/// The body's length; `None` for chunked coding. Refuses `LengthMissing`.
+pub fn length(headers: &HeaderMap) -> Result<Option<u64>, Refusal> {
+    match single(headers, CONTENT_LENGTH)? {
+        Some(text) => text.parse().map(Some).map_err(|_| Refusal::BadRequest),
+        None if headers.contains_key(TRANSFER_ENCODING) => Ok(None),
+        None => Err(Refusal::LengthMissing),
     }
-    Ok(value.map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned()))
-}
-
-/// The SHA-256 that the request announces for its body, in either field of RFC 9530.
-///
-/// Other algorithms are passed over. Refuses `BadRequest` for a digest that is none, and for two
-/// that differ: both name the same bytes.
-fn digest(headers: &HeaderMap) -> Result<Option<Sha256>, Refusal> {
-    let mut found = None;
-    let fields = [REPR_DIGEST, CONTENT_DIGEST];
-    let values = fields.iter().flat_map(|name| headers.get_all(name));
-    for value in values {
-        let text = value.to_str().map_err(|_| Refusal::BadRequest)?;
-        // A dictionary of byte sequences (RFC 8941 #3.2): base64 holds no comma.
-        for member in text.split(',') {
-            let (key, value) = member.split_once('=').unwrap_or((member, ""));
-            if key.trim_matches([' ', '\t']) != "sha-256" {
-                continue;
-            }
-            let sha256 = byte_sequence(value).ok_or(Refusal::BadRequest)?;
-            if found.is_some_and(|found| found != sha256) {
-                return Err(Refusal::BadRequest);
-            }
-            found = Some(sha256);
-        }
-    }
-    Ok(found)
-}
-
-/// `:base64:`, with parameters that mean nothing to us.
-fn byte_sequence(text: &str) -> Option<Sha256> {
-    let text = text
-        .split(';')
-        .next()
-        .unwrap_or_default()
-        .trim_matches([' ', '\t']);
-    let base64 = text.strip_prefix(':')?.strip_suffix(':')?;
-    Sha256::from_base64(base64)
 }
 
 #[cfg(test)]
 mod tests {
+    use http::HeaderName;
+
     use super::*;
+    use crate::core::slot::Sha256;
 
     const DIGEST: &str = "CQkJCQkJCQkJCQkJCQkJCQkJCQkJCQkJCQkJCQkJCQk=";
 
@@ -161,7 +191,17 @@ mod tests {
             let name: HeaderName = name.parse().expect("a field name");
             headers.append(name, value.parse().expect("a field value"));
         }
-        read(SlotId(7), "a".to_owned(), "T".to_owned(), &headers)
+        let credential = Credential::Put {
+            id: SlotId(7),
+            name: "a".to_owned(),
+            token: "T".to_owned(),
+        };
+        let caller = Caller {
+            visitor: Visitor::default(),
+            dialect: Dialect::of_put(&headers),
+            early: None,
+        };
+        read(credential, caller, &headers)
     }
 
     #[track_caller]

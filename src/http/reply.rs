@@ -12,10 +12,15 @@ use http::header::{
 };
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
+use super::early::CutOff;
 use crate::core::refusal::Refusal;
+use crate::core::resume::Dialect;
+use crate::core::resume::answer::{Head, refused};
 
 /// The methods of a file's URL.
-const METHODS: &str = "OPTIONS, HEAD, GET, PUT";
+pub const FILE_METHODS: &str = "OPTIONS, HEAD, GET, PUT";
+/// The methods of a resume URL.
+pub const UPLOAD_METHODS: &str = "OPTIONS, HEAD, GET, PATCH, DELETE";
 
 /// What every answer carries.
 ///
@@ -23,14 +28,22 @@ const METHODS: &str = "OPTIONS, HEAD, GET, PUT";
 /// there is no Allow-Credentials. XEP-0363 #security.
 const COMMON: [(HeaderName, &str); 8] = [
     (ACCESS_CONTROL_ALLOW_ORIGIN, "*"),
-    (ACCESS_CONTROL_ALLOW_METHODS, METHODS),
+    (
+        ACCESS_CONTROL_ALLOW_METHODS,
+        "OPTIONS, HEAD, GET, PUT, PATCH, DELETE",
+    ),
     (
         ACCESS_CONTROL_ALLOW_HEADERS,
-        "Authorization, Content-Type, Content-Digest, Repr-Digest, Range, If-Range, If-None-Match",
+        "Authorization, Content-Type, Content-Digest, Repr-Digest, Range, If-Range, If-None-Match, \
+         Upload-Complete, Upload-Incomplete, Upload-Offset, Upload-Length, \
+         Upload-Draft-Interop-Version, Upload-Checksum, Tus-Resumable, X-HTTP-Method-Override",
     ),
     (
         ACCESS_CONTROL_EXPOSE_HEADERS,
-        "Accept-Ranges, Content-Disposition, Content-Range, ETag, Repr-Digest, Retry-After",
+        "Accept-Ranges, Content-Disposition, Content-Range, ETag, Repr-Digest, Retry-After, \
+         Location, Upload-Complete, Upload-Incomplete, Upload-Offset, Upload-Length, \
+         Upload-Limit, Upload-Draft-Interop-Version, Upload-Expires, Tus-Resumable, Tus-Version, \
+         Tus-Extension, Tus-Max-Size, Tus-Checksum-Algorithm",
     ),
     (ACCESS_CONTROL_MAX_AGE, "7200"),
     (
@@ -67,10 +80,11 @@ pub fn finish(mut response: Response, after: After) -> Response {
 }
 
 /// The answer to OPTIONS, which needs no token: a browser asks before it sends one.
-pub fn options() -> Response {
+pub fn options(methods: &'static str, offers: HeaderMap) -> Response {
     let mut response = empty(StatusCode::NO_CONTENT);
-    let methods = HeaderValue::from_static(METHODS);
-    response.headers_mut().insert(ALLOW, methods);
+    let headers = response.headers_mut();
+    headers.extend(offers);
+    headers.insert(ALLOW, HeaderValue::from_static(methods));
     response
 }
 
@@ -102,12 +116,51 @@ impl ErrorStyle {
     }
 }
 
+/// An answer that is a head alone.
+pub fn bare(head: Head) -> Response {
+    let mut response = empty(head.status);
+    *response.headers_mut() = head.headers;
+    response
+}
+
+/// What a refusal has to know of the request.
+#[derive(Clone, Copy, Debug)]
+pub struct Manner {
+    /// How it wants to be told.
+    pub style: ErrorStyle,
+    /// The protocol it resumes in.
+    pub dialect: Option<Dialect>,
+    /// The methods of its target.
+    pub methods: &'static str,
+}
+
+impl Manner {
+    fn is_draft(&self) -> bool {
+        self.dialect.is_some_and(|dialect| dialect != Dialect::Tus)
+    }
+
+    /// The draft has its own words for some of what the service refuses.
+    fn translate(&self, refusal: Refusal) -> Refusal {
+        match refusal {
+            Refusal::ChecksumMismatch if self.is_draft() => Refusal::DigestMismatch,
+            Refusal::TooShort if self.is_draft() => Refusal::InconsistentLength,
+            refusal => refusal,
+        }
+    }
+}
+
 /// A refusal as an answer.
-pub fn refuse(refusal: &Refusal, style: ErrorStyle) -> Response {
+pub fn refuse(refusal: Refusal, manner: Manner) -> Response {
+    let refusal = manner.translate(refusal);
     let row = refusal.row();
+    // The draft's clients read problem types, whatever they accept besides.
+    let style = match manner.is_draft() {
+        true => ErrorStyle::Problem,
+        false => manner.style,
+    };
     let (content_type, body) = match style {
         ErrorStyle::Text => ("text/plain; charset=utf-8", format!("{}\n", row.text)),
-        ErrorStyle::Problem => ("application/problem+json", problem(row.status, row.text)),
+        ErrorStyle::Problem => ("application/problem+json", problem(&refusal)),
     };
     let mut response = Response::new(Body::from(body));
     *response.status_mut() = row.status;
@@ -122,24 +175,42 @@ pub fn refuse(refusal: &Refusal, style: ErrorStyle) -> Response {
     if let Some(challenge) = challenge {
         headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
     }
-    if *refusal == Refusal::MethodNotAllowed {
-        headers.insert(ALLOW, HeaderValue::from_static(METHODS));
+    if refusal == Refusal::MethodNotAllowed {
+        headers.insert(ALLOW, HeaderValue::from_static(manner.methods));
     }
-    if let Some(retry) = retry_after(refusal) {
+    if let Some(retry) = retry_after(&refusal) {
         headers.insert(RETRY_AFTER, retry);
+    }
+    if let Some(dialect) = manner.dialect {
+        headers.extend(refused(dialect, &refusal));
+        if is_lost(&refusal) {
+            response.extensions_mut().insert(CutOff);
+        }
     }
     response
 }
 
-fn problem(status: StatusCode, text: &str) -> String {
-    let title = status.canonical_reason().unwrap_or("Error");
-    serde_json::json!({
-        "type": "about:blank",
+/// Whether the client shall go on rather than read why it could not.
+fn is_lost(refusal: &Refusal) -> bool {
+    matches!(
+        refusal,
+        Refusal::Stalled | Refusal::TakenOver | Refusal::Interrupted
+    )
+}
+
+fn problem(refusal: &Refusal) -> String {
+    let row = refusal.row();
+    let title = row.status.canonical_reason().unwrap_or("Error");
+    let mut problem = serde_json::json!({
+        "type": refusal.problem_type(),
         "title": title,
-        "status": status.as_u16(),
-        "detail": text,
-    })
-    .to_string()
+        "status": row.status.as_u16(),
+        "detail": row.text,
+    });
+    if let Refusal::OtherOffset { offset } = refusal {
+        problem["expected-offset"] = (*offset).into();
+    }
+    problem.to_string()
 }
 
 /// Seconds, or a date where the refusal knows one (RFC 9110 #10.2.3).

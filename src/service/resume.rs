@@ -55,6 +55,12 @@ impl Service {
         self.discard(row.id).await
     }
 
+    /// Refuses what the resume URL does not open: before a request is refused for its own sake, so
+    /// that a stranger learns nothing by it.
+    pub async fn check_resume_url(&self, sealed: &str) -> Result<(), Refusal> {
+        self.check_resume(sealed).await.map(drop)
+    }
+
     /// Opens a resume URL, and notes that it was presented.
     pub(super) async fn check_resume(
         &self,
@@ -117,6 +123,7 @@ impl Service {
             resume_url: self.resume_url(row),
             size_bytes: row.file.size_bytes,
             expires_in: row.expires_at.since(self.world.now()),
+            expires_at: row.expires_at,
         }
     }
 }

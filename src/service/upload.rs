@@ -3,8 +3,10 @@
 use std::fmt;
 use std::time::Duration;
 
+pub use crate::core::resume::{Checksum, Extent};
 use crate::core::session::network::Visitor;
 use crate::core::slot::{Sha256, SlotId};
+use crate::core::time::Timestamp;
 
 /// What lets a request write to a slot.
 #[derive(Clone, PartialEq, Eq)]
@@ -31,26 +33,6 @@ pub enum Beginning {
     At(u64),
 }
 
-/// What a request says of the bytes after its own.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Extent {
-    /// Its body ends the file.
-    Rest,
-    /// More will come, whatever its length.
-    Part,
-    /// Nothing: the file is complete when all its bytes are there.
-    Unsaid,
-}
-
-/// A digest of one request's body.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Checksum {
-    /// SHA-256.
-    Sha256(Sha256),
-    /// SHA-1, which tus requires.
-    Sha1([u8; 20]),
-}
-
 /// What an answer tells of an upload that can go on.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Offer {
@@ -60,6 +42,8 @@ pub struct Offer {
     pub size_bytes: u64,
     /// How long the upload lives.
     pub expires_in: Duration,
+    /// Until when that is.
+    pub expires_at: Timestamp,
 }
 
 /// Called when a request is admitted, before anything of its body is asked for.

@@ -7,8 +7,10 @@ use minidom::rxml::xml_ncname;
 use xmpp_parsers::ns;
 
 use super::elements::PURPOSE;
+use super::session;
 use crate::core::refusal::Refusal;
 use crate::core::slot::Purpose;
+use crate::service::session::SessionTerms;
 
 /// The namespace of XEP-0092.
 pub const VERSION: &str = "jabber:iq:version";
@@ -20,37 +22,54 @@ const SERVER_INFO: &str = "http://jabber.org/network/serverinfo";
 /// XEP-0157 addresses: a field's name (`abuse-addresses`) and its URIs.
 pub type Contact = Vec<(&'static str, Vec<String>)>;
 
+/// What we offer.
+pub struct Offer {
+    /// The namespaces that are served.
+    pub features: Vec<&'static str>,
+    /// The largest file, in bytes.
+    pub size_bytes_max: u64,
+    /// What upload sessions are like.
+    pub sessions: SessionTerms,
+}
+
 /// Answers disco#info about ourselves. XEP-0030 #info, XEP-0128, XEP-0363 #disco.
 ///
 /// Refuses `UnknownNode` for any node. The upload form stands first: COMPAT(Siskin, 2024): reads
 /// the first form only.
-pub fn info(
-    query: &Element,
-    features: impl Iterator<Item = &'static str>,
-    size_bytes_max: u64,
-    contact: &Contact,
-) -> Result<Element, Refusal> {
+pub fn info(query: &Element, offer: Offer, contact: &Contact) -> Result<Element, Refusal> {
     refuse_node(query)?;
     // COMPAT(slixmpp, Movim, 2026): find the service by this identity.
     let identity = Element::builder("identity", ns::DISCO_INFO)
         .attr(xml_ncname!("category").to_owned(), "store")
         .attr(xml_ncname!("type").to_owned(), "file")
         .attr(xml_ncname!("name").to_owned(), "HTTP File Upload");
+    let parts = session::PARTS.map(|name| format!("{}#{name}", session::NS));
     let purposes = Purpose::NAMES.map(|name| format!("{PURPOSE}#{name}"));
-    let features = features.map(str::to_owned).chain(purposes);
+    let features = offer.features.into_iter().map(str::to_owned);
+    let features = features.chain(parts).chain(purposes);
+    let size = single("max-file-size", offer.size_bytes_max);
     let mut answer = Element::builder("query", ns::DISCO_INFO)
         .append(identity)
-        .append_all(features.map(feature));
-    let size = vec![size_bytes_max.to_string()];
-    answer = answer.append(form(
-        ns::HTTP_UPLOAD,
-        [("max-file-size", &size)].into_iter(),
-    ));
+        .append_all(features.map(feature))
+        .append(form(ns::HTTP_UPLOAD, [size]))
+        .append(sessions_form(&offer.sessions));
     if !contact.is_empty() {
-        let fields = contact.iter().map(|(name, uris)| (*name, uris));
+        // XEP-0157 has its fields as list-multi.
+        let fields = contact.iter().map(|(name, uris)| list(name, uris));
         answer = answer.append(form(SERVER_INFO, fields));
     }
     Ok(answer.build())
+}
+
+/// What a client has to know before it asks for an upload session.
+fn sessions_form(terms: &SessionTerms) -> Element {
+    let fields = [
+        single("slot-timeout", terms.slot_timeout.as_secs()),
+        single("max-refreshes", u64::from(terms.refreshes_max)),
+        single("max-session-age", terms.session_age.as_secs()),
+        list("resume-protocols", &session::PROTOCOLS.map(str::to_owned)),
+    ];
+    form(session::NS, fields)
 }
 
 fn feature(name: String) -> Element {
@@ -58,33 +77,31 @@ fn feature(name: String) -> Element {
     feature.attr(xml_ncname!("var").to_owned(), name).build()
 }
 
-/// A form of type result; XEP-0157 has its fields as list-multi.
-fn form<'a>(
-    form_type: &str,
-    fields: impl Iterator<Item = (&'static str, &'a Vec<String>)>,
-) -> Element {
-    let value = |text: &str| Element::builder("value", ns::DATA_FORMS).append(text);
-    let field = |name: &str| {
-        let field = Element::builder("field", ns::DATA_FORMS);
-        field.attr(xml_ncname!("var").to_owned(), name)
-    };
+/// A form of type result.
+fn form(form_type: &str, fields: impl IntoIterator<Item = Element>) -> Element {
     // COMPAT(Converse.js, 2026): looks for a hidden FORM_TYPE.
-    let kind = field("FORM_TYPE")
-        .attr(xml_ncname!("type").to_owned(), "hidden")
-        .append(value(form_type));
-    let fields = fields.map(|(name, values)| {
-        let field = match form_type {
-            SERVER_INFO => field(name).attr(xml_ncname!("type").to_owned(), "list-multi"),
-            _ => field(name),
-        };
-        field
-            .append_all(values.iter().map(|text| value(text)))
-            .build()
-    });
+    let kind = field("FORM_TYPE", Some("hidden"), &[form_type.to_owned()]);
     Element::builder("x", ns::DATA_FORMS)
         .attr(xml_ncname!("type").to_owned(), "result")
         .append(kind)
         .append_all(fields)
+        .build()
+}
+
+fn single(name: &str, number: u64) -> Element {
+    field(name, None, &[number.to_string()])
+}
+
+fn list(name: &str, values: &[String]) -> Element {
+    field(name, Some("list-multi"), values)
+}
+
+fn field(name: &str, kind: Option<&str>, values: &[String]) -> Element {
+    let value = |text: &String| Element::builder("value", ns::DATA_FORMS).append(text.as_str());
+    Element::builder("field", ns::DATA_FORMS)
+        .attr(xml_ncname!("var").to_owned(), name)
+        .attr(xml_ncname!("type").to_owned(), kind)
+        .append_all(values.iter().map(value))
         .build()
 }
 
@@ -120,10 +137,24 @@ pub fn last(uptime_s: u64) -> Element {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     fn query(xml: &str) -> Element {
         xml.parse().expect("a row is well-formed")
+    }
+
+    fn offer(features: Vec<&'static str>) -> Offer {
+        Offer {
+            features,
+            size_bytes_max: 1000,
+            sessions: SessionTerms {
+                slot_timeout: Duration::from_secs(300),
+                refreshes_max: 10,
+                session_age: Duration::from_secs(259_200),
+            },
+        }
     }
 
     #[test]
@@ -136,12 +167,19 @@ mod tests {
                 "xmpp:abuse@example.org".to_owned(),
             ],
         )];
-        let features = ["http://jabber.org/protocol/disco#info", "urn:xmpp:ping"];
-        let answer = info(&asked, features.into_iter(), 1000, &contact).expect("no node");
+        let offer = offer(vec![
+            "http://jabber.org/protocol/disco#info",
+            "urn:xmpp:ping",
+        ]);
+        let answer = info(&asked, offer, &contact).expect("no node");
         let expected = "<query xmlns='http://jabber.org/protocol/disco#info'>\
             <identity category='store' type='file' name='HTTP File Upload'/>\
             <feature var='http://jabber.org/protocol/disco#info'/>\
             <feature var='urn:xmpp:ping'/>\
+            <feature var='urn:slotd:upload-session:0#list'/>\
+            <feature var='urn:slotd:upload-session:0#rufh'/>\
+            <feature var='urn:slotd:upload-session:0#tus'/>\
+            <feature var='urn:slotd:upload-session:0#digest'/>\
             <feature var='urn:xmpp:http:upload:purpose:0#message'/>\
             <feature var='urn:xmpp:http:upload:purpose:0#profile'/>\
             <feature var='urn:xmpp:http:upload:purpose:0#ephemeral'/>\
@@ -149,6 +187,14 @@ mod tests {
             <x xmlns='jabber:x:data' type='result'>\
             <field var='FORM_TYPE' type='hidden'><value>urn:xmpp:http:upload:0</value></field>\
             <field var='max-file-size'><value>1000</value></field></x>\
+            <x xmlns='jabber:x:data' type='result'>\
+            <field var='FORM_TYPE' type='hidden'><value>urn:slotd:upload-session:0</value></field>\
+            <field var='slot-timeout'><value>300</value></field>\
+            <field var='max-refreshes'><value>10</value></field>\
+            <field var='max-session-age'><value>259200</value></field>\
+            <field var='resume-protocols' type='list-multi'><value>rufh-8</value>\
+            <value>rufh-6</value><value>rufh-5</value><value>rufh-3</value>\
+            <value>tus-1.0</value></field></x>\
             <x xmlns='jabber:x:data' type='result'>\
             <field var='FORM_TYPE' type='hidden'>\
             <value>http://jabber.org/network/serverinfo</value></field>\
@@ -159,15 +205,15 @@ mod tests {
     }
 
     #[test]
-    fn without_contact_there_is_one_form() {
+    fn without_contact_there_are_two_forms() {
         let asked = query("<query xmlns='http://jabber.org/protocol/disco#info' node=''/>");
-        let answer = info(&asked, [].into_iter(), 1, &Vec::new()).expect("an empty node is none");
+        let answer = info(&asked, offer(Vec::new()), &Vec::new()).expect("an empty node is none");
         assert_eq!(
             answer
                 .children()
                 .filter(|child| child.name() == "x")
                 .count(),
-            1
+            2
         );
     }
 
@@ -175,7 +221,7 @@ mod tests {
     fn nodes_are_unknown() {
         let asked = query("<query xmlns='http://jabber.org/protocol/disco#info' node='x'/>");
         assert_eq!(
-            info(&asked, [].into_iter(), 1, &Vec::new()),
+            info(&asked, offer(Vec::new()), &Vec::new()),
             Err(Refusal::UnknownNode)
         );
         let asked = query("<query xmlns='http://jabber.org/protocol/disco#items' node='x'/>");

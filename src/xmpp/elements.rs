@@ -9,9 +9,11 @@ use minidom::{Element, Node};
 use xmpp_parsers::ns;
 use xmpp_parsers::stanza_error::StanzaError;
 
+use super::session;
 use crate::core::refusal::{App, Refusal};
 use crate::core::slot::{ContentType, FileName, Purpose, Slot, SlotRequest};
 use crate::core::time::Timestamp;
+use crate::service::Issued;
 
 /// The namespace of purposes (XEP-0363 #purpose).
 pub const PURPOSE: &str = "urn:xmpp:http:upload:purpose:0";
@@ -20,9 +22,9 @@ const ECHOED_BYTES_MAX: usize = 1024;
 
 /// Reads `<request xmlns='urn:xmpp:http:upload:0'/>`.
 ///
-/// Refuses `BadFileName`, `BadSize`, `BadContentType`, `BadPurpose`; children of other namespaces
-/// are ignored. A size beyond 64 bits is the largest number there is, so that it is refused as too
-/// large whatever its length. XEP-0363 #request, #purpose.
+/// Refuses `BadFileName`, `BadSize`, `BadContentType`, `BadPurpose`, and what `session::wish` does;
+/// children of other namespaces are ignored. A size beyond 64 bits is the largest number there is,
+/// so that it is refused as too large whatever its length. XEP-0363 #request, #purpose.
 pub fn slot_request(request: &Element) -> Result<SlotRequest, Refusal> {
     let filename = FileName::parse(request.attr("filename").ok_or(Refusal::BadFileName)?)?;
     let size_bytes = size(request.attr("size").ok_or(Refusal::BadSize)?)?;
@@ -42,7 +44,7 @@ pub fn slot_request(request: &Element) -> Result<SlotRequest, Refusal> {
         size_bytes,
         content_type,
         purpose,
-        session: None,
+        session: session::wish(request)?,
     })
 }
 
@@ -71,6 +73,16 @@ fn purpose(element: &Element) -> Result<Purpose, Refusal> {
     }
 }
 
+/// `<slot/>` for a slot request; the upload session that was asked for stands last, where no client
+/// looks that has not asked.
+pub fn issued(issued: Issued) -> Element {
+    let mut slot = slot(issued.slot);
+    if let Some(view) = issued.session {
+        slot.append_child(session::session(view));
+    }
+    slot
+}
+
 /// `<slot/>` as XEP-0363 #request has it.
 pub fn slot(slot: Slot) -> Element {
     let header = |(name, value): (&'static str, String)| {
@@ -93,14 +105,21 @@ pub fn slot(slot: Slot) -> Element {
 /// `<error/>` for a refusal, with the words that clients show.
 pub fn error(refusal: &Refusal) -> Element {
     let row = refusal.row();
-    let mut error = StanzaError::new(row.kind, row.condition, "en", row.text);
-    error.other = match row.app {
-        App::None => None,
-        App::FileTooLarge => file_too_large(refusal),
-        App::Retry => retry(refusal),
-        App::Session(_) | App::SessionFailed | App::RefreshLimit | App::SessionsLimit => None,
+    let apps = match row.app {
+        App::None => [None, None],
+        App::FileTooLarge => [file_too_large(refusal), None],
+        App::Retry => [retry(refusal), None],
+        App::Session(name) => [Some(session::app(name)), None],
+        App::SessionFailed => [session::failed(refusal), None],
+        App::RefreshLimit => [session::limit_reached(refusal), None],
+        App::SessionsLimit => [retry(refusal), session::limit_reached(refusal)],
     };
-    Element::from(error)
+    let mut error = Element::from(StanzaError::new(row.kind, row.condition, "en", row.text));
+    // `StanzaError` itself has room for one.
+    for app in apps.into_iter().flatten() {
+        error.append_child(app);
+    }
+    error
 }
 
 fn file_too_large(refusal: &Refusal) -> Option<Element> {
@@ -148,7 +167,13 @@ pub fn only_child(stanza: &Element) -> Option<&Element> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
+    use crate::core::session::FailReason;
+    use crate::core::session::owner::Standing;
+    use crate::core::slot::SessionId;
+    use crate::service::session::SessionView;
 
     #[track_caller]
     fn request(attributes: &str, children: &str) -> Result<SlotRequest, Refusal> {
@@ -272,6 +297,111 @@ mod tests {
         let retry = quota.get_child("retry", ns::HTTP_UPLOAD).expect("a stamp");
         assert_eq!(retry.attr("stamp"), Some("2026-01-02T03:04:05Z"));
         assert_eq!(quota.attr("type"), Some("wait"));
+    }
+
+    /// The element names and contents beside the conditions, in `session::NS` but for `<retry/>`.
+    #[test]
+    fn errors_of_upload_sessions() {
+        let retry_at = Timestamp(1_767_323_045);
+        let limits = (
+            Refusal::RefreshLimitReached { limit: 10 },
+            Refusal::TooManySessions {
+                limit: 20,
+                retry_at,
+            },
+        );
+        let reason = FailReason::DigestMismatch;
+        let ours = "xmlns='urn:slotd:upload-session:0'";
+        let retry = "<retry xmlns='urn:xmpp:http:upload:0' stamp='2026-01-02T03:04:05Z'/>";
+        for (refusal, condition, apps) in [
+            (
+                Refusal::UnknownSession,
+                "cancel item-not-found",
+                format!("<unknown-session {ours}/>"),
+            ),
+            (
+                Refusal::SessionExpired,
+                "cancel item-not-found",
+                format!("<session-expired {ours}/>"),
+            ),
+            (
+                Refusal::SessionCancelled,
+                "cancel item-not-found",
+                format!("<session-cancelled {ours}/>"),
+            ),
+            (
+                Refusal::SessionFailed { reason },
+                "cancel not-acceptable",
+                format!("<session-failed {ours} reason='digest-mismatch'/>"),
+            ),
+            (
+                limits.0,
+                "cancel not-allowed",
+                format!("<refresh-limit-reached {ours} limit='10'/>"),
+            ),
+            (
+                Refusal::SessionComplete,
+                "cancel conflict",
+                format!("<session-complete {ours}/>"),
+            ),
+            (
+                Refusal::RefreshTooSoon { retry_at },
+                "wait resource-constraint",
+                retry.to_owned(),
+            ),
+            (
+                limits.1,
+                "wait resource-constraint",
+                format!("{retry}<sessions-limit-reached {ours} limit='20'/>"),
+            ),
+        ] {
+            let (kind, condition) = condition.split_once(' ').expect("type and condition");
+            let expected = format!(
+                "<error xmlns='jabber:component:accept' type='{kind}'>\
+                 <{condition} xmlns='urn:ietf:params:xml:ns:xmpp-stanzas'/>\
+                 <text xmlns='urn:ietf:params:xml:ns:xmpp-stanzas' xml:lang='en'>{}</text>\
+                 {apps}</error>",
+                refusal.row().text
+            );
+            assert_eq!(error(&refusal), expected.parse().expect("well-formed"));
+        }
+    }
+
+    /// Who asked for no upload session gets what XEP-0363 has, byte for byte.
+    #[test]
+    fn slots_of_the_two_kinds() {
+        let plain = || Slot {
+            put_url: "https://up.example.org/f/x/a?t=1".to_owned(),
+            get_url: "https://up.example.org/f/x/a".to_owned(),
+            put_headers: vec![("Authorization", "Bearer v1.a.b".to_owned())],
+        };
+        let written = |session| {
+            let mut xml = Vec::new();
+            let slot = plain();
+            let element = issued(Issued { slot, session });
+            element.write_to(&mut xml).expect("memory takes it");
+            String::from_utf8(xml).expect("UTF-8")
+        };
+        const PLAIN: &str = "<slot xmlns='urn:xmpp:http:upload:0'>\
+            <put url='https://up.example.org/f/x/a?t=1'>\
+            <header name='Authorization'>Bearer v1.a.b</header></put>\
+            <get url='https://up.example.org/f/x/a'/></slot>";
+        assert_eq!(written(None), PLAIN);
+        let announced = written(Some(SessionView {
+            id: SessionId(0),
+            standing: Standing::Pending,
+            is_active: false,
+            offset: 0,
+            size_bytes: 9,
+            credential_left: Duration::from_secs(300),
+            expires_in: Duration::from_secs(259_200),
+            refreshes_left: 10,
+            resume_url: Some("https://up.example.org/r/x".to_owned()),
+        }));
+        let before = PLAIN.trim_end_matches("</slot>");
+        let session = announced.strip_prefix(before).expect("the same before it");
+        assert!(session.starts_with("<session xmlns="), "{session}");
+        assert!(session.ends_with("/></slot>"), "{session}");
     }
 
     #[test]

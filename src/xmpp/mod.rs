@@ -1,8 +1,8 @@
 //! Edge: streams to the XMPP server. Logs in, stays logged in, and says in the log why it is not.
 //!
-//! `login` connects, `stream` serves, `route` answers (`places` says how many at once), `elements`
-//! and `disco` translate; `guard`, with `filter`, `limits` and `names`, keeps the parser safe. Here is what happens between two
-//! streams: how long to wait, and what to say.
+//! `login` connects, `stream` serves, `route` answers (`places` says how many at once), `elements`,
+//! `session` and `disco` translate; `guard`, with `filter`, `limits` and `names`, keeps the parser
+//! safe. Here is what happens between two streams: how long to wait, and what to say.
 //! Nothing is kept for a lost stream: XEP-0114 has no resumption, so every IQ can be asked again.
 
 use std::panic::AssertUnwindSafe;
@@ -29,6 +29,7 @@ mod login;
 mod names;
 mod places;
 mod route;
+mod session;
 mod stream;
 
 pub use disco::Contact;

@@ -5,7 +5,7 @@
 //! alone. The host is told by the stanza's `to`, never by the stream it came on: ejabberd hands the
 //! stanzas of all of a listener's hosts to any of its streams.
 
-use std::panic::AssertUnwindSafe;
+use std::panic::{AssertUnwindSafe, resume_unwind};
 use std::sync::Arc;
 
 use futures_util::FutureExt as _;
@@ -16,11 +16,12 @@ use minidom::{Element, NSChoice};
 use tracing::{debug, error};
 use xmpp_parsers::ns;
 
-use super::disco::{self, Contact};
+use super::disco::{self, Contact, Offer};
 use super::elements;
 use super::places::{Place, Places};
+use super::session;
 use crate::core::refusal::Refusal;
-use crate::core::slot::SlotRequest;
+use crate::core::slot::{SessionId, SlotRequest};
 use crate::service::Service;
 
 /// Servers write stanzas in the component's namespace and take both.
@@ -60,14 +61,28 @@ pub enum Answer {
 enum Work {
     /// The payload of the result.
     Done(Option<Element>),
-    /// A slot is asked for.
+    /// Something that waits for the store.
+    Ask(Ask),
+}
+
+/// What is asked of the service.
+enum Ask {
+    /// A slot.
     Slot(SlotRequest),
+    /// How an upload session stands.
+    Query(SessionId),
+    /// The requester's upload sessions, where wanted of those in one state.
+    List(Option<&'static str>),
+    /// New credentials for an upload session.
+    Refresh(SessionId),
+    /// To give an upload up.
+    Cancel(SessionId),
 }
 
 struct Route {
     kind: &'static str,
     name: &'static str,
-    /// Also the feature that disco#info lists.
+    /// Also the feature that disco#info lists, once for routes side by side.
     namespace: &'static str,
     handler: fn(&Desk, &Element) -> Result<Work, Refusal>,
 }
@@ -76,7 +91,11 @@ struct Route {
 const ROUTES: &[Route] = &[
     Route { kind: "get", name: "query",   namespace: ns::DISCO_INFO,  handler: disco_info },
     Route { kind: "get", name: "query",   namespace: ns::DISCO_ITEMS, handler: |_, query| done(disco::items(query)) },
-    Route { kind: "get", name: "request", namespace: ns::HTTP_UPLOAD, handler: |_, request| elements::slot_request(request).map(Work::Slot) },
+    Route { kind: "get", name: "request", namespace: ns::HTTP_UPLOAD, handler: |_, request| ask(elements::slot_request(request), Ask::Slot) },
+    Route { kind: "get", name: "session",  namespace: session::NS,    handler: |_, session| ask(session::id(session), Ask::Query) },
+    Route { kind: "get", name: "sessions", namespace: session::NS,    handler: |_, sessions| ask(session::wanted(sessions), Ask::List) },
+    Route { kind: "set", name: "refresh",  namespace: session::NS,    handler: |_, refresh| ask(session::id(refresh), Ask::Refresh) },
+    Route { kind: "set", name: "cancel",   namespace: session::NS,    handler: |_, cancel| ask(session::id(cancel), Ask::Cancel) },
     Route { kind: "get", name: "ping",    namespace: ns::PING,        handler: |_, _| Ok(Work::Done(None)) },
     Route { kind: "get", name: "query",   namespace: disco::VERSION,  handler: |_, _| done(Ok(disco::version())) },
     Route { kind: "get", name: "query",   namespace: disco::LAST,     handler: |desk, _| done(Ok(disco::last(desk.service.uptime().as_secs()))) },
@@ -86,10 +105,19 @@ fn done(payload: Result<Element, Refusal>) -> Result<Work, Refusal> {
     payload.map(|payload| Work::Done(Some(payload)))
 }
 
+fn ask<T>(read: Result<T, Refusal>, ask: fn(T) -> Ask) -> Result<Work, Refusal> {
+    read.map(|read| Work::Ask(ask(read)))
+}
+
 fn disco_info(desk: &Desk, query: &Element) -> Result<Work, Refusal> {
-    let features = ROUTES.iter().map(|route| route.namespace);
-    let size_bytes_max = desk.service.size_bytes_max();
-    done(disco::info(query, features, size_bytes_max, &desk.contact))
+    let mut features: Vec<_> = ROUTES.iter().map(|route| route.namespace).collect();
+    features.dedup();
+    let offer = Offer {
+        features,
+        size_bytes_max: desk.service.size_bytes_max(),
+        sessions: desk.service.session_terms(),
+    };
+    done(disco::info(query, offer, &desk.contact))
 }
 
 /// Answers a stanza of any kind.
@@ -121,7 +149,7 @@ fn route_iq(desk: &Arc<Desk>, stanza: &Element) -> Answer {
     };
     match handle(desk, &head, kind, payload) {
         Ok(Work::Done(payload)) => Answer::Now(head.result(payload)),
-        Ok(Work::Slot(request)) => {
+        Ok(Work::Ask(ask)) => {
             let Some(requester) = elements::requester(&head.from) else {
                 return refuse(&Refusal::NotAllowed);
             };
@@ -129,7 +157,7 @@ fn route_iq(desk: &Arc<Desk>, stanza: &Element) -> Answer {
                 Ok(place) => {
                     let payload = payload.and_then(elements::echo);
                     let desk = Arc::clone(desk);
-                    let answer = issue_slot(desk, place, head, requester, request, payload);
+                    let answer = answer_ask(desk, place, head, requester, ask, payload);
                     Answer::Later(answer.boxed())
                 }
                 Err(refusal) => refuse(&refusal),
@@ -170,23 +198,76 @@ impl Desk {
     }
 }
 
-async fn issue_slot(
+async fn answer_ask(
     desk: Arc<Desk>,
     _place: Place,
     head: Head,
     requester: Jid,
-    request: SlotRequest,
+    ask: Ask,
     payload: Option<Element>,
 ) -> Element {
     // A fault in one request must not end the stream of all.
-    let slot = AssertUnwindSafe(desk.service.request_slot(&requester, request));
-    let slot = slot.catch_unwind().await.unwrap_or_else(|_| {
-        error!(from = head.from, "slot request ended in a panic");
+    let answer = AssertUnwindSafe(ask.answer(&desk.service, &requester)).catch_unwind();
+    let answer = answer.await.unwrap_or_else(|_| {
+        error!(from = head.from, "answering an IQ ended in a panic");
         Err(Refusal::Broken)
     });
-    match slot {
-        Ok(issued) => head.result(Some(elements::slot(issued.slot))),
-        Err(refusal) => head.error(&refusal, payload.as_ref()),
+    match answer {
+        Ok(payload) => head.result(payload),
+        Err(refusal) => {
+            debug!(from = head.from, to = head.to, ?refusal, "IQ refused");
+            head.error(&refusal, payload.as_ref())
+        }
+    }
+}
+
+impl Ask {
+    /// The payload of the result.
+    async fn answer(
+        self,
+        service: &Arc<Service>,
+        requester: &Jid,
+    ) -> Result<Option<Element>, Refusal> {
+        Ok(match self {
+            Self::Slot(request) => {
+                let issued = service.request_slot(requester, request).await?;
+                Some(elements::issued(issued))
+            }
+            Self::Query(id) => {
+                let view = service.query_session(requester, id).await?;
+                Some(session::session(view))
+            }
+            Self::List(wanted) => {
+                let list = service.list_sessions(requester, wanted).await?;
+                Some(session::sessions(list))
+            }
+            Self::Refresh(id) => {
+                let (service, requester) = (Arc::clone(service), requester.clone());
+                let refresh = async move { service.refresh_session(&requester, id).await };
+                Some(session::refreshed(to_its_end(refresh).await?))
+            }
+            Self::Cancel(id) => {
+                let (service, requester) = (Arc::clone(service), requester.clone());
+                let cancel = async move { service.cancel_session(&requester, id).await };
+                to_its_end(cancel).await?;
+                None
+            }
+        })
+    }
+}
+
+/// Runs what has several steps, also where the stream ends before: an upload that was cancelled
+/// must not leave its bytes behind because nobody could be told.
+async fn to_its_end<T: Send + 'static>(
+    change: impl Future<Output = Result<T, Refusal>> + Send + 'static,
+) -> Result<T, Refusal> {
+    match tokio::spawn(change).await {
+        Ok(done) => done,
+        Err(error) => match error.try_into_panic() {
+            Ok(panic) => resume_unwind(panic),
+            // Nothing else ends it but the end of slotd.
+            Err(_) => Err(Refusal::Stopping),
+        },
     }
 }
 

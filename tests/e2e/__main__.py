@@ -15,7 +15,7 @@ from daemon import BINARY
 from report import Report
 from servers import SERVERS
 
-SUITES = ["basics", "clients", "hostile", "restarts", "faults", "powercut", "proxies"]
+SUITES = ["basics", "clients", "hostile", "restarts", "faults", "powercut", "proxies", "tus"]
 
 
 def main():

@@ -2,6 +2,7 @@
 #![allow(dead_code, missing_docs, reason = "each test file uses a part of it")]
 
 pub mod faulty;
+pub mod front;
 pub mod outage;
 pub mod rows;
 pub mod site;

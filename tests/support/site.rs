@@ -5,8 +5,9 @@ use std::time::Duration;
 use jid::Jid;
 use slotd::config::{Http, Limits, Listen, TokenIn};
 use slotd::core::rate::Rate;
-use slotd::core::slot::{ContentType, FileName, Purpose, SlotId, SlotRequest};
+use slotd::core::slot::{ContentType, FileName, Purpose, SessionWish, SlotId, SlotRequest};
 use slotd::service::Settings;
+use slotd::service::session::SessionView;
 use slotd::store::Stored;
 
 use super::world::{Bench, bench, settings};
@@ -79,25 +80,44 @@ impl Site {
     }
 
     pub async fn slot_for(&self, name: &str, size: usize) -> TestSlot {
+        self.issue(name, size, None).await.0
+    }
+
+    async fn issue(
+        &self,
+        name: &str,
+        size: usize,
+        session: Option<SessionWish>,
+    ) -> (TestSlot, Option<SessionView>) {
         let request = SlotRequest {
             filename: FileName::parse(name).expect("a usable name"),
             size_bytes: size as u64,
             content_type: Some(ContentType::octet_stream()),
             purpose: Purpose::Message,
-            session: None,
+            session,
         };
         let requester = Jid::new("romeo@example.org/orchard").expect("a valid JID");
-        let slot = self.0.service.request_slot(&requester, request).await;
-        let slot = slot.expect("a slot").slot;
-        let base = PUBLIC_URL.trim_end_matches("/up/");
-        let path = slot.get_url.strip_prefix(base).expect("our URL");
+        let issued = self.0.service.request_slot(&requester, request).await;
+        let issued = issued.expect("a slot");
+        let slot = issued.slot;
+        let path = path_of(&slot.get_url);
         let id = path.split('/').nth(3).and_then(SlotId::parse);
         let (_, token) = slot.put_url.split_once("?t=").unwrap_or_default();
-        TestSlot {
+        let slot = TestSlot {
             id: id.expect("an id in the URL"),
-            path: path.to_owned(),
+            path: path.clone(),
             token: token.to_owned(),
-        }
+        };
+        (slot, issued.session)
+    }
+
+    /// The resume URL's path of an upload session for `a.bin` of `SIZE` bytes, and its slot.
+    pub async fn session(&self) -> (TestSlot, String) {
+        let (slot, session) = self
+            .issue("a.bin", SIZE, Some(SessionWish::default()))
+            .await;
+        let url = session.and_then(|view| view.resume_url);
+        (slot, path_of(&url.expect("an upload session has one")))
     }
 
     /// What the stores hold of a slot: its row's state, its files and parts.
@@ -107,6 +127,12 @@ impl Site {
         let stored = self.0.stores.files.find(slot.id).await.expect("readable");
         (format!("{:?} {:?}", row.state, row.generation), stored)
     }
+}
+
+/// The path of one of the site's URLs.
+pub fn path_of(url: &str) -> String {
+    let base = PUBLIC_URL.trim_end_matches("/up/");
+    url.strip_prefix(base).expect("our URL").to_owned()
 }
 
 /// Bytes that are not all alike.

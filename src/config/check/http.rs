@@ -29,6 +29,10 @@ impl Checker {
             self.warn("http.public_url", words);
         }
         let trusted_proxies = self.list("http.trusted_proxies", &raw.trusted_proxies, value::proxy);
+        if raw.proxy_forwards_1xx && raw.trusted_proxies.is_empty() {
+            let words = "changes nothing without http.trusted_proxies";
+            self.warn("http.proxy_forwards_1xx", words);
+        }
         let token_in = self.take(
             "http.token_in",
             value::word(

@@ -222,14 +222,19 @@ impl Checker {
             self.duration_or("keys.rotate_every", &raw.keys.rotate_every, "never", HOUR);
         let keep_old_for =
             self.duration("keys.keep_old_for", &raw.keys.keep_old_for, SECOND..=EVER);
-        // A fault of idle_for is told where it stands.
-        let idle_for = value::duration(&raw.limits.idle_for).ok();
-        if let (Some(keep_old_for), Some(idle_for)) = (keep_old_for, idle_for)
-            && keep_old_for < idle_for
-        {
+        let waits = [
+            ("limits.idle_for", &raw.limits.idle_for),
+            ("limits.rufh_idle_for", &raw.limits.rufh_idle_for),
+        ];
+        // A fault of a wait is told where it stands.
+        let is_longer = |(_, wait): &(&str, &String)| {
+            let wait = value::duration(wait).ok();
+            keep_old_for.is_some_and(|keep_old_for| Some(keep_old_for) < wait)
+        };
+        if let Some((name, wait)) = waits.into_iter().find(is_longer) {
             let what = format!(
-                "{:?} is shorter than limits.idle_for, {:?}: a rotation would break uploads",
-                raw.keys.keep_old_for, raw.limits.idle_for
+                "{:?} is shorter than {name}, {wait:?}: a rotation would break uploads",
+                raw.keys.keep_old_for
             );
             self.refuse("keys.keep_old_for", what, "raise it: \"72 hours\"");
         }
