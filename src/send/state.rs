@@ -7,12 +7,15 @@ use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 /// Largest state file that is read.
 const BYTES_MAX: u64 = 64 * 1024;
+/// Records that are older are of uploads that nobody goes on with: no session lives so long.
+const KEPT_FOR: Duration = Duration::from_secs(30 * 86_400);
 
 /// What is known of an upload under way.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -76,6 +79,17 @@ impl Identity<'_> {
     }
 }
 
+/// Removes what was left long ago; what cannot be looked at stays.
+fn forget_old(directory: &Path) {
+    for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+        let metadata = entry.metadata().ok().filter(|metadata| metadata.is_file());
+        let age = metadata.and_then(|metadata| metadata.modified().ok()?.elapsed().ok());
+        if age.is_some_and(|age| KEPT_FOR < age) {
+            let _ = fs::remove_file(entry.path());
+        }
+    }
+}
+
 /// Bytes in hex.
 pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
@@ -96,6 +110,7 @@ impl StateFile {
             .recursive(true)
             .mode(0o700)
             .create(directory)?;
+        forget_old(directory);
         let key = identity.key();
         let lock_path = directory.join(format!("{key}.lock"));
         let lock = OpenOptions::new()
@@ -148,6 +163,7 @@ impl StateFile {
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::PermissionsExt as _;
+    use std::time::SystemTime;
 
     use super::*;
 
@@ -195,6 +211,19 @@ mod tests {
         state.remove().expect("removed");
         let left = fs::read_dir(&place).expect("there").count();
         assert_eq!(left, 1, "the lock of the other");
+    }
+
+    #[test]
+    fn what_is_old_is_forgotten() {
+        let dir = tempfile::tempdir().expect("a directory");
+        for (name, days) in [("old.json", 31), ("new.json", 29)] {
+            let file = File::create(dir.path().join(name)).expect("made");
+            let then = SystemTime::now() - Duration::from_secs(days * 86_400);
+            file.set_modified(then).expect("set");
+        }
+        let _held = StateFile::hold(dir.path(), &identity("a")).expect("held");
+        assert!(!dir.path().join("old.json").exists());
+        assert!(dir.path().join("new.json").exists());
     }
 
     #[test]

@@ -15,7 +15,7 @@ from daemon import BINARY
 from report import Report
 from servers import SERVERS
 
-SUITES = ["basics", "clients", "hostile", "restarts", "faults", "powercut", "proxies", "tus"]
+SUITES = ["basics", "clients", "hostile", "restarts", "faults", "powercut", "proxies", "tus", "send"]
 
 
 def main():
