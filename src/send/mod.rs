@@ -357,9 +357,7 @@ impl One<'_> {
         };
         let seconds = took.as_secs_f64();
         let sent = size(record.size_bytes);
-        if !self.args.quiet {
-            show.end(&format!("sent {sent} in {seconds:.1} s{twice}"));
-        }
+        show.end(&format!("sent {sent} in {seconds:.1} s{twice}"));
         if !self.args.json {
             return print_line(&record.get_url);
         }

@@ -15,6 +15,7 @@ const NAME_CHARS_MAX: usize = 24;
 /// The lines on standard error.
 pub struct Show {
     bar: Option<ProgressBar>,
+    is_quiet: bool,
     name: String,
     /// The last line, which is not said twice in a row.
     last: Mutex<String>,
@@ -38,6 +39,7 @@ impl Show {
         });
         Self {
             bar,
+            is_quiet,
             name: name.to_owned(),
             last: Mutex::new(String::new()),
         }
@@ -60,6 +62,9 @@ impl Show {
 
     /// What stays to be read: above the bar, or as a line.
     pub fn note(&self, words: &str) {
+        if self.is_quiet {
+            return;
+        }
         let line = match self.name.as_str() {
             "" => words.to_owned(),
             name => format!("{name}: {words}"),

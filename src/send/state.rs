@@ -136,6 +136,15 @@ impl StateFile {
 
     /// Puts a record in place of what was there, whole or not at all.
     pub fn write(&self, record: &Record) -> io::Result<()> {
+        self.replace(record, true)
+    }
+
+    /// The same without waiting for the disk: how far it is may be lost with the machine.
+    pub fn note(&self, record: &Record) -> io::Result<()> {
+        self.replace(record, false)
+    }
+
+    fn replace(&self, record: &Record, is_durable: bool) -> io::Result<()> {
         let new = self.path.with_extension("new");
         let mut file = OpenOptions::new()
             .write(true)
@@ -144,7 +153,9 @@ impl StateFile {
             .mode(0o600)
             .open(&new)?;
         file.write_all(&serde_json::to_vec_pretty(record)?)?;
-        file.sync_all()?;
+        if is_durable {
+            file.sync_all()?;
+        }
         fs::rename(&new, &self.path)
     }
 

@@ -313,7 +313,10 @@ fn lost(error: &hyper::Error) -> Failure {
         }
         inner = next.source();
     }
-    Failure::Trouble(format!("the connection broke: {error}"))
+    match error.is_incomplete_message() {
+        true => Failure::trouble("the connection broke"),
+        false => Failure::Trouble(format!("the connection broke: {error}")),
+    }
 }
 
 #[cfg(test)]

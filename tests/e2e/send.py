@@ -4,11 +4,14 @@ import asyncio
 import json
 import os
 import signal
+import socket
 import subprocess
+import time
 
 import web
 from bed import DOMAIN, PASSWORD, SERVICE, free_port
 from clients import Terminal
+from cutter import Cutter
 from daemon import BINARY, Slotd
 from xmpp import Client
 
@@ -66,6 +69,25 @@ class File:
         self.sha256 = web.sha256(self.path.read_bytes())
 
 
+class Hole(Cutter):
+    """A network that is gone without a word: what is to be cut stays open, and nothing passes."""
+
+    async def start(self):
+        """Listens, with little room for what nobody reads."""
+        listener = socket.socket()
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 64 * 1024)
+        listener.bind(("127.0.0.1", 0))
+        self._server = await asyncio.start_server(self._serve, sock=listener, limit=64 * 1024)
+        self.port = listener.getsockname()[1]
+        return self
+
+    async def _pass(self, reader, writer, is_counted=False):
+        if await super()._pass(reader, writer, is_counted):
+            self.n_cut += 1
+            await asyncio.Event().wait()
+        return False
+
+
 async def suite(bed, server, report):
     with_extras(server)
     server.start()
@@ -75,7 +97,8 @@ async def suite(bed, server, report):
     bob = await Client.login(server, "bob")
     await bob.service_up()
     sender = Sender(bed, server)
-    parts = [_sends, _refusals, _killed, _service_restarts, _server_restarts, _terminal, _prompt]
+    parts = [_sends, _refusals, _killed, _service_restarts, _server_restarts, _hole,
+             _terminal, _prompt]
     if server.name == "prosody":
         parts += [_room, _plain]
     for part in parts:
@@ -216,8 +239,10 @@ async def _service_restarts(bed, _server, sender, slotd, bob, report):
         told = await _arrives(bob, file, await sender.end(run), report,
                               f"slotd restarted ({how}) in mid-upload")
         if told:
-            report.check(1 < told["attempts"], f"it was sent in parts ({how})",
-                         f"{told['attempts']} attempts, {told['sent_twice_bytes']} bytes twice")
+            # One that is stopped waits for what is under way.
+            wanted = 1 if how == "stop" else 2
+            report.check(told["attempts"] >= wanted, f"({how}) in so many parts",
+                         f"{told['attempts']}, {told['sent_twice_bytes']} bytes sent twice")
 
 
 async def _server_restarts(bed, server, sender, slotd, bob, report):
@@ -249,6 +274,31 @@ async def _server_restarts(bed, server, sender, slotd, bob, report):
     slotd.start()
 
 
+async def _hole(bed, _server, sender, slotd, bob, report):
+    """The way to slotd swallows everything, and another one is open."""
+    hole = await Hole(slotd.port, 3 * MIB, 1).start()
+    before = slotd.tables["http"]["public_url"]
+    slotd.tables["http"]["public_url"] = f"http://127.0.0.1:{hole.port}/"
+    slotd.write()
+    slotd.stop()
+    slotd.start()
+    await bob.service_up()
+    file = File(bed, "hole.bin", 24 * MIB)
+    began = time.monotonic()
+    result = await sender.run(file.path, "--to", f"bob@{DOMAIN}", "--json")
+    took_s = time.monotonic() - began
+    told = await _arrives(bob, file, result, report, "a way that swallows everything")
+    if told:
+        report.check(hole.n_cut == 1 and told["attempts"] == 2 and took_s < 40,
+                     "it is noticed, and the upload goes on",
+                     f"{took_s:.1f} s in all, {told['sent_twice_bytes'] / MIB:.1f} MiB sent twice")
+    await hole.close()
+    slotd.tables["http"]["public_url"] = before
+    slotd.write()
+    slotd.stop()
+    slotd.start()
+
+
 async def _terminal(bed, _server, sender, slotd, _bob, report):
     """The bar, as it is seen."""
     file = File(bed, "seen.bin", 4 * MIB)
@@ -256,8 +306,8 @@ async def _terminal(bed, _server, sender, slotd, _bob, report):
     argv = " ".join(f"'{word}'" for word in sender.argv(file.path, "--no-message",
                                                          "--rate-max", "1MiB"))
     home = f"export HOME={sender.home} XDG_STATE_HOME={sender.home}/state LANG=C.UTF-8"
-    script.write_text(f"{home}\nexport SLOTD_PASSWORD={PASSWORD}\n{argv}\necho status $?\nsleep 60\n")
-    terminal = Terminal(bed, "send", script.read_text())
+    script.write_text(f"trap : INT\n{home}\nexport SLOTD_PASSWORD={PASSWORD}\n{argv}\necho status $?\n")
+    terminal = Terminal(bed, "send", f"set +m\ntrap : INT\nsh {script}\nexec sh\n")
     await terminal.sees("MiB/s")
     await _begun(slotd, MIB // 2)
     seen = terminal.screen()
@@ -266,10 +316,15 @@ async def _terminal(bed, _server, sender, slotd, _bob, report):
     await terminal.sees("trying again")
     report.check(True, "trouble is told beside it", terminal.screen())
     slotd.start()
+    await terminal.sees("resumed at")
+    terminal.interrupt()
+    await terminal.sees("status 130")
+    seen = terminal.screen()
+    report.check("same command" in seen, "Ctrl-C, and what to do then", seen)
+    terminal.type(f"sh {script}")
     await terminal.sees("status 0", within_s=60)
     seen = terminal.screen()
-    report.check("resumed at" in seen and "sent 4.0 MiB" in seen and "http://" in seen,
-                 "and its end, with the link", seen)
+    report.check("sent 4.0 MiB" in seen and "http://" in seen, "and its end, with the link", seen)
     terminal.close()
 
 

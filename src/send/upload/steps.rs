@@ -14,7 +14,7 @@ use super::super::transfer::{self, Failure, Order};
 use super::Upload;
 
 /// How often the record of an upload under way is brought up to date.
-const NOTE_EVERY: Duration = Duration::from_secs(2);
+const NOTE_EVERY: Duration = Duration::from_millis(500);
 /// The version of the protocol for resumable uploads that is spoken.
 const INTEROP_VERSION: &str = "8";
 
@@ -91,13 +91,16 @@ impl Upload<'_, '_> {
     ) -> Result<Event, SendError> {
         self.content.check()?;
         let twice = self.record.sent_bytes.saturating_sub(offset);
-        if 0 < self.record.sent_bytes {
+        if 0 < self.record.sent_bytes.max(offset) {
             let goes_on = match offset {
                 0 => "sent again from the beginning".to_owned(),
                 _ => format!("resumed at {}", size(offset)),
             };
-            let words = format!("{goes_on} ({} sent twice)", size(twice));
-            self.show.note(&words);
+            let again = match twice {
+                0 => String::new(),
+                bytes => format!(", {} sent twice", size(bytes)),
+            };
+            self.show.note(&format!("{goes_on}{again}"));
         }
         self.figures.sent_twice_bytes += twice;
         self.figures.n_attempts += 1;
@@ -115,7 +118,7 @@ impl Upload<'_, '_> {
             {
                 noted_at = Instant::now();
                 // The next one may be written, and the upload goes on without it.
-                let _ = state.write(record);
+                let _ = state.note(record);
             }
         };
         let sending = self
