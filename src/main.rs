@@ -99,7 +99,7 @@ Examples:
         #[arg(long)]
         json: bool,
     },
-    /// Uploads files as an XMPP client and sends their links; survives a network that comes and goes.
+    /// Uploads files as an XMPP client and sends their links, over a network that comes and goes.
     ///
     /// Works with every service that knows XEP-0363. With upload sessions, as slotd has them, an
     /// upload goes on where it was: after a switch of networks, a restart of either server, or a

@@ -11,7 +11,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use support::servers::{Act, Answers, Seen, Uploads, all, xmpp};
 
 const SIZE: usize = 300_000;
-const CREATED: &str = "HTTP/1.1 201 Created\r\nUpload-Complete: ?1\r\nUpload-Offset: 300000\r\nContent-Length: 0\r\n\r\n";
+const CREATED: &str = "HTTP/1.1 201 Created\r\nUpload-Complete: ?1\r\nUpload-Offset: 300000\r\n\
+     Content-Length: 0\r\n\r\n";
 const HALF: &str =
     "HTTP/1.1 204 No Content\r\nUpload-Complete: ?0\r\nUpload-Offset: 150000\r\n\r\n";
 const WHOLE: &str =
@@ -23,7 +24,7 @@ const ELSEWHERE: &str = "HTTP/1.1 409 Conflict\r\nUpload-Complete: ?0\r\nUpload-
 const BUSY: &str =
     "HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
 const TOO_LARGE: &str = "HTTP/1.1 413 Content Too Large\r\nContent-Type: application/problem+json\
-    \r\nContent-Length: 24\r\n\r\n{\"detail\":\"far too long\"}";
+    \r\nContent-Length: 25\r\n\r\n{\"detail\":\"far too long\"}";
 const USED_UP: &str = "HTTP/1.1 409 Conflict\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
 const THERE: &str = "HTTP/1.1 200 OK\r\nContent-Length: 300000\r\n\r\n";
 
