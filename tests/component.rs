@@ -8,12 +8,16 @@ use std::io::Write;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use jid::BareJid;
 use minidom::Element;
 use slotd::config::ServerAddress;
 use slotd::core::rate::Rate;
+use slotd::core::slot::Sha256;
 use slotd::service::Service;
-use slotd::store::Stores;
+use slotd::store::{FileStore as _, Stores};
 use slotd::xmpp::{LoginError, try_login};
+use support::faulty::{Fault, Plan, faulty};
+use support::upload::{Put, broken_after, whole};
 use support::world::{Bench, bench, settings};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::Semaphore;
@@ -334,17 +338,8 @@ async fn a_flood_is_told_to_wait() {
 #[tokio::test(start_paused = true)]
 async fn slow_slots_hold_up_nobody() {
     const OWN_MAX: usize = 128;
-    let made = bench(settings());
-    let files = Arc::new(Gated {
-        files: made.stores.files.clone(),
-        gate: Semaphore::new(0),
-    });
-    let stores = Stores {
-        files: files.clone(),
-        ..made.stores
-    };
-    let service = Service::new(settings(), made.service.keys(), stores, made.world);
-    let mut fake = Fake::start(service, vec![component(server())], BUFFER_BYTES);
+    let (bench, files) = gated(0);
+    let mut fake = start(&bench);
     let mut peer = fake.log_in().await;
     let of = |who: &str| iq("get", who, &request("filename='a' size='1'"));
     let slots = of(ROMEO).repeat(OWN_MAX);
@@ -367,6 +362,384 @@ async fn slow_slots_hold_up_nobody() {
         brief(&peer.ask(last).await.expect("an answer")),
         "iq result slot"
     );
+}
+
+/// A service whose files wait for a gate with `n_open` permits.
+fn gated(n_open: usize) -> (Bench, Arc<Gated>) {
+    let made = bench(settings());
+    let files = Arc::new(Gated {
+        files: made.stores.files.clone(),
+        gate: Semaphore::new(n_open),
+    });
+    let stores = Stores {
+        files: files.clone(),
+        ..made.stores.clone()
+    };
+    let service = Service::new(settings(), made.service.keys(), stores, made.world.clone());
+    (Bench { service, ..made }, files)
+}
+
+const SESSIONS: &str = "urn:slotd:upload-session:0";
+/// A session's name that was never given.
+const NEVER: &str = "AAAAAAAAAAAAAAAAAAAAAA";
+const UNKNOWN_SESSION: &str = "error cancel item-not-found unknown-session";
+
+fn session_iq(kind: &str, from: &str, name: &str, id: &str) -> String {
+    iq(
+        kind,
+        from,
+        &format!("<{name} xmlns='{SESSIONS}' id='{id}'/>"),
+    )
+}
+
+/// The three things that can be asked about a session.
+fn all_of(from: &str, id: &str) -> [String; 3] {
+    [("get", "session"), ("set", "refresh"), ("set", "cancel")]
+        .map(|(kind, name)| session_iq(kind, from, name, id))
+}
+
+fn announced(from: &str, hash: &str) -> String {
+    let request = request("filename='a' size='5'");
+    let session = format!("><session xmlns='{SESSIONS}'>{hash}</session></request>");
+    iq("get", from, &request.replace("/>", &session))
+}
+
+/// Asks for an upload session: its name and its PUT URL.
+async fn new_session(peer: &mut Peer, from: &str, hash: &str) -> (String, Put) {
+    let answers = peer.ask(announced(from, hash)).await.expect("an answer");
+    assert_eq!(brief(&answers), SLOT);
+    let slot = answers[0].children().next().expect("a slot");
+    let parts: Vec<_> = slot.children().collect();
+    let id = parts[2].attr("id").expect("a name").to_owned();
+    (id, Put::of(parts[0].attr("url").expect("a URL")))
+}
+
+async fn upload(bench: &Bench, put: &Put, bytes: &'static [u8]) -> bool {
+    let put = Put {
+        length: Some(5),
+        ..put.clone()
+    };
+    let body = match bytes.len() {
+        5 => whole(bytes.into()),
+        _ => broken_after(bytes.into()),
+    };
+    bench.service.receive(put.into(), body).await.is_ok()
+}
+
+/// Each IQ of ours is answered once, and by its kind.
+#[tokio::test(start_paused = true)]
+async fn requests_about_upload_sessions_are_checked() {
+    let of = |payload: &str| format!("<{payload} xmlns='{SESSIONS}'/>");
+    let known = format!("session id='{NEVER}'");
+    let rows = [
+        ("get", of(&known), UNKNOWN_SESSION),
+        ("set", of(&known), BAD),
+        ("get", of("session"), BAD),
+        ("get", of("session id=''"), BAD),
+        ("get", of(&format!("session id='{NEVER}='")), BAD),
+        ("get", of("sessions"), "iq result sessions"),
+        ("get", of("sessions state='failed'"), "iq result sessions"),
+        ("get", of("sessions state='?'"), BAD),
+        ("set", of("sessions"), BAD),
+        (
+            "set",
+            of(&known.replace("session ", "refresh ")),
+            UNKNOWN_SESSION,
+        ),
+        ("get", of(&known.replace("session ", "refresh ")), BAD),
+        ("set", of("refresh"), BAD),
+        (
+            "set",
+            of(&known.replace("session ", "cancel ")),
+            UNKNOWN_SESSION,
+        ),
+        ("get", of(&known.replace("session ", "cancel ")), BAD),
+        ("set", of("cancel id='&lt;'"), BAD),
+        ("get", of("info"), UNKNOWN),
+        ("set", of("session-expired"), UNKNOWN),
+        ("result", of(&known), SILENCE),
+        ("error", of(&known), SILENCE),
+    ];
+    let mut rows = Vec::from(rows.map(|(kind, payload, brief)| (iq(kind, ROMEO, &payload), brief)));
+    rows.push((announced(ROMEO, ""), SLOT));
+    let hash = "<hash xmlns='urn:xmpp:hashes:2' algo='sha-256'>?</hash>";
+    rows.push((announced(ROMEO, hash), BAD));
+    // Whoever they are: an account, a host, one whose name no JID library knows.
+    for from in [
+        "x@elsewhere.example/x",
+        "muc.example.org",
+        "\u{1f980}@example.org/x",
+    ] {
+        let brief = match from.is_ascii() {
+            true => UNKNOWN_SESSION,
+            false => FORBIDDEN,
+        };
+        rows.extend(all_of(from, NEVER).map(|stanza| (stanza, brief)));
+    }
+    assert_eq!(check_rows(&rows).await, 1);
+}
+
+/// Who asked for no upload session gets what XEP-0363 has and not a byte more.
+#[tokio::test(start_paused = true)]
+async fn plain_slots_are_what_they_were() {
+    let bench = bench(settings());
+    let mut fake = start(&bench);
+    let mut peer = fake.log_in().await;
+    let plain = iq("get", ROMEO, &request("filename='a' size='5'"));
+    peer.send(plain).await.expect("sent");
+    let answer = peer.read_until("</iq>").await.expect("an answer");
+    let answer = answer.replace('"', "'");
+    let url = |name: &str| {
+        let (_, rest) = answer
+            .split_once(&format!("<{name} url='"))
+            .expect("an URL");
+        rest.split('\'').next().expect("its end")
+    };
+    let expected = format!(
+        "<iq from='upload.example.org' id='i' to='{ROMEO}' type='result'>\
+         <slot xmlns='urn:xmpp:http:upload:0'><put url='{}'></put>\
+         <get url='{}'></get></slot></iq>",
+        url("put"),
+        url("get"),
+    );
+    assert_eq!(answer, expected);
+}
+
+/// Whatever state a session is in, a stranger gets the very bytes of one that never was.
+#[tokio::test(start_paused = true)]
+async fn strangers_learn_nothing() {
+    const JULIET: &str = "juliet@example.org/balcony";
+    let bench = bench(settings());
+    let mut fake = start(&bench);
+    let mut peer = fake.log_in().await;
+    let hash = format!(
+        "<hash xmlns='urn:xmpp:hashes:2' algo='sha-256'>{}</hash>",
+        Sha256([7; 32]).to_base64()
+    );
+    let (expired, _) = new_session(&mut peer, ROMEO, "").await;
+    bench.world.pass(72 * 3600);
+    let (pending, _) = new_session(&mut peer, ROMEO, "").await;
+    let (uploading, put) = new_session(&mut peer, ROMEO, "").await;
+    assert!(!upload(&bench, &put, b"hel").await);
+    let (complete, put) = new_session(&mut peer, ROMEO, "").await;
+    assert!(upload(&bench, &put, b"hello").await);
+    let (failed, put) = new_session(&mut peer, ROMEO, &hash).await;
+    assert!(!upload(&bench, &put, b"hello").await);
+    let (cancelled, _) = new_session(&mut peer, ROMEO, "").await;
+    let cancel = session_iq("set", ROMEO, "cancel", &cancelled);
+    assert_eq!(
+        brief(&peer.ask(cancel).await.expect("an answer")),
+        "iq result "
+    );
+    for (id, state) in [
+        (expired, "expired"),
+        (pending, "pending"),
+        (uploading, "uploading"),
+        (complete, "complete"),
+        (failed, "failed"),
+        (cancelled, "cancelled"),
+    ] {
+        let of_never = all_of(JULIET, NEVER);
+        for (of_it, of_never) in all_of(JULIET, &id).into_iter().zip(of_never) {
+            let got = peer.ask(of_it).await.expect("an answer");
+            let never = peer.ask(of_never).await.expect("an answer");
+            assert_eq!(brief(&got), UNKNOWN_SESSION);
+            let got = String::from(&got[0]).replace(&id, NEVER);
+            assert_eq!(got, String::from(&never[0]), "{state}");
+        }
+        let query = session_iq("get", ROMEO, "session", &id);
+        let answers = peer.ask(query).await.expect("an answer");
+        let view = answers[0].children().next().expect("a session");
+        assert_eq!(view.attr("state"), Some(state));
+    }
+}
+
+/// The twenty-first is told why, and how long to wait.
+#[tokio::test(start_paused = true)]
+async fn one_account_has_twenty_open_sessions() {
+    let bench = bench(settings());
+    let mut fake = start(&bench);
+    let mut peer = fake.log_in().await;
+    let flood = announced(ROMEO, "").repeat(25);
+    let answers = peer.ask(flood).await.expect("answers");
+    let (slots, refused): (Vec<_>, Vec<_>) = answers
+        .into_iter()
+        .partition(|answer| answer.attr("type") == Some("result"));
+    assert_eq!((slots.len(), refused.len()), (20, 5));
+    let error = refused[0].get_child("error", "jabber:component:accept");
+    let names: Vec<_> = error
+        .expect("an error")
+        .children()
+        .map(Element::name)
+        .collect();
+    let expected = [
+        "resource-constraint",
+        "text",
+        "retry",
+        "sessions-limit-reached",
+    ];
+    assert_eq!(names, expected);
+    let plain = iq("get", ROMEO, &request("filename='a' size='5'"));
+    assert_eq!(brief(&peer.ask(plain).await.expect("an answer")), SLOT);
+}
+
+/// What was granted can be withdrawn: then nothing is refreshed, but still looked at and given up.
+#[tokio::test(start_paused = true)]
+async fn who_may_no_longer_upload_gets_no_new_credentials() {
+    let bench = bench(settings());
+    let mut fake = start(&bench);
+    let (id, _) = new_session(&mut fake.log_in().await, ROMEO, "").await;
+    let mut settings = settings();
+    let romeo = BareJid::new("romeo@example.org").expect("valid");
+    settings.policy.access.deny.push(romeo);
+    let (keys, stores) = (bench.service.keys(), bench.stores.clone());
+    let service = Service::new(settings, keys, stores, bench.world.clone());
+    let mut fake = Fake::start(service, vec![component(server())], BUFFER_BYTES);
+    let mut peer = fake.log_in().await;
+    let briefs = ["iq result session", FORBIDDEN, "iq result "];
+    for (stanza, expected) in all_of(ROMEO, &id).into_iter().zip(briefs) {
+        assert_eq!(brief(&peer.ask(stanza).await.expect("an answer")), expected);
+    }
+}
+
+/// Trouble with the store is told as such, and is over when it is.
+#[tokio::test(start_paused = true)]
+async fn a_store_in_trouble_is_told() {
+    let made = bench(settings());
+    let plan = Plan::new();
+    let stores = faulty(&made.stores, &plan);
+    let service = Service::new(settings(), made.service.keys(), stores, made.world);
+    let mut fake = Fake::start(service, vec![component(server())], BUFFER_BYTES);
+    let mut peer = fake.log_in().await;
+    let (id, _) = new_session(&mut peer, ROMEO, "").await;
+    let list = iq("get", ROMEO, &format!("<sessions xmlns='{SESSIONS}'/>"));
+    plan.fail(0, u64::MAX, Fault::Before);
+    for stanza in all_of(ROMEO, &id).iter().chain([&list]) {
+        let answers = peer.ask(stanza).await.expect("an answer");
+        assert_eq!(brief(&answers), "error wait internal-server-error");
+    }
+    plan.heal();
+    let expected = [
+        "iq result session",
+        "iq result refresh",
+        "iq result ",
+        "iq result sessions",
+    ];
+    for (stanza, expected) in all_of(ROMEO, &id).iter().chain([&list]).zip(expected) {
+        assert_eq!(brief(&peer.ask(stanza).await.expect("an answer")), expected);
+    }
+}
+
+/// Whoever waits for the store takes a place, whatever they ask.
+#[tokio::test(start_paused = true)]
+async fn floods_about_upload_sessions_hold_up_nobody() {
+    const OWN_MAX: usize = 128;
+    let (bench, files) = gated(1);
+    let mut fake = start(&bench);
+    let mut peer = fake.log_in().await;
+    let (id, _) = new_session(&mut peer, ROMEO, "").await;
+    let queries = session_iq("get", ROMEO, "session", &id).repeat(1000);
+    let answers = peer.ask(queries).await.expect("answers");
+    assert_eq!(answers.len(), 1000);
+    files.gate.try_acquire().expect("open").forget();
+    let slots = iq("get", ROMEO, &request("filename='a' size='1'")).repeat(OWN_MAX);
+    assert_eq!(peer.ask(slots).await.expect("pings are answered"), []);
+    let list = iq("get", ROMEO, &format!("<sessions xmlns='{SESSIONS}'/>"));
+    for stanza in all_of(ROMEO, &id).iter().chain([&list]) {
+        let answers = peer.ask(stanza).await.expect("an answer");
+        assert_eq!(brief(&answers), "error wait resource-constraint");
+    }
+    for stanza in all_of("juliet@example.org/b", &id) {
+        let answers = peer.ask(stanza).await.expect("an answer");
+        assert_eq!(brief(&answers), UNKNOWN_SESSION);
+    }
+}
+
+/// A list has fifty at most, and says so.
+#[tokio::test(start_paused = true)]
+async fn long_lists_are_cut() {
+    let mut settings = settings();
+    settings.policy.open_sessions_max = 100;
+    let bench = bench(settings);
+    let mut fake = start(&bench);
+    let mut peer = fake.log_in().await;
+    let list = iq("get", ROMEO, &format!("<sessions xmlns='{SESSIONS}'/>"));
+    for (n_more, n_listed, complete) in [(50, 50, None), (1, 50, Some("false"))] {
+        let slots = peer.ask(announced(ROMEO, "").repeat(n_more)).await;
+        assert_eq!(slots.expect("answers").len(), n_more);
+        let answers = peer.ask(&list).await.expect("an answer");
+        let sessions = answers[0].children().next().expect("a list");
+        assert_eq!(sessions.children().count(), n_listed);
+        assert_eq!(sessions.attr("complete"), complete);
+    }
+}
+
+/// The same thing asked many times at once is done once, and each is answered so.
+#[tokio::test(start_paused = true)]
+async fn the_same_cancel_many_times_at_once() {
+    let (bench, files) = gated(1);
+    let mut fake = start(&bench);
+    let mut peer = fake.log_in().await;
+    let (id, put) = new_session(&mut peer, ROMEO, "").await;
+    assert!(!upload(&bench, &put, b"hel").await);
+    files.gate.try_acquire().expect("open").forget();
+    let cancels = session_iq("set", ROMEO, "cancel", &id).repeat(100);
+    assert_eq!(peer.ask(cancels).await.expect("no answer yet"), []);
+    files.gate.add_permits(1);
+    for _ in 0..100 {
+        let answer = peer.read_until(">").await.expect("an answer");
+        assert!(answer.contains("result"), "{answer}");
+        peer.read_until("</iq>").await.expect("its end");
+    }
+}
+
+/// A fault of ours in one request is that request's alone.
+#[tokio::test(start_paused = true)]
+async fn a_panic_ends_no_stream() {
+    let (bench, files) = gated(1);
+    let mut fake = start(&bench);
+    let mut peer = fake.log_in().await;
+    let (id, _) = new_session(&mut peer, ROMEO, "").await;
+    files.gate.close();
+    let broken = "error wait internal-server-error";
+    for _ in 0..200 {
+        let [query, _, cancel] = all_of(ROMEO, &id);
+        assert_eq!(brief(&peer.ask(cancel).await.expect("an answer")), broken);
+        let slot = announced(ROMEO, "");
+        assert_eq!(brief(&peer.ask(slot).await.expect("an answer")), broken);
+        let answers = peer.ask(query).await.expect("an answer");
+        assert_eq!(brief(&answers), "iq result session");
+    }
+}
+
+/// What was begun for its owner goes through, also where the stream ends before it can be told.
+#[tokio::test(start_paused = true)]
+async fn a_cancel_goes_through_without_its_stream() {
+    let (bench, files) = gated(1);
+    let mut fake = start(&bench);
+    let mut peer = fake.log_in().await;
+    let (id, put) = new_session(&mut peer, ROMEO, "").await;
+    assert!(!upload(&bench, &put, b"hel").await);
+    let stored = || async { files.find(put.id).await.expect("readable").len() };
+    assert_eq!(stored().await, 1);
+    files.gate.try_acquire().expect("open").forget();
+    let cancel = session_iq("set", ROMEO, "cancel", &id);
+    assert_eq!(peer.ask(cancel).await.expect("no answer yet"), []);
+    drop(peer);
+    let mut peer = fake.log_in().await;
+    files.gate.add_permits(1);
+    let gone = async {
+        while 0 < stored().await {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    timeout(Duration::from_secs(60), gone)
+        .await
+        .expect("removed");
+    let query = session_iq("get", ROMEO, "session", &id);
+    let answers = peer.ask(query).await.expect("an answer");
+    let view = answers[0].children().next().expect("a session");
+    assert_eq!(view.attr("state"), Some("cancelled"));
 }
 
 /// X03, X04, X05: skipped and answered, and the stream stays.

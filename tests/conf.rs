@@ -250,6 +250,26 @@ fn the_sample_passes_the_check() {
 }
 
 #[test]
+fn options_without_effect_are_told() {
+    let dir = scene();
+    let warnings = |http: &str| {
+        let text = format!(
+            "[component]\njid = \"upload.example.org\"\n\
+             [http]\npublic_url = \"https://upload.example.org/\"\n{http}\n"
+        );
+        let loaded = load_text(&dir, &text).unwrap_or_else(|error| panic!("{error}"));
+        loaded.warnings.join("\n")
+    };
+    let alone = warnings("proxy_forwards_1xx = true");
+    assert!(
+        alone.contains("http.proxy_forwards_1xx: changes nothing without http.trusted_proxies"),
+        "{alone}"
+    );
+    let with = warnings("proxy_forwards_1xx = true\ntrusted_proxies = [\"127.0.0.1\"]");
+    assert!(!with.contains("1xx"), "{with}");
+}
+
+#[test]
 fn broken_files_get_the_line_that_helps() {
     let dir = scene();
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/bad-conf");

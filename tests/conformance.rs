@@ -9,21 +9,24 @@ use bytes::Bytes;
 use futures_util::future::{join, join_all};
 use futures_util::{FutureExt as _, StreamExt as _, stream};
 use slotd::config::Durability;
-use slotd::core::policy::{Bucket, Usage, Uses};
+use slotd::core::policy::{Bucket, OPEN_SESSIONS_MAX, Usage, Uses};
 use slotd::core::refusal::Refusal;
-use slotd::core::session::UploadSession;
-use slotd::core::slot::{PartId, Purpose, SlotId};
+use slotd::core::session::{Agreement, FailReason, UploadSession};
+use slotd::core::slot::{PartId, Purpose, SessionId, SlotId};
 use slotd::core::time::Timestamp;
 use slotd::store::local::LocalFiles;
 use slotd::store::memory::{MemoryFiles, MemorySessions};
 use slotd::store::redb::RedbSessions;
 use slotd::store::{
     Body, BodyError, Change, Failure, FileStore, Mend, Progress, SessionStore, StoreError, Stored,
-    Totals,
+    Stores, Totals,
 };
 
-use support::faulty::{self, Fault, Faulty, Plan};
-use support::rows::{KEEP_FOR, NOW, complete, hour, jid, later, part, row, row_for, take, within};
+use support::faulty::{self, Fault, Plan};
+use support::outage::{self, Outage};
+use support::rows::{
+    KEEP_FOR, NOW, announced, complete, hour, jid, later, name, part, row, row_for, take, within,
+};
 
 mod support;
 
@@ -38,7 +41,7 @@ fn dir() -> tempfile::TempDir {
 
 #[tokio::test]
 async fn rows_in_memory() {
-    sessions(|| MemorySessions::new(7)).await;
+    sessions(|| Arc::new(MemorySessions::new(7))).await;
 }
 
 #[tokio::test]
@@ -48,35 +51,48 @@ async fn rows_in_redb() {
     sessions(|| {
         let n = n_stores.fetch_add(1, Ordering::Relaxed);
         let path = dir.path().join(format!("{n}.redb"));
-        RedbSessions::open(&path, Durability::None, 7).expect("a new database")
+        Arc::new(RedbSessions::open(&path, Durability::None, 7).expect("a new database"))
     })
     .await;
+}
+
+fn in_memory() -> Stores {
+    Stores {
+        sessions: Arc::new(MemorySessions::new(7)),
+        files: Arc::new(MemoryFiles::new(7)),
+    }
 }
 
 #[tokio::test]
 async fn rows_behind_a_plan_without_faults() {
-    sessions(|| {
-        let inner: Arc<dyn SessionStore> = Arc::new(MemorySessions::new(7));
-        let plan = Plan::new();
-        Faulty { inner, plan }
-    })
-    .await;
+    sessions(|| faulty::faulty(&in_memory(), &Plan::new()).sessions).await;
+}
+
+#[tokio::test]
+async fn rows_behind_an_outage_that_does_not_come() {
+    sessions(|| outage::over(&in_memory(), &Outage::new(1)).sessions).await;
 }
 
 /// Asks one kind of store everything, each time of a new one.
-async fn sessions<S: SessionStore>(new: impl Fn() -> S) {
-    rows_come_and_go(&new()).await;
-    refusals_change_nothing(&new()).await;
-    no_id_is_given_twice(&new()).await;
-    usage_is_by_owner_domain_and_all(&new()).await;
-    unused_slots_give_their_bytes_back(&new()).await;
-    quotas_are_exact_at_once(&new()).await;
-    uses_are_forgotten(&new()).await;
-    what_is_due_comes_in_its_order(&new()).await;
-    the_oldest_files_come_first(&new()).await;
-    totals_follow_the_rows(&new()).await;
-    pages_follow_the_ids(&new()).await;
-    changes_at_once_are_all_made(&new()).await;
+async fn sessions(new: impl Fn() -> Arc<dyn SessionStore>) {
+    rows_come_and_go(&*new()).await;
+    refusals_change_nothing(&*new()).await;
+    no_id_is_given_twice(&*new()).await;
+    no_name_is_given_twice(&*new()).await;
+    keys_stay(&*new()).await;
+    usage_is_by_owner_domain_and_all(&*new()).await;
+    unused_slots_give_their_bytes_back(&*new()).await;
+    quotas_are_exact_at_once(&*new()).await;
+    uses_are_forgotten(&*new()).await;
+    what_is_due_comes_in_its_order(&*new()).await;
+    the_oldest_files_come_first(&*new()).await;
+    totals_follow_the_rows(&*new()).await;
+    pages_follow_the_ids(&*new()).await;
+    changes_at_once_are_all_made(&*new()).await;
+    sessions_are_found_by_name(&*new()).await;
+    owners_see_their_sessions(&*new()).await;
+    open_sessions_are_counted(&*new()).await;
+    open_sessions_are_exact_at_once(&*new()).await;
 }
 
 async fn admit(store: &dyn SessionStore, row: UploadSession) -> UploadSession {
@@ -179,9 +195,10 @@ async fn usage_is_by_owner_domain_and_all(store: &dyn SessionStore) {
 }
 
 async fn unused_slots_give_their_bytes_back(store: &dyn SessionStore) {
-    for id in 1..=4 {
+    for id in 1..=3 {
         admit(store, row(id, ROMEO, 100, NOW)).await;
     }
+    admit(store, announced(4, ROMEO, 100, NOW)).await;
     let used = async || -> u64 {
         let uses = usage(store, ROMEO, Bucket(0)).await.requester;
         uses.iter().map(|(_, n_bytes)| n_bytes).sum()
@@ -338,6 +355,198 @@ async fn changes_at_once_are_all_made(store: &dyn SessionStore) {
     assert_eq!(row.expect("a row").prefix.1, 64);
 }
 
+async fn no_name_is_given_twice(store: &dyn SessionStore) {
+    let first = admit(store, announced(1, ROMEO, 1000, NOW)).await;
+    let again = row(2, JULIET, 5, NOW).announced(name(1), None);
+    let again = store.admit(jid(JULIET), Bucket(0), take(again)).await;
+    assert!(matches!(
+        again,
+        Err(Failure::Broken(StoreError::Corrupt(_)))
+    ));
+    assert_eq!(store.get(SlotId(2)).await.expect("an answer"), None);
+    admit(store, row(3, ROMEO, 5, NOW)).await;
+    let take_name: Change = Box::new(|row| Ok(row.announced(name(1), None)));
+    let taken = store.update(SlotId(3), take_name).await;
+    assert!(matches!(
+        taken,
+        Err(Failure::Broken(StoreError::Corrupt(_)))
+    ));
+    let found = store.find_session(name(1)).await.expect("an answer");
+    assert_eq!(found, Some(SlotId(1)));
+    assert_eq!(owned(store, ROMEO, 9).await, [1]);
+    assert_eq!(owned(store, JULIET, 9).await, [0; 0]);
+    assert_eq!(store.get(SlotId(1)).await.expect("an answer"), Some(first));
+    check_sums(store).await;
+}
+
+async fn keys_stay(store: &dyn SessionStore) {
+    let before = admit(store, announced(1, ROMEO, 1000, NOW)).await;
+    let changes: [fn(&mut UploadSession); 3] = [
+        |row| row.id = SlotId(2),
+        |row| row.owner = jid(JULIET),
+        |row| row.created_at = later(1),
+    ];
+    for change in changes {
+        let change: Change = Box::new(move |mut row| {
+            change(&mut row);
+            Ok(row)
+        });
+        let changed = store.update(SlotId(1), change).await;
+        assert!(matches!(
+            changed,
+            Err(Failure::Broken(StoreError::Corrupt(_)))
+        ));
+    }
+    assert_eq!(store.get(SlotId(1)).await.expect("an answer"), Some(before));
+    assert_eq!(store.get(SlotId(2)).await.expect("an answer"), None);
+    check_sums(store).await;
+}
+
+async fn sessions_are_found_by_name(store: &dyn SessionStore) {
+    let find = async |id: u128| store.find_session(name(id)).await.expect("an answer");
+    assert_eq!(find(1).await, None);
+    admit(store, announced(1, ROMEO, 1000, NOW)).await;
+    admit(store, announced(2, JULIET, 1000, NOW)).await;
+    admit(store, row(3, ROMEO, 1000, NOW)).await;
+    assert_eq!(find(1).await, Some(SlotId(1)));
+    assert_eq!(find(2).await, Some(SlotId(2)));
+    // A slot's id is no name, and a slot without a name has none.
+    let by_slot = store.find_session(SessionId(1)).await;
+    assert_eq!(by_slot.expect("an answer"), None);
+    assert_eq!(find(3).await, None);
+    // However it ends, its owner is told, until the row goes.
+    change(store, 1, complete(later(5))).await;
+    change(store, 2, Box::new(|row| Ok(row.expire()))).await;
+    assert_eq!(
+        (find(1).await, find(2).await),
+        (Some(SlotId(1)), Some(SlotId(2)))
+    );
+    for _ in 0..2 {
+        store.remove(SlotId(1)).await.expect("removed");
+        assert_eq!(find(1).await, None);
+    }
+    // What was agreed on decides, also where it changes.
+    change(store, 3, agree(Agreement::Session(name(3)))).await;
+    assert_eq!(find(3).await, Some(SlotId(3)));
+    change(store, 3, agree(Agreement::Session(name(4)))).await;
+    assert_eq!((find(3).await, find(4).await), (None, Some(SlotId(3))));
+    change(store, 3, agree(Agreement::Resumable)).await;
+    assert_eq!(find(4).await, None);
+    assert_eq!(owned(store, ROMEO, 9).await, [0; 0]);
+    check_sums(store).await;
+}
+
+fn agree(agreement: Agreement) -> Change {
+    Box::new(move |mut row| {
+        row.agreement = agreement;
+        Ok(row)
+    })
+}
+
+/// The ids of what `owner` is shown.
+async fn owned(store: &dyn SessionStore, owner: &str, n_max: usize) -> Vec<u128> {
+    let owned = store.owned(jid(owner), n_max).await.expect("an answer");
+    for row in &owned {
+        let kept = store.get(row.id).await.expect("an answer");
+        assert_eq!(kept.as_ref(), Some(row));
+    }
+    owned.iter().map(|row| row.id.0).collect()
+}
+
+async fn owners_see_their_sessions(store: &dyn SessionStore) {
+    assert_eq!(owned(store, ROMEO, 9).await, [0; 0]);
+    for (id, owner, seconds) in [
+        (7, ROMEO, 20),
+        (2, ROMEO, 30),
+        (5, JULIET, 40),
+        (9, ROMEO, 20),
+        (u128::MAX, ROMEO, 0),
+        (0, ROMEO, 0),
+        (8, ROMEO, 20),
+        (4, "romeo@example.org.evil", 50),
+        (6, "rome@example.org", 50),
+    ] {
+        admit(store, announced(id, owner, 10, later(seconds))).await;
+    }
+    admit(store, row(3, ROMEO, 10, later(60))).await;
+    let all = [2, 9, 8, 7, u128::MAX, 0];
+    for n_max in 0..=7 {
+        let shown = owned(store, ROMEO, n_max).await;
+        assert_eq!(shown, all[..n_max.min(all.len())]);
+    }
+    assert_eq!(owned(store, JULIET, 9).await, [5]);
+    assert_eq!(owned(store, NURSE, 9).await, [0; 0]);
+    // Their place does not depend on how far they are.
+    change(store, 9, complete(later(90))).await;
+    change(store, 2, Box::new(|row| Ok(row.expire()))).await;
+    assert_eq!(owned(store, ROMEO, 9).await, all);
+    store.remove(SlotId(9)).await.expect("removed");
+    store.remove(SlotId(0)).await.expect("removed");
+    assert_eq!(owned(store, ROMEO, 9).await, [2, 8, 7, u128::MAX]);
+    check_sums(store).await;
+}
+
+async fn open_sessions_are_counted(store: &dyn SessionStore) {
+    let n_open = async |owner| usage(store, owner, Bucket(0)).await.n_open_sessions;
+    assert_eq!(n_open(ROMEO).await, 0);
+    for id in 1..=6 {
+        admit(store, announced(id, ROMEO, 10, NOW)).await;
+    }
+    // Nor plain slots, nor others'.
+    admit(store, row(7, ROMEO, 10, NOW)).await;
+    admit(store, announced(8, JULIET, 10, NOW)).await;
+    admit(store, announced(9, "romeo@example.org.evil", 10, NOW)).await;
+    assert_eq!((n_open(ROMEO).await, n_open(JULIET).await), (6, 1));
+    let begin: Change = Box::new(|row| {
+        let claims = row.put_claims();
+        row.begin(&claims, NOW)
+    });
+    change(store, 1, begin).await;
+    assert_eq!(n_open(ROMEO).await, 6);
+    change(store, 1, complete(later(5))).await;
+    assert_eq!(n_open(ROMEO).await, 5);
+    change(store, 2, Box::new(|row| row.cancel(&jid(ROMEO), NOW))).await;
+    assert_eq!(n_open(ROMEO).await, 4);
+    change(store, 3, Box::new(|row| Ok(row.expire()))).await;
+    assert_eq!(n_open(ROMEO).await, 3);
+    let reject: Change = Box::new(|row| Ok(row.reject(part(4, 0), FailReason::DigestMismatch)));
+    change(store, 4, reject).await;
+    assert_eq!(n_open(ROMEO).await, 2);
+    store.remove(SlotId(5)).await.expect("removed");
+    assert_eq!(n_open(ROMEO).await, 1);
+    // What was counted out is not counted out twice.
+    for id in 1..=4 {
+        store.remove(SlotId(id)).await.expect("removed");
+    }
+    assert_eq!(n_open(ROMEO).await, 1);
+    change(store, 6, agree(Agreement::Slot)).await;
+    assert_eq!((n_open(ROMEO).await, n_open(JULIET).await), (0, 1));
+    for id in 100..100 + OPEN_SESSIONS_MAX as u128 + 5 {
+        admit(store, announced(id, NURSE, 1, NOW)).await;
+    }
+    assert_eq!(n_open(NURSE).await, OPEN_SESSIONS_MAX);
+    check_sums(store).await;
+}
+
+async fn open_sessions_are_exact_at_once(store: &dyn SessionStore) {
+    for round in 0..4u128 {
+        let owner = format!("user{round}@example.org");
+        let ask = |n: u128| {
+            let asked = announced(round * 100 + n, &owner, 10, NOW);
+            let decide = Box::new(move |usage: &Usage| match usage.n_open_sessions < 5 {
+                true => Ok(asked.clone()),
+                false => Err(Refusal::NotAllowed),
+            });
+            store.admit(jid(&owner), Bucket(0), decide)
+        };
+        let answers = join_all((0..50).map(ask)).await;
+        let n_admitted = answers.iter().filter(|answer| answer.is_ok()).count();
+        assert_eq!(n_admitted, 5);
+        assert_eq!(owned(store, &owner, 50).await.len(), 5);
+    }
+    check_sums(store).await;
+}
+
 async fn check_sums(store: &dyn SessionStore) {
     let recount = store.recount(Mend::No).await.expect("an answer");
     assert_eq!(recount.wrong, Vec::<String>::new());
@@ -345,7 +554,7 @@ async fn check_sums(store: &dyn SessionStore) {
 
 #[tokio::test]
 async fn files_in_memory() {
-    files(|| MemoryFiles::new(7)).await;
+    files(|| Arc::new(MemoryFiles::new(7))).await;
 }
 
 #[tokio::test]
@@ -375,36 +584,38 @@ async fn in_a_directory(dir: tempfile::TempDir, durability: Durability) {
         let path = dir.path().join(n.to_string());
         std::fs::create_dir(&path).expect("made");
         std::fs::write(path.join("store-id"), format!("{:032x}\n", 7)).expect("written");
-        LocalFiles::open(&path, durability).expect("a directory that is ours")
+        Arc::new(LocalFiles::open(&path, durability).expect("a directory that is ours"))
     })
     .await;
 }
 
 #[tokio::test]
 async fn files_behind_a_plan_without_faults() {
-    files(|| {
-        let inner: Arc<dyn FileStore> = Arc::new(MemoryFiles::new(7));
-        let plan = Plan::new();
-        Faulty { inner, plan }
-    })
-    .await;
+    files(|| faulty::faulty(&in_memory(), &Plan::new()).files).await;
+}
+
+#[tokio::test]
+async fn files_behind_an_outage_that_does_not_come() {
+    files(|| outage::over(&in_memory(), &Outage::new(1)).files).await;
 }
 
 /// Asks one kind of store everything, each time of a new one.
-async fn files<S: FileStore>(new: impl Fn() -> S) {
-    files_come_and_go(&new()).await;
-    a_part_goes_on_where_it_is_cut(&new()).await;
-    a_body_that_breaks_off_leaves_what_came(&new()).await;
-    a_writer_that_is_refused_stops(&new()).await;
-    progress_never_runs_ahead(&new()).await;
-    attempts_are_apart(&new()).await;
-    a_file_is_never_replaced(&new()).await;
-    a_commit_needs_the_whole_part(&new()).await;
-    what_was_not_told_becomes_a_part_again(&new()).await;
-    ranges_are_exact(&new()).await;
-    removals_can_be_repeated(&new()).await;
-    listings_follow_the_ids(&new()).await;
-    a_dropped_upload_can_be_settled(&new()).await;
+async fn files(new: impl Fn() -> Arc<dyn FileStore>) {
+    files_come_and_go(&*new()).await;
+    a_part_goes_on_where_it_is_cut(&*new()).await;
+    an_upload_goes_on_in_the_same_part(&*new()).await;
+    a_body_that_breaks_off_leaves_what_came(&*new()).await;
+    a_writer_that_is_refused_stops(&*new()).await;
+    progress_never_runs_ahead(&*new()).await;
+    attempts_are_apart(&*new()).await;
+    a_file_is_never_replaced(&*new()).await;
+    a_commit_needs_the_whole_part(&*new()).await;
+    what_was_not_told_becomes_a_part_again(&*new()).await;
+    ranges_are_exact(&*new()).await;
+    a_parts_first_bytes_are_exact(&*new()).await;
+    removals_can_be_repeated(&*new()).await;
+    listings_follow_the_ids(&*new()).await;
+    a_dropped_upload_can_be_settled(&*new()).await;
 }
 
 fn body(pieces: &[&'static [u8]]) -> Body {
@@ -436,6 +647,13 @@ async fn read(store: &dyn FileStore, id: u128, range: std::ops::Range<u64>) -> V
         bytes.extend_from_slice(&piece.expect("a piece"));
     }
     bytes
+}
+
+async fn read_part(store: &dyn FileStore, part: PartId, n_bytes: u64) -> Vec<u8> {
+    let opened = store.open_part(part, n_bytes).await;
+    let pieces = opened.expect("an open part");
+    let pieces: Vec<_> = pieces.map(|piece| piece.expect("a piece")).collect().await;
+    pieces.concat()
 }
 
 async fn files_come_and_go(store: &dyn FileStore) {
@@ -480,6 +698,36 @@ async fn a_part_goes_on_where_it_is_cut(store: &dyn FileStore) {
         assert!(matches!(lost, Err(Failure::Broken(StoreError::Corrupt(_)))));
     }
     assert_eq!(store.settle(other).await.expect("a length"), 1);
+}
+
+async fn an_upload_goes_on_in_the_same_part(store: &dyn FileStore) {
+    let part = part(1, 0);
+    assert_eq!(append(store, part, 0, 12, broken_off(&[b"abc"])).await, 3);
+    // A network switch after each byte, and one without any.
+    for (from, piece) in [(3, &b"d"[..]), (4, b"e"), (5, b"")] {
+        let length = append(store, part, from, 12, broken_off(&[piece])).await;
+        assert_eq!(length, from + piece.len() as u64);
+        assert_eq!(store.settle(part).await.expect("a length"), length);
+    }
+    // Bytes with a wrong checksum are taken off again, and the right ones come.
+    assert_eq!(append(store, part, 5, 12, body(&[b"WRONG"])).await, 10);
+    assert_eq!(append(store, part, 5, 12, body(&[])).await, 5);
+    assert_eq!(store.settle(part).await.expect("a length"), 5);
+    assert_eq!(read_part(store, part, 5).await, b"abcde");
+    let told = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let telling = told.clone();
+    let progress: Progress = Arc::new(move |offset| {
+        telling.lock().expect("not poisoned").push(offset);
+        async { Ok(()) }.boxed()
+    });
+    let rest = store.append(part, 5, 12, body(&[b"fgh", b"ijkl"]), progress);
+    assert_eq!(rest.await.expect("appended"), 12);
+    let told = told.lock().expect("not poisoned").clone();
+    assert!(told.iter().all(|told| (5..=12).contains(told)), "{told:?}");
+    // All bytes are there, and the request that says so brings none.
+    assert_eq!(append(store, part, 12, 12, body(&[])).await, 12);
+    store.commit(part, 12).await.expect("committed");
+    assert_eq!(read(store, 1, 0..12).await, b"abcdefghijkl");
 }
 
 async fn a_body_that_breaks_off_leaves_what_came(store: &dyn FileStore) {
@@ -625,6 +873,34 @@ async fn ranges_are_exact(store: &dyn FileStore) {
     assert!(matches!(beyond.err(), Some(StoreError::Corrupt(_))));
 }
 
+async fn a_parts_first_bytes_are_exact(store: &dyn FileStore) {
+    let length: u64 = (1 << 20) + 77;
+    let bytes: Vec<u8> = (0..length).map(|at| (at * 7 % 251) as u8).collect();
+    let whole = stream::iter([Ok(Bytes::from(bytes.clone()))]).boxed();
+    append(store, part(1, 3), 0, length + 9, whole).await;
+    append(store, part(1, 4), 0, 9, body(&[b"other"])).await;
+    for n_bytes in [0, 1, 262_143, 262_144, 262_145, length - 1, length] {
+        let got = read_part(store, part(1, 3), n_bytes).await;
+        let wanted = &bytes[..n_bytes as usize];
+        assert!(got == wanted, "{n_bytes} came as {}", got.len());
+    }
+    let corrupt = async |part, n_bytes| {
+        let opened = store.open_part(part, n_bytes).await;
+        matches!(opened.err(), Some(StoreError::Corrupt(_)))
+    };
+    assert!(corrupt(part(1, 3), length + 1).await, "longer");
+    assert!(corrupt(part(1, 5), 1).await, "no such attempt");
+    assert!(corrupt(part(1, 5), 0).await, "no such attempt");
+    assert!(corrupt(part(2, 3), 1).await, "no such slot");
+    assert_eq!(append(store, part(1, 3), 5, 9, body(&[])).await, 5);
+    assert!(corrupt(part(1, 3), 6).await, "cut back");
+    assert!(read_part(store, part(1, 3), 5).await == bytes[..5]);
+    // A file is no part any more.
+    store.commit(part(1, 3), 5).await.expect("committed");
+    assert!(corrupt(part(1, 3), 1).await, "committed");
+    assert_eq!(read_part(store, part(1, 4), 5).await, b"other");
+}
+
 async fn removals_can_be_repeated(store: &dyn FileStore) {
     append(store, part(1, 0), 0, 3, body(&[b"abc"])).await;
     append(store, part(1, 7), 0, 3, body(&[b"ab"])).await;
@@ -695,10 +971,7 @@ async fn a_dropped_upload_can_be_settled(store: &dyn FileStore) {
 
 #[tokio::test]
 async fn a_plan_fails_the_call_it_names() {
-    let stores = slotd::store::Stores {
-        sessions: Arc::new(MemorySessions::default()),
-        files: Arc::new(MemoryFiles::default()),
-    };
+    let stores = in_memory();
     let plan = Plan::new();
     let behind = faulty::faulty(&stores, &plan);
     plan.fail(1, 1, Fault::After);
@@ -719,4 +992,45 @@ async fn a_plan_fails_the_call_it_names() {
     plan.heal();
     assert!(behind.files.room().await.is_ok());
     assert_eq!(plan.n_calls(), 7);
+}
+
+/// The calls of upload sessions fail as the others do, and a part's bytes break off like a file's.
+#[tokio::test]
+async fn a_plan_fails_the_calls_of_upload_sessions() {
+    let stores = in_memory();
+    let plan = Plan::new();
+    let behind = faulty::faulty(&stores, &plan);
+    admit(&*stores.sessions, announced(1, ROMEO, 9, NOW)).await;
+    append(&*stores.files, part(1, 0), 0, 9, body(&[b"abc"])).await;
+    plan.fail(0, 3, Fault::Before);
+    assert!(behind.sessions.find_session(name(1)).await.is_err());
+    assert!(behind.sessions.owned(jid(ROMEO), 9).await.is_err());
+    assert!(behind.files.open_part(part(1, 0), 3).await.is_err());
+    assert_eq!(owned(&*behind.sessions, ROMEO, 9).await, [1]);
+    plan.fail(1, 1, Fault::Before);
+    let pieces = behind.files.open_part(part(1, 0), 3).await;
+    let pieces: Vec<_> = pieces.expect("an open part").collect().await;
+    assert!(pieces.iter().any(Result::is_err), "{pieces:?}");
+    plan.heal();
+    assert_eq!(read_part(&*behind.files, part(1, 0), 3).await, b"abc");
+}
+
+#[tokio::test]
+async fn an_outage_fails_the_calls_of_upload_sessions() {
+    let stores = in_memory();
+    let outage = Outage::new(1);
+    let over = outage::over(&stores, &outage);
+    admit(&*stores.sessions, announced(1, ROMEO, 9, NOW)).await;
+    append(&*stores.files, part(1, 0), 0, 9, body(&[b"abc"])).await;
+    outage.arm(1, outage::Trouble::Fails);
+    assert!(over.sessions.find_session(name(1)).await.is_ok());
+    assert!(over.sessions.owned(jid(ROMEO), 9).await.is_err());
+    assert_eq!(owned(&*over.sessions, ROMEO, 9).await, [1]);
+    outage.arm(1, outage::Trouble::DiesBefore);
+    let pieces = over.files.open_part(part(1, 0), 3).await;
+    let pieces: Vec<_> = pieces.expect("an open part").collect().await;
+    assert!(pieces.iter().any(Result::is_err), "{pieces:?}");
+    assert!(outage.is_dead());
+    assert!(over.files.open_part(part(1, 0), 3).await.is_err());
+    assert!(over.sessions.find_session(name(1)).await.is_err());
 }

@@ -534,7 +534,18 @@ async fn logs_hold_no_secret() {
     let front = Front::new();
     let slot = front.site.slot().await;
     let other = front.site.slot().await;
+    let (session, resume) = front.site.session().await;
     let log = logged(async {
+        let partial = [
+            ("content-type", "application/partial-upload"),
+            ("upload-offset", "0"),
+            ("upload-complete", "?0"),
+            ("content-length", "400"),
+        ];
+        front.ask("PATCH", &resume, &partial, &content(400)).await;
+        front.ask("PATCH", &resume, &partial, &content(400)).await;
+        front.ask("DELETE", &format!("{resume}A"), &[], b"").await;
+        front.ask("DELETE", &resume, &[], b"").await;
         front.put(&slot, &content(SIZE)).await;
         front.put(&other, b"short").await;
         front.ask("GET", &slot.path, &[], b"").await;
@@ -551,6 +562,10 @@ async fn logs_hold_no_secret() {
     })
     .await;
     for (method, status) in [
+        ("PATCH", 204),
+        ("PATCH", 409),
+        ("DELETE", 404),
+        ("DELETE", 204),
         ("PUT", 201),
         ("PUT", 400),
         ("GET", 200),
@@ -561,7 +576,9 @@ async fn logs_hold_no_secret() {
         assert!(log.contains(&line), "{line} in {log}");
     }
     assert!(log.contains(&slot.id.short()) && log.contains("received_bytes=1000"));
-    for slot in [&slot, &other] {
+    let sealed = resume.rsplit('/').next().expect("a last segment");
+    assert!(!log.contains(&sealed[..16]), "{log}");
+    for slot in [&slot, &other, &session] {
         let secrets = [slot.token.clone(), slot.id.to_string(), slot.path.clone()];
         for secret in secrets {
             assert!(!log.contains(&secret), "{log}");

@@ -255,3 +255,197 @@ fn read_append(dialect: Dialect, request: &HeaderMap) -> Result<Append, Refusal>
         checksum: checksum.or(digests.of_body.map(Checksum::Sha256)),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+
+    use super::*;
+
+    const DIGEST: &str = "sha-256=:CQkJCQkJCQkJCQkJCQkJCQkJCQkJCQkJCQkJCQkJCQk=:";
+
+    fn fields(fields: &[(&str, &str)]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for (name, value) in fields {
+            let name: HeaderName = name.parse().expect("a field name");
+            headers.append(name, HeaderValue::from_str(value).expect("a field value"));
+        }
+        headers
+    }
+
+    #[test]
+    fn dialects_of_puts() {
+        let version = |version| ("upload-draft-interop-version", version);
+        let whole = ("upload-complete", "?1");
+        for (said, dialect) in [
+            ("5", Dialect::Draft5),
+            ("6", Dialect::Draft6),
+            ("8", Dialect::Draft8),
+        ] {
+            let request = fields(&[version(said), whole]);
+            assert_eq!(Dialect::of_put(&request), Some(dialect));
+            assert_eq!(Dialect::of_put(&fields(&[version(said)])), None);
+        }
+        let old = fields(&[version("3"), ("upload-incomplete", "?0")]);
+        assert_eq!(Dialect::of_put(&old), Some(Dialect::Draft3));
+        assert_eq!(Dialect::of_put(&fields(&[version("3"), whole])), None);
+        assert_eq!(Dialect::of_put(&fields(&[whole])), None);
+        for unknown in ["", "0", "2", "4", "7", "9", "08", "8 ", "8;a", "?8", "8, 8"] {
+            let request = fields(&[version(unknown), whole]);
+            assert_eq!(Dialect::of_put(&request), None, "{unknown}");
+        }
+        let twice = fields(&[version("8"), version("8"), whole]);
+        assert_eq!(Dialect::of_put(&twice), None);
+    }
+
+    #[test]
+    fn dialects_of_resume_urls() {
+        let version = |version| ("upload-draft-interop-version", version);
+        let tus = ("tus-resumable", "1.0.0");
+        for (said, dialect) in [
+            (&[][..], Dialect::Draft8),
+            (&[version("3")], Dialect::Draft3),
+            (&[version("9")], Dialect::Draft8),
+            (&[tus], Dialect::Tus),
+            (&[version("6"), tus], Dialect::Tus),
+            (&[("tus-resumable", "")], Dialect::Tus),
+        ] {
+            assert_eq!(Dialect::of_resume(&fields(said)), dialect, "{said:?}");
+        }
+    }
+
+    #[track_caller]
+    fn check(dialect: Dialect, said: &[(&str, &str)], extent: Result<Extent, Refusal>) {
+        let mut all = vec![("upload-offset", "7")];
+        if let Some(media_type) = dialect.append_type() {
+            all.push(("content-type", media_type));
+        }
+        if dialect == Dialect::Tus {
+            all.push(("tus-resumable", "1.0.0"));
+        }
+        all.extend(said);
+        let got = read(dialect, &Method::PATCH, &fields(&all));
+        let got = got.map(|meaning| match meaning {
+            Meaning::Append(append) => (append.offset, append.extent),
+            other => panic!("{other:?}"),
+        });
+        assert_eq!(
+            got,
+            extent.map(|extent| (7, extent)),
+            "{dialect:?} {said:?}"
+        );
+    }
+
+    #[test]
+    fn whether_an_append_ends_the_file() {
+        let complete = |value| [("upload-complete", value)];
+        let incomplete = |value| [("upload-incomplete", value)];
+        for draft in [Dialect::Draft5, Dialect::Draft6, Dialect::Draft8] {
+            check(draft, &complete("?1"), Ok(Extent::Rest));
+            check(draft, &complete("?0"), Ok(Extent::Part));
+            for bad in [
+                "", "1", "?2", "?", "yes", "true", "?1, ?1", "?1;a", " ?1", "??1",
+            ] {
+                check(draft, &complete(bad), Err(Refusal::BadRequest));
+            }
+            let twice = [complete("?1"), complete("?1")].concat();
+            check(draft, &twice, Err(Refusal::BadRequest));
+        }
+        check(Dialect::Draft3, &incomplete("?0"), Ok(Extent::Rest));
+        check(Dialect::Draft3, &incomplete("?1"), Ok(Extent::Part));
+        check(Dialect::Draft3, &incomplete("no"), Err(Refusal::BadRequest));
+        check(Dialect::Draft3, &complete("?0"), Ok(Extent::Unsaid));
+        check(Dialect::Draft5, &[], Ok(Extent::Unsaid));
+        check(Dialect::Draft6, &[], Err(Refusal::BadRequest));
+        check(Dialect::Draft8, &[], Err(Refusal::BadRequest));
+        check(Dialect::Tus, &complete("?0"), Ok(Extent::Unsaid));
+    }
+
+    #[test]
+    fn creations() {
+        let read = |said: &[(&str, &str)]| read_creation(Dialect::Draft8, &fields(said));
+        let whole = ("upload-complete", "?1");
+        let part = ("upload-complete", "?0");
+        let sum = Some(Sha256([9; 32]));
+        let creation = read(&[whole, ("upload-length", "5"), ("content-digest", DIGEST)]);
+        let expected = Creation {
+            extent: Extent::Rest,
+            upload_length: Some(5),
+            sha256: sum,
+            checksum: None,
+        };
+        assert_eq!(creation, Ok(expected));
+        let creation = read(&[part, ("content-digest", DIGEST)]).expect("read");
+        let checksum = sum.map(Checksum::Sha256);
+        assert_eq!((creation.sha256, creation.checksum), (None, checksum));
+        let creation = read(&[part, ("repr-digest", DIGEST)]).expect("read");
+        assert_eq!((creation.sha256, creation.checksum), (sum, None));
+        assert!(read(&[whole, ("upload-offset", "0")]).is_ok());
+        let middle = read(&[whole, ("upload-offset", "1")]);
+        assert_eq!(middle, Err(Refusal::PartialPut));
+        let length = read(&[whole, ("upload-length", "-1")]);
+        assert_eq!(length, Err(Refusal::BadRequest));
+    }
+
+    #[test]
+    fn methods_and_what_overrides_them() {
+        let tus = ("tus-resumable", "1.0.0");
+        let over = |method| ("x-http-method-override", method);
+        let read_as = |dialect, method: &str, said: &[(&str, &str)]| {
+            let method = Method::from_bytes(method.as_bytes()).expect("a method");
+            read(dialect, &method, &fields(said))
+        };
+        let (draft, no) = (Dialect::Draft8, Err(Refusal::MethodNotAllowed));
+        assert_eq!(read_as(draft, "HEAD", &[]), Ok(Meaning::Offset));
+        assert_eq!(read_as(draft, "GET", &[]), Ok(Meaning::Offset));
+        assert_eq!(read_as(draft, "DELETE", &[]), Ok(Meaning::Cancel));
+        assert_eq!(read_as(draft, "POST", &[over("DELETE")]), no);
+        let tus_as = |method, over| read_as(Dialect::Tus, method, &[tus, over]);
+        assert_eq!(tus_as("POST", over("DELETE")), Ok(Meaning::Cancel));
+        assert_eq!(tus_as("DELETE", over("HEAD")), Ok(Meaning::Offset));
+        for other in ["delete", "PUT", "GET", "POST"] {
+            assert_eq!(tus_as("POST", over(other)), no, "{other}");
+        }
+        let bad = Err(Refusal::BadRequest);
+        assert_eq!(tus_as("POST", over("")), bad);
+        let twice = [tus, over("HEAD"), over("DELETE")];
+        assert_eq!(read_as(Dialect::Tus, "POST", &twice), bad);
+        for version in ["1.0", "0.2.2", "1.0.0, 1.0.0", ""] {
+            let said = [("tus-resumable", version)];
+            let got = read_as(Dialect::Tus, "HEAD", &said);
+            assert_eq!(got, Err(Refusal::OtherTusVersion), "{version}");
+        }
+        let twice = read_as(Dialect::Tus, "HEAD", &[tus, tus]);
+        assert_eq!(twice, Err(Refusal::OtherTusVersion));
+    }
+
+    #[test]
+    fn media_types_of_appends() {
+        let append = |dialect, media_type: &str| {
+            let said = [
+                ("content-type", media_type),
+                ("upload-offset", "0"),
+                ("upload-complete", "?1"),
+                ("tus-resumable", "1.0.0"),
+            ];
+            read(dialect, &Method::PATCH, &fields(&said)).map(drop)
+        };
+        let (partial, tus) = (
+            "application/partial-upload",
+            "application/offset+octet-stream",
+        );
+        let other = Err(Refusal::OtherMediaType);
+        for draft in [Dialect::Draft6, Dialect::Draft8] {
+            assert_eq!(append(draft, partial), Ok(()));
+            assert_eq!(append(draft, "Application/Partial-Upload ; a=b"), Ok(()));
+            assert_eq!(append(draft, tus), other);
+            assert_eq!(append(draft, ""), other);
+            assert_eq!(append(draft, "application/partial-uploads"), other);
+        }
+        assert_eq!(append(Dialect::Tus, tus), Ok(()));
+        assert_eq!(append(Dialect::Tus, partial), other);
+        for draft in [Dialect::Draft3, Dialect::Draft5] {
+            assert_eq!(append(draft, "video/mp4"), Ok(()));
+        }
+    }
+}

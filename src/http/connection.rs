@@ -1,22 +1,26 @@
 //! One connection, from its first request to its last byte.
 
-use std::convert::Infallible;
+use std::error::Error as _;
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use axum::Router;
+use axum::response::Response;
 use futures_util::future::BoxFuture;
-use http::{Request, Response};
+use http::{Request, Version};
 use hyper::body::Incoming;
 use hyper::server::conn::http1::Builder;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::watch;
 use tokio::time::timeout;
+use tokio_rustls::server::TlsStream;
 use tower::ServiceExt as _;
 
+use super::early::{CutOff, Interims, Turn, Turns};
 use super::guard::{Guard, Refusals};
 use super::pace::Paced;
 use super::{Origin, stopped};
@@ -55,6 +59,36 @@ impl Rules {
     }
 }
 
+/// A connection that can be cut, so that the other end sees a broken one and no orderly end.
+pub trait Cut {
+    /// Makes dropping this a reset: what was not sent is thrown away with it.
+    fn cut(&self);
+}
+
+impl Cut for TcpStream {
+    fn cut(&self) {
+        // Without the option the end looks orderly where nothing is left to read.
+        let _ = self.set_zero_linger();
+    }
+}
+
+impl Cut for UnixStream {
+    /// There is no reset here; the other end is a proxy, which makes a 502 of a missing answer.
+    fn cut(&self) {}
+}
+
+impl<I: Cut> Cut for Paced<I> {
+    fn cut(&self) {
+        self.get_ref().cut();
+    }
+}
+
+impl<I: Cut> Cut for TlsStream<I> {
+    fn cut(&self) {
+        self.get_ref().0.cut();
+    }
+}
+
 /// What one connection needs.
 pub struct Connection {
     /// Who answers.
@@ -69,21 +103,23 @@ impl Connection {
     /// Answers the connection's requests; gives it back where it can still be closed in order.
     pub async fn run<I>(mut self, io: I) -> Option<I>
     where
-        I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        I: AsyncRead + AsyncWrite + Cut + Unpin + Send + 'static,
     {
         let refusals = Refusals::default();
-        let guard = Guard::new(io, refusals.clone());
+        let turns = Turns::default();
+        let io = Interims::new(Guard::new(io, refusals.clone()), turns.clone());
         let n_requests = AtomicU64::new(0);
         let (router, origin) = (self.router, self.origin);
         let service = service_fn(move |mut request: Request<Incoming>| {
             let n = n_requests.fetch_add(1, Ordering::Relaxed);
+            let turn = turns.begin(n);
             request.extensions_mut().insert(origin);
             if let Some(refused) = refusals.of(n) {
                 request.extensions_mut().insert(refused);
+            } else if request.version() == Version::HTTP_11 {
+                request.extensions_mut().insert(turn.early());
             }
-            let answer = router.clone().oneshot(request.map(axum::body::Body::new));
-            let answer: BoxFuture<'static, Result<Response<_>, Infallible>> = Box::pin(answer);
-            answer
+            answer(router.clone(), request.map(axum::body::Body::new), turn)
         });
         let mut http = Builder::new();
         http.timer(TokioTimer::new())
@@ -92,7 +128,7 @@ impl Connection {
             // A client may close its side when it has said all; its answer still goes out.
             .half_close(true)
             .max_buf_size(BUFFER_BYTES_MAX);
-        let mut connection = http.serve_connection(TokioIo::new(guard), service);
+        let mut connection = http.serve_connection(TokioIo::new(io), service);
         let result = tokio::select! {
             result = std::future::poll_fn(|cx| connection.poll_without_shutdown(cx)) => result,
             () = stopped(&mut self.shutdown) => {
@@ -100,16 +136,37 @@ impl Connection {
                 std::future::poll_fn(|cx| connection.poll_without_shutdown(cx)).await
             }
         };
+        let interims = connection.into_parts().io.into_inner();
+        let (mut io, has_more) = interims.into_inner().into_inner();
         if let Err(error) = result {
             // Mostly clients that went away. A body that broke has no answer to protect.
             tracing::debug!(error = %deepest(&error), "connection ended early");
+            if error.source().is_some_and(|source| source.is::<CutOff>()) {
+                io.cut();
+                return None;
+            }
         }
-        let (mut io, has_more) = connection.into_parts().io.into_inner().into_inner();
         if has_more {
             drain(&mut io).await.ok()?;
         }
         Some(io)
     }
+}
+
+/// The router's answer, after what was sent before it; none where the connection is to be cut.
+fn answer(
+    router: Router,
+    request: Request<axum::body::Body>,
+    turn: Turn,
+) -> BoxFuture<'static, Result<Response, CutOff>> {
+    Box::pin(async move {
+        let Ok(response) = router.oneshot(request).await;
+        if let Some(cut) = response.extensions().get() {
+            return Err(*cut);
+        }
+        turn.end().await;
+        Ok(response)
+    })
 }
 
 /// Closes the writing side, and reads until the other side closes too or its time is over.
@@ -130,7 +187,7 @@ async fn drain<I: AsyncRead + AsyncWrite + Unpin>(io: &mut I) -> io::Result<()> 
 
 /// hyper's own words say only at which step; the cause says what.
 fn deepest(error: &hyper::Error) -> String {
-    match std::error::Error::source(error) {
+    match error.source() {
         Some(source) => format!("{error}: {source}"),
         None => error.to_string(),
     }

@@ -15,7 +15,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::connection::{Connection, Rules};
+use super::connection::{Connection, Cut, Rules};
 use super::gate::{Gate, Permit};
 use super::listen::{Incoming, Socket};
 use super::tls::{HANDSHAKE_WITHIN, Reloader};
@@ -169,7 +169,7 @@ impl Hall {
 
     async fn host<I>(self: Arc<Self>, stream: I, origin: Origin, held: Held)
     where
-        I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        I: AsyncRead + AsyncWrite + Cut + Unpin + Send + 'static,
     {
         let stream = self.rules.pace(stream);
         self.converse(stream, origin, held).await;
@@ -177,7 +177,7 @@ impl Hall {
 
     async fn converse<I>(self: Arc<Self>, stream: I, origin: Origin, held: Held)
     where
-        I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        I: AsyncRead + AsyncWrite + Cut + Unpin + Send + 'static,
     {
         let connection = Connection {
             router: self.router.clone(),

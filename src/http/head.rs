@@ -261,6 +261,29 @@ mod tests {
         }
     }
 
+    #[test]
+    fn resume_urls() {
+        let place = |path: &str| site().place(path);
+        let upload = |sealed: &str| Ok(Place::Upload(sealed.to_owned()));
+        assert_eq!(place("/up/r/Aa0-_"), upload("Aa0-_"));
+        assert_eq!(place("/r/Aa0-_"), upload("Aa0-_"));
+        for unknown in [
+            "/r/",
+            "/r",
+            "/r/A/",
+            "/r/A/a",
+            "/r/A=",
+            "/r/A%41",
+            "/down/r/A",
+            "//r/A",
+        ] {
+            assert_eq!(place(unknown), Err(Refusal::UnknownFile), "{unknown}");
+        }
+        for bad in ["/r/..", "/r/%2e%2e", "/r/A%00", "/r/A%2f", "/r/A%zz"] {
+            assert_eq!(place(bad), Err(Refusal::BadRequest), "{bad}");
+        }
+    }
+
     #[track_caller]
     fn check_host(target: &str, hosts: &[&str], expected: Result<(), Refusal>) {
         let uri: Uri = target.parse().expect("a target");

@@ -2,10 +2,10 @@
 //! request to answer.
 //!
 //! The layers, from the socket inwards: `pace` ends clients that do not read, `tls` decrypts,
-//! `guard` lets only request heads through that `framing` finds
-//! well-formed, hyper parses, `Edge::answer`
-//! here decides who answers, `put`, `get` and `resume` translate for the service, `reply` makes the
-//! answer's head. `listen` holds the sockets and their limits.
+//! `guard` lets only request heads through that `framing` finds well-formed, `early` writes interim
+//! responses, hyper parses, `Edge::answer` here decides who answers, `put`, `get` and `resume`
+//! translate for the service, `reply` makes the answer's head. `listen` holds the sockets and their
+//! limits.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -26,8 +26,8 @@ use crate::core::resume::{Dialect, answer as words};
 use crate::core::session::network::{AddressPolicy, Visitor};
 use crate::service::Service;
 
-mod connection;
-mod early;
+pub mod connection;
+pub mod early;
 mod framing;
 mod gate;
 mod get;
@@ -227,12 +227,10 @@ impl Edge {
         if request.method() == Method::OPTIONS {
             return Ok(self.options(&asked, headers));
         }
-        let Asked {
-            dialect, visitor, ..
-        } = asked;
+        let Asked { visitor, .. } = asked;
         match (asked.place?, request.method().clone()) {
             (head::Place::Upload(sealed), _) => {
-                let dialect = dialect.unwrap_or(Dialect::Draft8);
+                let dialect = Dialect::of_resume(headers);
                 resume::answer(&self.service, sealed, dialect, visitor, request).await
             }
             (head::Place::File(id, name), Method::GET | Method::HEAD) => {
@@ -241,7 +239,7 @@ impl Edge {
             (head::Place::File(id, name), Method::PUT) => {
                 let caller = put::Caller {
                     visitor,
-                    dialect,
+                    dialect: asked.dialect,
                     early: asked.early,
                 };
                 put::answer(&self.service, id, name, caller, request).await

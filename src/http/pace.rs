@@ -35,6 +35,11 @@ impl<I> Paced<I> {
         }
     }
 
+    /// The connection.
+    pub fn get_ref(&self) -> &I {
+        &self.io
+    }
+
     /// Counts what a write came to, and ends it where the other end had its time.
     fn keep_pace(
         &mut self,

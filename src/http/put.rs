@@ -13,15 +13,14 @@ use http::{HeaderMap, HeaderValue, StatusCode};
 use super::early::Early;
 use super::{head, reply};
 use crate::core::refusal::Refusal;
+use crate::core::resume::Extent;
 use crate::core::resume::answer::{self, Told};
 use crate::core::resume::fields::{digests, single};
 use crate::core::resume::{Dialect, read_creation};
 use crate::core::session::network::Visitor;
 use crate::core::slot::SlotId;
 use crate::service::Service;
-use crate::service::upload::{
-    Beginning, Credential, Extant, Extent, Offer, OnBegun, Received, Upload,
-};
+use crate::service::upload::{Beginning, Credential, Extant, Offer, OnBegun, Received, Upload};
 use crate::store::{Body, BodyError};
 
 /// Longest Content-Type looked at, in bytes.

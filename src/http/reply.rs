@@ -221,3 +221,52 @@ fn retry_after(refusal: &Refusal) -> Option<HeaderValue> {
     let at = SystemTime::UNIX_EPOCH + Duration::from_secs(refusal.retry_at()?.0);
     HeaderValue::from_str(&httpdate::fmt_http_date(at)).ok()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn is_cut_off(refusal: Refusal, dialect: Option<Dialect>) -> bool {
+        let manner = Manner {
+            style: ErrorStyle::Text,
+            dialect,
+            methods: UPLOAD_METHODS,
+        };
+        refuse(refusal, manner)
+            .extensions()
+            .get::<CutOff>()
+            .is_some()
+    }
+
+    #[test]
+    fn who_goes_on_is_cut_off_rather_than_refused() {
+        let lost = [Refusal::Stalled, Refusal::TakenOver, Refusal::Interrupted];
+        for refusal in lost {
+            assert!(is_cut_off(refusal.clone(), Some(Dialect::Draft3)));
+            assert!(is_cut_off(refusal.clone(), Some(Dialect::Tus)));
+            assert!(!is_cut_off(refusal, None));
+        }
+        let told = [
+            Refusal::Gone,
+            Refusal::Stopping,
+            Refusal::OtherOffset { offset: 1 },
+        ];
+        for refusal in told {
+            assert!(!is_cut_off(refusal, Some(Dialect::Draft8)));
+        }
+    }
+
+    #[test]
+    fn the_draft_has_words_of_its_own() {
+        let status = |refusal, dialect| {
+            let manner = Manner {
+                style: ErrorStyle::Text,
+                dialect: Some(dialect),
+                methods: UPLOAD_METHODS,
+            };
+            refuse(refusal, manner).status().as_u16()
+        };
+        assert_eq!(status(Refusal::ChecksumMismatch, Dialect::Draft8), 422);
+        assert_eq!(status(Refusal::ChecksumMismatch, Dialect::Tus), 460);
+    }
+}

@@ -15,8 +15,8 @@ use sha2::Digest as _;
 use tokio::sync::watch;
 use tokio::time::{Instant, Sleep};
 
+use crate::core::resume::Checksum;
 use crate::core::slot::Sha256;
-use crate::service::upload::Checksum;
 use crate::store::{Body, BodyError};
 
 /// How slowly a body may come.

@@ -7,6 +7,7 @@ use std::sync::{Arc, PoisonError};
 use tracing::debug;
 
 use crate::core::refusal::Refusal;
+use crate::core::resume::Extent;
 use crate::core::session::network::Visitor;
 use crate::core::session::{Start, State, UploadSession};
 use crate::core::slot::{ContentType, PartId, SlotId};
@@ -14,7 +15,7 @@ use crate::core::time::Timestamp;
 use crate::core::token::{self, Claims, ResumeClaims};
 use crate::service::intake::{Intake, Pace, SharedGauge, Sum};
 use crate::service::transfers::Transfer;
-use crate::service::upload::{Beginning, Credential, Extent, Received, Upload};
+use crate::service::upload::{Beginning, Credential, Received, Upload};
 use crate::service::write::Incoming;
 use crate::service::{Service, broken, refusal_of};
 use crate::store::{Body, Change};
@@ -83,11 +84,27 @@ impl Service {
                 (Opened::Resume(claims, offset), row)
             }
         };
-        check_lengths(upload, row.file.size_bytes)?;
+        if let Err(refusal) = check_lengths(upload, row.file.size_bytes) {
+            return Err(self.other_offset(upload, row).await?.unwrap_or(refusal));
+        }
         if self.settings.check_content_type {
             check_content_type(&row.file.content_type, upload.content_type.as_deref())?;
         }
         Ok((opened, row.id))
+    }
+
+    /// `OtherOffset` for an append elsewhere than at the offset, whatever else is wrong with it:
+    /// lengths are only told apart by where they begin. Disturbs nobody.
+    async fn other_offset(
+        &self,
+        upload: &Upload,
+        row: UploadSession,
+    ) -> Result<Option<Refusal>, Refusal> {
+        let Beginning::At(said) = upload.beginning else {
+            return Ok(None);
+        };
+        let (_, offset) = self.look_closely(row).await?;
+        Ok((said != offset).then_some(Refusal::OtherOffset { offset }))
     }
 
     async fn check_put(
@@ -261,8 +278,6 @@ fn check_lengths(upload: &Upload, size_bytes: u64) -> Result<(), Refusal> {
     };
     let end = from.saturating_add(length);
     match (upload.beginning, upload.extent) {
-        // An append elsewhere than at the offset is told the offset, whatever its length.
-        (Beginning::At(offset), _) if size_bytes < offset => Ok(()),
         _ if size_bytes < end => Err(Refusal::TooLong),
         (Beginning::Whole, Extent::Rest) if end < size_bytes => Err(Refusal::TooShort),
         (Beginning::At(_), Extent::Rest) if end < size_bytes => Err(Refusal::InconsistentLength),

@@ -22,8 +22,6 @@ use crate::store::{Change, Failure};
 pub const LIST_MAX: usize = 50;
 /// Most sessions looked at for a list of those in one state.
 const LOOK_MAX: usize = 1000;
-/// How often a slot is taken over again where another request took it first.
-const TAKE_OVERS_MAX: usize = 16;
 
 /// An upload session as its owner is told of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -204,13 +202,22 @@ impl Service {
 
     /// A view that is up to date, also after a crash and while bytes come in.
     async fn look(&self, row: UploadSession, id: SessionId) -> Result<SessionView, Refusal> {
+        let (row, offset) = self.look_closely(row).await?;
+        Ok(self.view(&row, id, offset, self.world.now()))
+    }
+
+    /// The row with the offset as it is now; disturbs nobody.
+    pub(super) async fn look_closely(
+        &self,
+        row: UploadSession,
+    ) -> Result<(UploadSession, u64), Refusal> {
         let live = self.transfers.durable(row.id);
         let row = match (live, row.state) {
             (None, State::Uploading) => self.settle_idle(row).await?,
             _ => row,
         };
         let offset = row.offset().max(live.unwrap_or(0));
-        Ok(self.view(&row, id, offset, self.world.now()))
+        Ok((row, offset))
     }
 
     pub(super) fn view(
@@ -250,13 +257,7 @@ impl Service {
 
     /// Cuts whoever writes to the slot, and holds it. Refuses `Stopping`.
     pub(super) async fn take_over(self: &Arc<Self>, id: SlotId) -> Result<Transfer, Refusal> {
-        for _ in 0..TAKE_OVERS_MAX {
-            match self.transfers.begin(id).await {
-                Err(Refusal::TakenOver) => {}
-                taken => return taken,
-            }
-        }
-        Err(Refusal::TakenOver)
+        self.transfers.take_turn(id).await
     }
 
     /// The row once nobody writes any more and all that came is durable and noted.

@@ -59,17 +59,28 @@ impl Transfers {
     ///
     /// Refuses `TakenOver` where a newer request came meanwhile, `Stopping` after `stop`.
     pub(super) async fn begin(self: &Arc<Self>, id: SlotId) -> Result<Transfer, Refusal> {
+        let transfer = self.take_turn(id).await?;
+        match transfer.is_cut() {
+            true => Err(Refusal::TakenOver),
+            false => Ok(transfer),
+        }
+    }
+
+    /// The same for what is short and has to be done, whoever waits behind it. Refuses `Stopping`.
+    pub(super) async fn take_turn(self: &Arc<Self>, id: SlotId) -> Result<Transfer, Refusal> {
         let (transfer, older) = self.register(id)?;
-        if let Some(mut older) = older {
-            // A holder that has just ended has dropped its receiver.
-            let _ = older.cut.send(true);
-            // Waited for even when cut: the next holder relies on all earlier ones having ended.
+        let Some(mut older) = older else {
+            return Ok(transfer);
+        };
+        // A holder that has just ended has dropped its receiver.
+        let _ = older.cut.send(true);
+        // Waited for even when cut, and in a task of its own, since whoever asks may go away: the
+        // next holder relies on all earlier ones having ended.
+        let turn = tokio::spawn(async move {
             while older.ended.changed().await.is_ok() {}
-        }
-        if transfer.is_cut() {
-            return Err(Refusal::TakenOver);
-        }
-        Ok(transfer)
+            transfer
+        });
+        turn.await.map_err(|_| Refusal::Stopping)
     }
 
     /// Holds the slot if nobody does: for the sweep.
@@ -202,6 +213,8 @@ impl Drop for Transfer {
 
 #[cfg(test)]
 mod tests {
+    use futures_util::FutureExt as _;
+
     use super::*;
 
     const ID: SlotId = SlotId(7);
@@ -220,6 +233,41 @@ mod tests {
         drop(first);
         assert_eq!(second.await.expect("no panic"), Ok(()));
         assert!(transfers.try_hold(ID).is_some());
+    }
+
+    #[tokio::test]
+    async fn one_that_goes_away_lets_nobody_in_before_the_older_has_ended() {
+        let transfers = Arc::new(Transfers::default());
+        let first = transfers.begin(ID).await.expect("nobody holds it");
+        let mut gone = Box::pin(transfers.begin(ID));
+        assert!((&mut gone).now_or_never().is_none());
+        drop(gone);
+        assert!(transfers.try_hold(ID).is_none());
+        let mut third = Box::pin(transfers.begin(ID));
+        assert!((&mut third).now_or_never().is_none());
+        tokio::task::yield_now().await;
+        assert!(
+            (&mut third).now_or_never().is_none(),
+            "the first still writes"
+        );
+        drop(first);
+        third.await.expect("its turn");
+    }
+
+    #[tokio::test]
+    async fn turns_come_in_order_whoever_waits_behind() {
+        let transfers = Arc::new(Transfers::default());
+        let first = transfers.begin(ID).await.expect("nobody holds it");
+        let mut second = Box::pin(transfers.take_turn(ID));
+        assert!((&mut second).now_or_never().is_none());
+        let mut third = Box::pin(transfers.take_turn(ID));
+        assert!((&mut third).now_or_never().is_none());
+        drop(first);
+        let second = second.await.expect("its turn");
+        tokio::task::yield_now().await;
+        assert!((&mut third).now_or_never().is_none());
+        drop(second);
+        third.await.expect("its turn");
     }
 
     #[tokio::test]

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-pub use crate::core::resume::{Checksum, Extent};
+use crate::core::resume::{Checksum, Extent};
 use crate::core::session::network::Visitor;
 use crate::core::slot::{Sha256, SlotId};
 use crate::core::time::Timestamp;

@@ -11,11 +11,12 @@ use sha2::Digest as _;
 use tracing::{info, warn};
 
 use crate::core::refusal::Refusal;
+use crate::core::resume::{Checksum, Extent};
 use crate::core::session::{FailReason, UploadSession};
 use crate::core::slot::{PartId, Sha256, SlotId};
 use crate::service::intake::{End, SharedGauge, Sum};
 use crate::service::transfers::Transfer;
-use crate::service::upload::{Checksum, Extent, Received};
+use crate::service::upload::Received;
 use crate::service::{Service, broken, refusal_of};
 use crate::store::{Body, Change, Failure, Progress, StoreError, Stored};
 

@@ -101,6 +101,19 @@ pub type Body = Pin<Box<dyn Stream<Item = Result<Bytes, BodyError>> + Send>>;
 #[error("the body ended too early")]
 pub struct BodyError;
 
+/// Whether a change leaves what indexes and sums are kept by: core never changes it.
+fn keeps_its_keys(old: &UploadSession, new: &UploadSession) -> bool {
+    old.id == new.id && old.owner == new.owner && old.created_at == new.created_at
+}
+
+fn changed(id: SlotId) -> StoreError {
+    StoreError::Corrupt(format!("the change of {id:?}"))
+}
+
+fn named_twice(id: SlotId) -> StoreError {
+    StoreError::Corrupt(format!("the name of {id:?}, which another has,"))
+}
+
 /// Sums that the store keeps beside its rows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Totals {
@@ -121,7 +134,8 @@ pub struct Totals {
 /// rows and a million.
 pub trait SessionStore: Send + Sync {
     /// Runs `decide` on what `owner`, their domain and everybody used since `since`, and keeps the
-    /// row it returns. Two calls at once see each other's rows.
+    /// row it returns. Two calls at once see each other's rows. An id or a name that another row
+    /// has is `Corrupt`.
     fn admit(
         &self,
         owner: BareJid,
@@ -130,6 +144,7 @@ pub trait SessionStore: Send + Sync {
     ) -> BoxFuture<'_, Result<UploadSession, Failure>>;
 
     /// Replaces a row by what `change` makes of it. Refuses `UnknownFile` where there is no row.
+    /// Another id, owner or `created_at`, or another row's name, is `Corrupt`.
     fn update(&self, id: SlotId, change: Change) -> BoxFuture<'_, Result<UploadSession, Failure>>;
 
     /// The row, if there is one.
@@ -138,8 +153,8 @@ pub trait SessionStore: Send + Sync {
     /// The slot of an upload session, if there is one of this name.
     fn find_session(&self, id: SessionId) -> BoxFuture<'_, Result<Option<SlotId>, StoreError>>;
 
-    /// Up to `n_max` upload sessions that `owner` asked for, the newest first. Rows without a name
-    /// for their owner are not among them.
+    /// Up to `n_max` upload sessions that `owner` asked for, the newest first, and of one second
+    /// the highest id first. Rows without a name for their owner are not among them.
     fn owned(
         &self,
         owner: BareJid,

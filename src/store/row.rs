@@ -1,21 +1,23 @@
 //! The stored form of an upload session: a version byte, a digest of the rest, then postcard.
 //!
-//! A shape of its own, so that core can change its types without changing what lies on disks: a new
-//! field needs a new version here, and the old one stays readable. Whatever is read passes the same
-//! constructors as what comes from a requester; bytes that are no row are `Corrupt`.
+//! Shapes of their own, so that core can change its types without changing what lies on disks: a
+//! new field needs a new version here, and the old ones stay readable (`first`, `second`). Whatever
+//! is read passes the same constructors as what comes from a requester; bytes that are no row are
+//! `Corrupt`.
 
-use std::time::Duration;
-
-use jid::BareJid;
-use serde::{Deserialize, Serialize};
+use serde::de::DeserializeOwned;
 use sha2::Digest as _;
 
-use crate::core::session::network::Network;
-use crate::core::session::{Agreement, FailReason, FileFacts, State, UploadSession};
-use crate::core::slot::{ContentType, FileName, PartId, Purpose, SessionId, Sha256, SlotId};
-use crate::core::time::Timestamp;
+use crate::core::session::UploadSession;
+use crate::core::slot::SlotId;
 use crate::store::StoreError;
+use first::FirstState;
 
+mod first;
+mod second;
+
+/// The first byte of a row of the first shape.
+const FIRST: u8 = 1;
 /// The first byte of a row of today's shape.
 const VERSION: u8 = 2;
 /// Bytes of the digest: enough to tell damage, which is no attack.
@@ -23,81 +25,12 @@ const DIGEST_BYTES: usize = 8;
 /// What a usual row takes: saves growing the buffer.
 const ROW_BYTES_USUAL: usize = 256;
 
-#[derive(Serialize, Deserialize)]
-struct Row {
-    /// Also the row's key: tells a row that was put under another's.
-    id: u128,
-    owner: String,
-    name: String,
-    size_bytes: u64,
-    content_type: String,
-    purpose: RowPurpose,
-    created_at: u64,
-    expires_at: u64,
-    keep_until: Option<u64>,
-    generation: u8,
-    issued_at: u64,
-    idle_for: Duration,
-    refreshes: u8,
-    last_byte_at: u64,
-    prefix: (u16, u64),
-    newest: Option<(u16, u64)>,
-    fruitless_starts: u8,
-    replays: u8,
-    state: RowState,
-    agreement: RowAgreement,
-    expected: Option<[u8; 32]>,
-    refreshed_at: u64,
-    reissues: u8,
-    is_presented: bool,
-    networks: Vec<RowNetwork>,
-}
-
-#[derive(Serialize, Deserialize)]
-enum RowAgreement {
-    Slot,
-    Resumable,
-    Session(u128),
-}
-
-#[derive(Serialize, Deserialize)]
-struct RowNetwork {
-    at: u64,
-    address: Option<String>,
-    agent: Option<String>,
-}
-
-#[derive(Serialize, Deserialize)]
-enum RowPurpose {
-    Message,
-    Profile,
-    Ephemeral { expire_before: u64 },
-    Permanent,
-}
-
-#[derive(Serialize, Deserialize)]
-enum RowState {
-    Pending,
-    Uploading,
-    Complete { sha256: [u8; 32], at: u64 },
-    Failed(RowReason),
-    Cancelled,
-    Expired,
-}
-
-#[derive(Serialize, Deserialize)]
-enum RowReason {
-    DigestMismatch,
-    SizeMismatch,
-    Policy,
-}
-
 /// The stored form of `session`.
 pub fn encode(session: &UploadSession) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(ROW_BYTES_USUAL);
     bytes.push(VERSION);
     bytes.extend([0; DIGEST_BYTES]);
-    let bytes = postcard::to_extend(&Row::from(session), bytes);
+    let bytes = postcard::to_extend(&second::Row::from(session), bytes);
     let mut bytes = bytes.expect("a vector takes any row");
     let digest = digest(&bytes[1 + DIGEST_BYTES..]);
     bytes[1..=DIGEST_BYTES].copy_from_slice(&digest);
@@ -110,216 +43,53 @@ fn digest(row: &[u8]) -> [u8; DIGEST_BYTES] {
     std::array::from_fn(|n| digest[n])
 }
 
-/// Reads what `encode` wrote for the slot `id`.
+/// Reads what `encode` wrote for the slot `id`, in this version or an earlier one.
 pub fn decode(id: SlotId, bytes: &[u8]) -> Result<UploadSession, StoreError> {
-    let read = || match bytes.split_first()? {
-        (&VERSION, rest) => {
-            let (expected, row) = rest.split_first_chunk()?;
-            if digest(row) != *expected {
-                return None;
-            }
-            match postcard::take_from_bytes::<Row>(row) {
-                Ok((row, [])) if row.id == id.0 => row.into_session(),
-                _ => None,
-            }
-        }
+    let session = read(bytes).filter(|session| session.id == id);
+    session.ok_or_else(|| StoreError::Corrupt(format!("the row of {id:?}")))
+}
+
+fn read(bytes: &[u8]) -> Option<UploadSession> {
+    let (version, rest) = bytes.split_first()?;
+    let (expected, row) = rest.split_first_chunk()?;
+    if digest(row) != *expected {
+        return None;
+    }
+    match *version {
+        FIRST => whole::<first::Row<FirstState>>(row)?.into_session(),
+        VERSION => whole::<second::Row>(row)?.into_session(),
         _ => None,
-    };
-    read().ok_or_else(|| StoreError::Corrupt(format!("the row of {id:?}")))
-}
-
-impl From<&UploadSession> for Row {
-    fn from(session: &UploadSession) -> Self {
-        let attempt = |(part, offset): (PartId, u64)| (part.attempt, offset);
-        Self {
-            id: session.id.0,
-            owner: session.owner.to_string(),
-            name: session.file.name.as_str().to_owned(),
-            size_bytes: session.file.size_bytes,
-            content_type: session.file.content_type.as_str().to_owned(),
-            purpose: session.file.purpose.into(),
-            created_at: session.created_at.0,
-            expires_at: session.expires_at.0,
-            keep_until: session.keep_until.map(|until| until.0),
-            generation: session.generation,
-            issued_at: session.issued_at.0,
-            idle_for: session.idle_for,
-            refreshes: session.refreshes,
-            last_byte_at: session.last_byte_at.0,
-            prefix: attempt(session.prefix),
-            newest: session.newest.map(attempt),
-            fruitless_starts: session.fruitless_starts,
-            replays: session.replays,
-            state: session.state.into(),
-            agreement: session.agreement.into(),
-            expected: session.expected.map(|sha256| sha256.0),
-            refreshed_at: session.refreshed_at.0,
-            reissues: session.reissues,
-            is_presented: session.is_presented,
-            networks: session.networks.iter().map(RowNetwork::from).collect(),
-        }
     }
 }
 
-impl From<&Network> for RowNetwork {
-    fn from(network: &Network) -> Self {
-        Self {
-            at: network.at.0,
-            address: network.address.clone(),
-            agent: network.agent.clone(),
-        }
+/// A shape that takes all of `row`.
+fn whole<T: DeserializeOwned>(row: &[u8]) -> Option<T> {
+    match postcard::take_from_bytes(row) {
+        Ok((shape, [])) => Some(shape),
+        _ => None,
     }
 }
 
-impl From<RowNetwork> for Network {
-    fn from(network: RowNetwork) -> Self {
-        Self {
-            at: Timestamp(network.at),
-            address: network.address,
-            agent: network.agent,
-        }
-    }
-}
-
-impl From<Agreement> for RowAgreement {
-    fn from(agreement: Agreement) -> Self {
-        match agreement {
-            Agreement::Slot => Self::Slot,
-            Agreement::Resumable => Self::Resumable,
-            Agreement::Session(id) => Self::Session(id.0),
-        }
-    }
-}
-
-impl From<RowAgreement> for Agreement {
-    fn from(agreement: RowAgreement) -> Self {
-        match agreement {
-            RowAgreement::Slot => Self::Slot,
-            RowAgreement::Resumable => Self::Resumable,
-            RowAgreement::Session(id) => Self::Session(SessionId(id)),
-        }
-    }
-}
-
-impl From<FailReason> for RowReason {
-    fn from(reason: FailReason) -> Self {
-        match reason {
-            FailReason::DigestMismatch => Self::DigestMismatch,
-            FailReason::SizeMismatch => Self::SizeMismatch,
-            FailReason::Policy => Self::Policy,
-        }
-    }
-}
-
-impl From<RowReason> for FailReason {
-    fn from(reason: RowReason) -> Self {
-        match reason {
-            RowReason::DigestMismatch => Self::DigestMismatch,
-            RowReason::SizeMismatch => Self::SizeMismatch,
-            RowReason::Policy => Self::Policy,
-        }
-    }
-}
-
-impl Row {
-    fn into_session(self) -> Option<UploadSession> {
-        let id = SlotId(self.id);
-        let part = |(attempt, offset): (u16, u64)| (PartId { slot: id, attempt }, offset);
-        Some(UploadSession {
-            id,
-            owner: BareJid::new(&self.owner).ok()?,
-            file: FileFacts {
-                name: FileName::parse(&self.name).ok()?,
-                size_bytes: self.size_bytes,
-                content_type: ContentType::parse(&self.content_type).ok()?,
-                purpose: self.purpose.into(),
-            },
-            created_at: Timestamp(self.created_at),
-            expires_at: Timestamp(self.expires_at),
-            keep_until: self.keep_until.map(Timestamp),
-            generation: self.generation,
-            issued_at: Timestamp(self.issued_at),
-            idle_for: self.idle_for,
-            refreshes: self.refreshes,
-            last_byte_at: Timestamp(self.last_byte_at),
-            prefix: part(self.prefix),
-            newest: self.newest.map(part),
-            fruitless_starts: self.fruitless_starts,
-            replays: self.replays,
-            state: self.state.into(),
-            agreement: self.agreement.into(),
-            expected: self.expected.map(Sha256),
-            refreshed_at: Timestamp(self.refreshed_at),
-            reissues: self.reissues,
-            is_presented: self.is_presented,
-            networks: self.networks.into_iter().map(Network::from).collect(),
-        })
-    }
-}
-
-impl From<Purpose> for RowPurpose {
-    fn from(purpose: Purpose) -> Self {
-        match purpose {
-            Purpose::Message => Self::Message,
-            Purpose::Profile => Self::Profile,
-            Purpose::Ephemeral { expire_before } => Self::Ephemeral {
-                expire_before: expire_before.0,
-            },
-            Purpose::Permanent => Self::Permanent,
-        }
-    }
-}
-
-impl From<RowPurpose> for Purpose {
-    fn from(purpose: RowPurpose) -> Self {
-        match purpose {
-            RowPurpose::Message => Self::Message,
-            RowPurpose::Profile => Self::Profile,
-            RowPurpose::Ephemeral { expire_before } => Self::Ephemeral {
-                expire_before: Timestamp(expire_before),
-            },
-            RowPurpose::Permanent => Self::Permanent,
-        }
-    }
-}
-
-impl From<State> for RowState {
-    fn from(state: State) -> Self {
-        match state {
-            State::Pending => Self::Pending,
-            State::Uploading => Self::Uploading,
-            State::Complete { sha256, at } => Self::Complete {
-                sha256: sha256.0,
-                at: at.0,
-            },
-            State::Failed(reason) => Self::Failed(reason.into()),
-            State::Cancelled => Self::Cancelled,
-            State::Expired => Self::Expired,
-        }
-    }
-}
-
-impl From<RowState> for State {
-    fn from(state: RowState) -> Self {
-        match state {
-            RowState::Pending => Self::Pending,
-            RowState::Uploading => Self::Uploading,
-            RowState::Complete { sha256, at } => Self::Complete {
-                sha256: Sha256(sha256),
-                at: Timestamp(at),
-            },
-            RowState::Failed(reason) => Self::Failed(reason.into()),
-            RowState::Cancelled => Self::Cancelled,
-            RowState::Expired => Self::Expired,
-        }
-    }
+/// The form that the first version wrote.
+#[cfg(test)]
+pub(crate) fn encode_first(session: &UploadSession) -> Vec<u8> {
+    let row = first::Row::<FirstState>::from(session);
+    let row = postcard::to_allocvec(&row).expect("a vector takes any row");
+    [&[FIRST], &digest(&row)[..], &row].concat()
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use jid::BareJid;
     use proptest::prelude::*;
 
     use super::*;
+    use crate::core::session::network::Network;
+    use crate::core::session::{Agreement, FailReason, FileFacts, State};
+    use crate::core::slot::{ContentType, FileName, PartId, Purpose, SessionId, Sha256};
+    use crate::core::time::Timestamp;
 
     const PURPOSES: [Purpose; 4] = [
         Purpose::Message,
@@ -338,7 +108,13 @@ mod tests {
                 sha256: Sha256(digest),
                 at: Timestamp(at),
             },
-            State::Failed(FailReason::SizeMismatch),
+            State::Failed(
+                [
+                    FailReason::DigestMismatch,
+                    FailReason::SizeMismatch,
+                    FailReason::Policy,
+                ][usize::from(digest[0] % 3)],
+            ),
             State::Cancelled,
             State::Expired,
         ]
@@ -374,8 +150,12 @@ mod tests {
                 last_byte_at: Timestamp(last_byte_at),
                 prefix: part(prefix),
                 newest: newest.map(part),
-                agreement: Agreement::Session(SessionId(!id)),
-                expected: Some(Sha256(digest)),
+                agreement: [
+                    Agreement::Slot,
+                    Agreement::Resumable,
+                    Agreement::Session(SessionId(!id)),
+                ][usize::from(generation % 3)],
+                expected: (refreshes % 3 != 0).then_some(Sha256(digest)),
                 refreshed_at: Timestamp(issued_at),
                 reissues: refreshes,
                 is_presented: refreshes % 2 == 0,
@@ -411,7 +191,7 @@ mod tests {
         #[test]
         fn garbage_is_an_error(id: u128, mut bytes: Vec<u8>, versioned: bool) {
             if versioned {
-                bytes.insert(0, VERSION);
+                bytes.insert(0, 1 + bytes.len() as u8 % VERSION);
             }
             prop_assert!(decode(SlotId(id), &bytes).is_err());
         }
@@ -445,10 +225,11 @@ mod tests {
         }
     }
 
-    #[test]
-    fn the_first_version_stays_readable() {
-        let session = UploadSession {
-            id: SlotId(7),
+    /// A session whose bytes are known.
+    fn known() -> UploadSession {
+        let (slot, attempt) = (SlotId(7), 9);
+        UploadSession {
+            id: slot,
             owner: BareJid::new("romeo@example.org").expect("a valid JID"),
             file: FileFacts {
                 name: FileName::parse("a.bin").expect("a valid name"),
@@ -469,13 +250,7 @@ mod tests {
             reissues: 0,
             is_presented: false,
             last_byte_at: Timestamp(8),
-            prefix: (
-                PartId {
-                    slot: SlotId(7),
-                    attempt: 9,
-                },
-                10,
-            ),
+            prefix: (PartId { slot, attempt }, 10),
             newest: None,
             fruitless_starts: 11,
             replays: 12,
@@ -484,12 +259,61 @@ mod tests {
                 sha256: Sha256([13; 32]),
                 at: Timestamp(14),
             },
-        };
+        }
+    }
+
+    /// What all shapes begin with, up to the state.
+    fn known_bytes() -> Vec<u8> {
         let head = b"\x07\x11romeo@example.org\x05a.bin\xe8\x07";
         let tail = b"\x18application/octet-stream\x00\x01\x02\x01\x03\x04\x05\x06\x00\x07\x08";
-        let end = b"\x09\x0a\x00\x0b\x0c\x02\x0d";
-        let digest = b"\x66\xcd\xd0\x5a\xd2\x27\x25\x0a";
-        let bytes = [b"\x01", &digest[..], head, tail, end, &[13; 31], &[14]].concat();
-        assert_eq!(decode(SlotId(7), &bytes).expect("version 1"), session);
+        [&head[..], tail, b"\x09\x0a\x00\x0b\x0c"].concat()
+    }
+
+    #[test]
+    fn the_first_version_stays_readable() {
+        let digest_of_all = b"\x66\xcd\xd0\x5a\xd2\x27\x25\x0a";
+        let row = [&known_bytes()[..], b"\x02", &[13; 32], b"\x0e"].concat();
+        let bytes = [b"\x01", &digest_of_all[..], &row].concat();
+        assert_eq!(decode(SlotId(7), &bytes).expect("version 1"), known());
+        assert_eq!(encode_first(&known()), bytes);
+        for (state, expected) in [
+            (b"\x00", State::Pending),
+            (b"\x01", State::Uploading),
+            (b"\x03", State::Failed(FailReason::Policy)),
+            (b"\x04", State::Cancelled),
+            (b"\x05", State::Expired),
+        ] {
+            let row = [&known_bytes()[..], state].concat();
+            let bytes = [b"\x01", &digest(&row)[..], &row].concat();
+            let session = decode(SlotId(7), &bytes).expect("version 1");
+            assert_eq!(session.state, expected);
+            let newer = encode(&session);
+            assert_eq!(decode(SlotId(7), &newer).expect("version 2"), session);
+        }
+    }
+
+    #[test]
+    fn the_second_version_stays_readable() {
+        let session = UploadSession {
+            agreement: Agreement::Session(SessionId(15)),
+            expected: Some(Sha256([16; 32])),
+            refreshed_at: Timestamp(17),
+            reissues: 18,
+            is_presented: true,
+            networks: vec![Network {
+                at: Timestamp(19),
+                address: Some("192.0.2.1".to_owned()),
+                agent: None,
+            }],
+            state: State::Failed(FailReason::SizeMismatch),
+            ..known()
+        };
+        let state = b"\x03\x01";
+        let added = [&b"\x02\x0f\x01"[..], &[16; 32], b"\x11\x12\x01"].concat();
+        let networks = b"\x01\x13\x01\x09192.0.2.1\x00";
+        let row = [&known_bytes()[..], state, &added, networks].concat();
+        let bytes = [b"\x02", &digest(&row)[..], &row].concat();
+        assert_eq!(encode(&session), bytes);
+        assert_eq!(decode(SlotId(7), &bytes).expect("version 2"), session);
     }
 }

@@ -206,6 +206,7 @@ async fn answer_ask(
     ask: Ask,
     payload: Option<Element>,
 ) -> Element {
+    let is_logged = matches!(ask, Ask::Slot(_));
     // A fault in one request must not end the stream of all.
     let answer = AssertUnwindSafe(ask.answer(&desk.service, &requester)).catch_unwind();
     let answer = answer.await.unwrap_or_else(|_| {
@@ -215,7 +216,10 @@ async fn answer_ask(
     match answer {
         Ok(payload) => head.result(payload),
         Err(refusal) => {
-            debug!(from = head.from, to = head.to, ?refusal, "IQ refused");
+            // The service tells of refused slots itself.
+            if !is_logged {
+                debug!(from = head.from, to = head.to, ?refusal, "IQ refused");
+            }
             head.error(&refusal, payload.as_ref())
         }
     }

@@ -15,7 +15,11 @@ from daemon import BINARY
 from report import Report
 from servers import SERVERS
 
+<<<<<<< HEAD
 SUITES = ["basics", "clients", "hostile", "restarts", "faults", "powercut", "proxies", "tus", "send"]
+=======
+SUITES = ["basics", "sessions", "clients", "hostile", "restarts", "faults", "powercut", "proxies", "tus"]
+>>>>>>> main
 
 
 def main():

@@ -118,6 +118,16 @@ impl<S: ?Sized> Faulty<S> {
             }
         }
     }
+
+    /// A body whose pieces fail as the plan says.
+    fn pieces(&self, body: Body) -> Body {
+        let plan = self.plan.clone();
+        let pieces = body.map(move |piece: Result<Bytes, BodyError>| match plan.next() {
+            None => piece,
+            Some(_) => Err(BodyError),
+        });
+        pieces.boxed()
+    }
 }
 
 // The futures of the inner store are made within `async`: a call that fails before is not made.
@@ -228,20 +238,13 @@ impl FileStore for Faulty<dyn FileStore> {
 
     /// Fails by its own count: once for the opening, and once for each piece.
     fn open(&self, id: SlotId, bytes: Range<u64>) -> BoxFuture<'_, Result<Body, StoreError>> {
-        let plan = self.plan.clone();
-        let work = async move {
-            let body = self.inner.open(id, bytes).await?;
-            let pieces = body.map(move |piece: Result<Bytes, BodyError>| match plan.next() {
-                None => piece,
-                Some(_) => Err(BodyError),
-            });
-            Ok(pieces.boxed())
-        };
+        let work = async move { Ok(self.pieces(self.inner.open(id, bytes).await?)) };
         Box::pin(self.call("open", work))
     }
 
+    /// Fails as `open` does.
     fn open_part(&self, part: PartId, n_bytes: u64) -> BoxFuture<'_, Result<Body, StoreError>> {
-        let work = async move { self.inner.open_part(part, n_bytes).await };
+        let work = async move { Ok(self.pieces(self.inner.open_part(part, n_bytes).await?)) };
         Box::pin(self.call("open a part", work))
     }
 

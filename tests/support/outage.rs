@@ -235,6 +235,26 @@ impl SessionStore for Sessions {
     }
 }
 
+/// A body that ends where trouble comes; `is_over` says whether it came.
+fn until_trouble(body: Body, outage: Arc<Outage>, is_over: Arc<AtomicBool>) -> Body {
+    let pieces = body.map(move |piece| {
+        if outage.is_dead() {
+            return Err(BodyError);
+        }
+        match outage.next() {
+            None => piece,
+            Some(trouble) => {
+                if trouble != Trouble::Fails {
+                    outage.die();
+                }
+                is_over.store(true, Ordering::SeqCst);
+                Err(BodyError)
+            }
+        }
+    });
+    pieces.boxed()
+}
+
 struct Files(Arc<dyn FileStore>, Arc<Outage>);
 
 impl FileStore for Files {
@@ -247,26 +267,9 @@ impl FileStore for Files {
         progress: Progress,
     ) -> BoxFuture<'_, Result<u64, Failure>> {
         Box::pin(async move {
-            let outage = self.1.clone();
             // Trouble at a piece of the body is trouble in the middle of the append.
             let is_over = Arc::new(AtomicBool::new(false));
-            let over_too = is_over.clone();
-            let pieces = body.map(move |piece| {
-                if outage.is_dead() {
-                    return Err(BodyError);
-                }
-                match outage.next() {
-                    None => piece,
-                    Some(trouble) => {
-                        if trouble != Trouble::Fails {
-                            outage.die();
-                        }
-                        over_too.store(true, Ordering::SeqCst);
-                        Err(BodyError)
-                    }
-                }
-            });
-            let body: Body = Box::pin(pieces);
+            let body = until_trouble(body, self.1.clone(), is_over.clone());
             let append = async { self.0.append(part, from, size_bytes, body, progress).await };
             let appended = self.1.call(append).await;
             if is_over.load(Ordering::SeqCst) {
@@ -294,9 +297,9 @@ impl FileStore for Files {
 
     fn open_part(&self, part: PartId, n_bytes: u64) -> BoxFuture<'_, Result<Body, StoreError>> {
         Box::pin(async move {
-            self.1
-                .call(async { self.0.open_part(part, n_bytes).await })
-                .await
+            let open = async { self.0.open_part(part, n_bytes).await };
+            let body = self.1.call(open).await?;
+            Ok(until_trouble(body, self.1.clone(), Arc::default()))
         })
     }
 

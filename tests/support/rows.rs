@@ -6,7 +6,7 @@ use jid::BareJid;
 use slotd::core::policy::{Bucket, Usage};
 use slotd::core::refusal::Refusal;
 use slotd::core::session::{FileFacts, Lifetimes, Retention, UploadSession};
-use slotd::core::slot::{ContentType, FileName, PartId, Purpose, Sha256, SlotId};
+use slotd::core::slot::{ContentType, FileName, PartId, Purpose, SessionId, Sha256, SlotId};
 use slotd::core::time::Timestamp;
 use slotd::store::{Admit, Change};
 
@@ -54,6 +54,16 @@ pub fn row_for(
         purpose,
     };
     UploadSession::new(SlotId(id), jid(owner), file, &lifetimes(), created_at)
+}
+
+/// The name of the upload session of the slot `id`.
+pub fn name(id: u128) -> SessionId {
+    SessionId(!id)
+}
+
+/// A row that its owner knows by `name(id)`.
+pub fn announced(id: u128, owner: &str, size_bytes: u64, created_at: Timestamp) -> UploadSession {
+    row(id, owner, size_bytes, created_at).announced(name(id), None)
 }
 
 /// A decision that looks at nothing.

@@ -5,11 +5,12 @@ use futures_util::{StreamExt as _, stream};
 use http::{HeaderMap, Method};
 use jid::Jid;
 use slotd::core::refusal::Refusal;
+use slotd::core::resume::Extent;
 use slotd::core::session::network::Visitor;
 use slotd::core::slot::{FileName, Purpose, Sha256, Slot, SlotId, SlotRequest};
 use slotd::service::Service;
 use slotd::service::audit::{AuditReport, Depth, Options, audit};
-use slotd::service::upload::{Beginning, Credential, Extent, Upload};
+use slotd::service::upload::{Beginning, Credential, Upload};
 use slotd::store::{Body, BodyError, Mend};
 
 use super::world::Bench;
@@ -69,23 +70,29 @@ impl From<Put> for Upload {
     }
 }
 
-/// A slot, its PUT URL read as the HTTP edge does.
+impl Put {
+    /// A PUT on a slot's URL, read as the HTTP edge does.
+    pub fn of(put_url: &str) -> Self {
+        let path = put_url
+            .strip_prefix("https://upload.example.org/f/")
+            .expect("our URL");
+        let (id, rest) = path.split_once('/').expect("id and name");
+        let (name, token) = rest.split_once("?t=").expect("a token");
+        Self {
+            id: SlotId::parse(id).expect("an id"),
+            name: name.to_owned(),
+            token: token.to_owned(),
+            length: Some(SIZE),
+            content_type: None,
+            sha256: None,
+        }
+    }
+}
+
+/// A slot and its PUT.
 pub async fn slot(bench: &Bench) -> Put {
     let slot = slot_for(&bench.service, SIZE).await.expect("granted");
-    let path = slot
-        .put_url
-        .strip_prefix("https://upload.example.org/f/")
-        .expect("our URL");
-    let (id, rest) = path.split_once('/').expect("id and name");
-    let (name, token) = rest.split_once("?t=").expect("a token");
-    Put {
-        id: SlotId::parse(id).expect("an id"),
-        name: name.to_owned(),
-        token: token.to_owned(),
-        length: Some(SIZE),
-        content_type: None,
-        sha256: None,
-    }
+    Put::of(&slot.put_url)
 }
 
 pub async fn get(bench: &Bench, upload: &Put) -> Result<Bytes, Refusal> {

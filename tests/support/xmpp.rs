@@ -17,6 +17,8 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinHandle;
 
+/// The component's name where a test does not choose another.
+pub const HOST: &str = "upload.example.org";
 pub const SECRET: &str = "correct horse";
 /// SHA-1 of the id below and `SECRET`.
 const DIGEST: &str = "<handshake>f96deaa739e06cde030ab0ae7a4afe2e02200ded</handshake>";
@@ -43,6 +45,8 @@ pub fn stream_error(condition: &str, text: &str) -> String {
 
 /// The server's end of one connection.
 pub struct Peer {
+    /// The component's name.
+    pub host: &'static str,
     io: Box<dyn Socket>,
     seen: Vec<u8>,
     n_asked: usize,
@@ -51,6 +55,7 @@ pub struct Peer {
 impl Peer {
     pub fn new(io: impl Socket + 'static) -> Self {
         Self {
+            host: HOST,
             io: Box::new(io),
             seen: Vec::new(),
             n_asked: 0,
@@ -89,11 +94,9 @@ impl Peer {
     /// Takes the header and the handshake, and answers both.
     pub async fn log_in(&mut self) -> io::Result<()> {
         let header = self.read_until(">").await? + &self.read_until(">").await?;
-        assert!(
-            header.contains("to=\"upload.example.org\"") || header.contains("to='"),
-            "{header}"
-        );
-        self.send(HEADER).await?;
+        let to = format!("to=\"{}\"", self.host);
+        assert!(header.contains(&to) || header.contains("to='"), "{header}");
+        self.send(HEADER.replace(HOST, self.host)).await?;
         let handshake = self.read_until("</handshake>").await?;
         assert_eq!(handshake, DIGEST);
         self.send("<handshake/>").await
@@ -112,8 +115,9 @@ impl Peer {
         self.n_asked += 1;
         let id = format!("fence-{}", self.n_asked);
         self.send(format!(
-            "<iq type='get' id='{id}' from='fence@example.org/f' to='upload.example.org'>\
-             <ping xmlns='urn:xmpp:ping'/></iq>"
+            "<iq type='get' id='{id}' from='fence@example.org/f' to='{}'>\
+             <ping xmlns='urn:xmpp:ping'/></iq>",
+            self.host
         ))
         .await?;
         let mut seen = self.read_until(&id).await?;
@@ -179,7 +183,8 @@ impl Fake {
     }
 }
 
-/// Files in memory whose free space is told only through an open gate.
+/// Files in memory whose free space is told, and which are removed, only through an open gate; a
+/// closed one is a fault.
 pub struct Gated {
     pub files: Arc<dyn FileStore>,
     pub gate: Semaphore,
@@ -218,7 +223,11 @@ impl FileStore for Gated {
     }
 
     fn remove(&self, id: SlotId) -> BoxFuture<'_, Result<(), StoreError>> {
-        self.files.remove(id)
+        async move {
+            let _passed = self.gate.acquire().await.expect("the gate stays");
+            self.files.remove(id).await
+        }
+        .boxed()
     }
 
     fn find(&self, id: SlotId) -> BoxFuture<'_, Result<Vec<Stored>, StoreError>> {

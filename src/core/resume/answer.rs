@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime};
 use http::header::{ETAG, LOCATION};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
+use super::fields::REPR_DIGEST;
 use super::{Dialect, INTEROP_VERSION, TUS_RESUMABLE, TUS_VERSION, UPLOAD_LENGTH, UPLOAD_OFFSET};
 use crate::core::download::etag;
 use crate::core::refusal::Refusal;
@@ -15,8 +16,6 @@ use crate::core::time::Timestamp;
 const UPLOAD_LIMIT: HeaderName = HeaderName::from_static("upload-limit");
 /// tus: when the upload ends.
 const UPLOAD_EXPIRES: HeaderName = HeaderName::from_static("upload-expires");
-/// RFC 9530 #3.
-const REPR_DIGEST: HeaderName = HeaderName::from_static("repr-digest");
 
 /// What OPTIONS says of tus, but for the largest size: all but creation, which is XEP-0363's.
 const TUS_OPTIONS: [(HeaderName, &str); 3] = [
@@ -223,5 +222,55 @@ fn limit(dialect: Dialect, size_bytes_max: u64, lives_for: Duration) -> Option<S
 
 /// A value of our own making: a number, a date, base64, or a URL of ours.
 fn value(text: &str) -> HeaderValue {
-    HeaderValue::from_str(text).expect("our own values are printable ASCII")
+    HeaderValue::from_bytes(text.as_bytes()).expect("our own values hold no control characters")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TOLD: Told<'_> = Told {
+        offset: 0,
+        sha256: None,
+        size_bytes: 1000,
+        expires_in: Duration::from_secs(259_200),
+        expires_at: Timestamp(1_767_582_245),
+        url: "https://upload.example.org/r/AQ",
+    };
+
+    #[test]
+    fn interim_responses() {
+        for (dialect, version, limit) in [
+            (Dialect::Draft3, "3", ""),
+            (Dialect::Draft5, "5", ""),
+            (
+                Dialect::Draft6,
+                "6",
+                "Upload-Limit: max-size=1000, expires=259200\r\n",
+            ),
+            (
+                Dialect::Draft8,
+                "8",
+                "Upload-Limit: max-size=1000, max-age=259200\r\n",
+            ),
+        ] {
+            let expected = format!(
+                "HTTP/1.1 104 Upload Resumption Supported\r\n\
+                 Location: https://upload.example.org/r/AQ\r\n\
+                 Upload-Draft-Interop-Version: {version}\r\n{limit}\r\n"
+            );
+            assert_eq!(interim(dialect, &TOLD), Some(expected));
+        }
+        assert_eq!(interim(Dialect::Tus, &TOLD), None);
+    }
+
+    #[test]
+    fn odd_urls_do_not_break_an_answer() {
+        let told = Told {
+            url: "https://upload.example.org/gr\u{fc}n/r/AQ",
+            ..TOLD
+        };
+        let head = created(Dialect::Draft8, &told);
+        assert_eq!(head.headers[LOCATION].as_bytes(), told.url.as_bytes());
+    }
 }

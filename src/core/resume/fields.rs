@@ -12,7 +12,7 @@ use crate::core::resume::Checksum;
 use crate::core::slot::Sha256;
 
 /// RFC 9530 #3.
-const REPR_DIGEST: HeaderName = HeaderName::from_static("repr-digest");
+pub(super) const REPR_DIGEST: HeaderName = HeaderName::from_static("repr-digest");
 /// RFC 9530 #2.
 const CONTENT_DIGEST: HeaderName = HeaderName::from_static("content-digest");
 /// Digits of the longest structured integer (RFC 9651 #3.3.1).
@@ -123,4 +123,117 @@ pub fn tus_checksum(request: &HeaderMap, name: HeaderName) -> Result<Option<Chec
         _ => None,
     };
     checksum.map(Some).ok_or(Refusal::BadRequest)
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const NAME: HeaderName = HeaderName::from_static("upload-offset");
+    const DIGEST: &str = "CQkJCQkJCQkJCQkJCQkJCQkJCQkJCQkJCQkJCQkJCQk=";
+
+    fn fields(fields: &[(HeaderName, &str)]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for (name, value) in fields {
+            headers.append(name, HeaderValue::from_str(value).expect("a field value"));
+        }
+        headers
+    }
+
+    #[test]
+    fn numbers() {
+        let read = |text: &str| number(&fields(&[(NAME, text)]), NAME);
+        assert_eq!(number(&HeaderMap::new(), NAME), Ok(None));
+        for (text, value) in [
+            ("0", 0),
+            ("007", 7),
+            ("999999999999999", 999_999_999_999_999),
+        ] {
+            assert_eq!(read(text), Ok(Some(value)));
+        }
+        for bad in [
+            "",
+            "abc",
+            "1.5",
+            "-1",
+            "+1",
+            "1e3",
+            "0x1",
+            "10000000000000000000",
+            "1, 2",
+            "\"1\"",
+            "1;a",
+            " 1",
+            "1 ",
+            "1_000",
+            "1000000000000000",
+        ] {
+            assert_eq!(read(bad), Err(Refusal::BadRequest), "{bad}");
+        }
+        let twice = fields(&[(NAME, "1"), (NAME, "1")]);
+        assert_eq!(number(&twice, NAME), Err(Refusal::BadRequest));
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_is_read_as_a_number_is_written_alike(
+            bytes in prop::collection::vec(0x20u8..=0xff, 0..20),
+        ) {
+            let mut request = HeaderMap::new();
+            if let Ok(value) = HeaderValue::from_bytes(&bytes) {
+                request.insert(NAME, value);
+            }
+            if let Ok(Some(number)) = number(&request, NAME) {
+                let text = String::from_utf8(bytes).expect("digits");
+                let digits = text.trim_start_matches('0');
+                let written = number.to_string();
+                prop_assert_eq!(if digits.is_empty() { "0" } else { digits }, written);
+            }
+        }
+    }
+
+    #[test]
+    fn digests_of_file_and_body() {
+        let some = Some(Sha256([9; 32]));
+        let plain = format!("sha-256=:{DIGEST}:");
+        let other = plain.replace('k', "g");
+        let read = |repr: &str, content: &str| {
+            digests(&fields(&[(REPR_DIGEST, repr), (CONTENT_DIGEST, content)]))
+        };
+        let both = read(&plain, &plain).expect("read");
+        assert_eq!(
+            (both.of_file, both.of_body, both.of_all()),
+            (some, some, Ok(some))
+        );
+        let differ = read(&plain, &other).expect("read");
+        assert_ne!(differ.of_body, some);
+        assert_eq!(differ.of_all(), Err(Refusal::BadRequest));
+        let body = read("sha-512=:AAAA:", &plain).expect("read");
+        assert_eq!((body.of_file, body.of_all()), (None, Ok(some)));
+    }
+
+    #[test]
+    fn checksums_of_tus() {
+        let name = HeaderName::from_static("upload-checksum");
+        let read = |text: &str| tus_checksum(&fields(&[(name.clone(), text)]), name.clone());
+        let sha256 = Checksum::Sha256(Sha256([9; 32]));
+        assert_eq!(read(&format!("sha256 {DIGEST}")), Ok(Some(sha256)));
+        let sha1 = read("sha1 CQkJCQkJCQkJCQkJCQkJCQkJCQk=");
+        assert_eq!(sha1, Ok(Some(Checksum::Sha1([9; 20]))));
+        for bad in [
+            "",
+            "sha1",
+            "sha1 ",
+            "sha1 AAAA",
+            "md5 AAAA",
+            "sha256 AAAA",
+            "SHA1 x",
+            "sha1  CQ==",
+        ] {
+            assert_eq!(read(bad), Err(Refusal::BadRequest), "{bad}");
+        }
+    }
 }

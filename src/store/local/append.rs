@@ -77,6 +77,8 @@ impl Part {
         }
         if metadata.len() != from {
             part.file.set_len(from).map_err(|e| trouble(doing, e))?;
+            // New bytes must not meet the old length after a power cut: they would end in old ones.
+            part.sync(Names::No)?;
         }
         part.reserve(from, size_bytes).inspect_err(|_| {
             part.cut_back(from);

@@ -1,22 +1,18 @@
 //! Bytes in a directory of this machine.
 //!
 //! Order of events: bytes, their sync, the new name, its directory's sync; only then anybody is
-//! told. Parallel syncs of directories share one write of the file system's journal, so they are
-//! not gathered here.
+//! told. A part that is cut back is durably shorter before it grows again. Parallel syncs of
+//! directories share one write of the file system's journal, so they are not gathered here.
 //!
 //! Assumptions: a rename is atomic; after a sync of a file and of its directory both survive.
 
-use std::fs::File;
 use std::io;
 use std::ops::Range;
-use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures_util::future::BoxFuture;
-use rustix::fs::{AtFlags, Mode, OFlags, RenameFlags};
-use rustix::io::Errno;
 
 use crate::config::Durability;
 use crate::core::policy::Room;
@@ -24,12 +20,12 @@ use crate::core::slot::{PartId, SlotId};
 use crate::store::{Body, Failure, FileStore, OpenError, Progress, StoreError, Stored};
 use append::Appending;
 use claim::Claims;
-use listing::length;
-use place::{Place, Use, fan, file_name, part_name};
+use place::{Place, Use};
 
 mod append;
 mod claim;
 mod listing;
+mod names;
 pub(crate) mod place;
 mod read;
 
@@ -131,129 +127,12 @@ fn damaged(id: SlotId) -> StoreError {
     StoreError::Corrupt(format!("file {id:?}, of which bytes are missing,"))
 }
 
-/// What is not there is removed already.
-fn unless_gone(result: Result<(), Errno>) -> Result<bool, Errno> {
-    match result {
-        Ok(()) => Ok(true),
-        Err(Errno::NOENT) => Ok(false),
-        Err(e) => Err(e),
-    }
-}
-
 impl Inner {
     fn check_writable(&self, doing: &'static str) -> Result<(), StoreError> {
         match self.how {
             Use::Write(_) => Ok(()),
             Use::Read => Err(trouble(doing, io::ErrorKind::ReadOnlyFilesystem.into())),
         }
-    }
-
-    fn sync_files(&self, id: SlotId) -> io::Result<()> {
-        sync_within(&self.place.files, &fan(id))
-    }
-
-    fn sync_parts(&self, id: SlotId) -> io::Result<()> {
-        sync_within(&self.place.parts, &fan(id))
-    }
-
-    fn settle(&self, part: PartId) -> io::Result<u64> {
-        let (name, flags) = (part_name(part), OFlags::WRONLY | OFlags::NOFOLLOW);
-        let open = || {
-            let flags = flags | OFlags::CLOEXEC;
-            rustix::fs::openat(&self.place.parts, &name, flags, Mode::empty())
-        };
-        let mut was_file = false;
-        let opened = match open() {
-            Err(Errno::NOENT) => {
-                let (from, to) = (&self.place.files, &self.place.parts);
-                match rename_new(from, &file_name(part.slot), to, &name) {
-                    Err(Errno::NOENT) => return Ok(0),
-                    renamed => renamed?,
-                }
-                was_file = true;
-                open()
-            }
-            opened => opened,
-        };
-        let file = File::from(opened?);
-        let metadata = file.metadata()?;
-        if 1 < metadata.nlink() {
-            // A crash came between the two halves of a rename by links.
-            let name = file_name(part.slot);
-            let unlinked = rustix::fs::unlinkat(&self.place.files, name, AtFlags::empty());
-            was_file |= unless_gone(unlinked)?;
-        }
-        // Gives back what a crash left reserved beyond.
-        file.set_len(metadata.len())?;
-        if self.durability != Durability::None {
-            file.sync_data()?;
-        }
-        if self.durability == Durability::Full {
-            // The new name first: at no time it has none.
-            self.sync_parts(part.slot)?;
-            if was_file {
-                self.sync_files(part.slot)?;
-            }
-        }
-        Ok(metadata.len())
-    }
-
-    fn commit(&self, part: PartId, size_bytes: u64) -> Result<(), StoreError> {
-        let doing = "give an upload its name";
-        let (name, id) = (part_name(part), part.slot);
-        let length = length(&self.place.parts, &name).map_err(|e| trouble(doing, e))?;
-        if length != Some(size_bytes) {
-            return Err(damaged(id));
-        }
-        match rename_new(&self.place.parts, &name, &self.place.files, &file_name(id)) {
-            Ok(()) => {}
-            Err(Errno::EXIST) => {
-                return Err(StoreError::Corrupt(format!("file {id:?}, complete twice,")));
-            }
-            Err(e) => return Err(trouble(doing, e.into())),
-        }
-        match self.durability {
-            Durability::Full => self.sync_files(id).map_err(|e| trouble(doing, e)),
-            Durability::Data | Durability::None => Ok(()),
-        }
-    }
-
-    fn open(&self, id: SlotId) -> io::Result<File> {
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let file = rustix::fs::openat(&self.place.files, file_name(id), flags, Mode::empty())?;
-        Ok(File::from(file))
-    }
-
-    fn open_part(&self, part: PartId) -> io::Result<File> {
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let name = part_name(part);
-        Ok(File::from(rustix::fs::openat(
-            &self.place.parts,
-            name,
-            flags,
-            Mode::empty(),
-        )?))
-    }
-
-    fn remove(&self, id: SlotId) -> io::Result<()> {
-        let nothing = AtFlags::empty();
-        let unlinked = rustix::fs::unlinkat(&self.place.files, file_name(id), nothing);
-        if unless_gone(unlinked)? && self.durability == Durability::Full {
-            // The row goes next; after a crash there must not be a file without one.
-            self.sync_files(id)?;
-        }
-        for part in self.parts_of(id)? {
-            self.remove_part(part)?;
-        }
-        Ok(())
-    }
-
-    fn remove_part(&self, part: PartId) -> io::Result<()> {
-        let unlinked = rustix::fs::unlinkat(&self.place.parts, part_name(part), AtFlags::empty());
-        if unless_gone(unlinked)? && self.durability == Durability::Full {
-            self.sync_parts(part.slot)?;
-        }
-        Ok(())
     }
 
     fn room(&self) -> io::Result<Room> {
@@ -273,41 +152,6 @@ impl Inner {
         *cached = Some((Instant::now(), room));
         Ok(room)
     }
-}
-
-/// Syncs a directory in `directory`.
-fn sync_within(directory: &File, name: &str) -> io::Result<()> {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let inner = rustix::fs::openat(directory, name, flags, Mode::empty())?;
-    Ok(rustix::fs::fsync(inner)?)
-}
-
-/// Renames without replacing.
-fn rename_new(from: &File, old: &str, to: &File, new: &str) -> Result<(), Errno> {
-    match rustix::fs::renameat_with(from, old, to, new, RenameFlags::NOREPLACE) {
-        // The file system does not know the flag; a hard link replaces nothing either.
-        Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {
-            rustix::fs::linkat(from, old, to, new, AtFlags::empty())?;
-            rustix::fs::unlinkat(from, old, AtFlags::empty())
-        }
-        renamed => renamed,
-    }
-}
-
-/// The bytes of what was opened, if it has them.
-fn body(id: SlotId, opened: io::Result<File>, bytes: Range<u64>) -> Result<Body, StoreError> {
-    let opened = opened.and_then(|file| {
-        let metadata = file.metadata()?;
-        Ok((file, metadata))
-    });
-    let (file, metadata) = match opened {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Err(damaged(id)),
-        opened => opened.map_err(|e| trouble("open a file", e))?,
-    };
-    if !metadata.is_file() || metadata.len() < bytes.end {
-        return Err(damaged(id));
-    }
-    Ok(read::body(id, file, bytes))
 }
 
 impl FileStore for LocalFiles {
@@ -352,12 +196,12 @@ impl FileStore for LocalFiles {
     }
 
     fn open(&self, id: SlotId, bytes: Range<u64>) -> BoxFuture<'_, Result<Body, StoreError>> {
-        let opened = body(id, self.inner.open(id), bytes);
+        let opened = self.inner.open(id, bytes);
         Box::pin(std::future::ready(opened))
     }
 
     fn open_part(&self, part: PartId, n_bytes: u64) -> BoxFuture<'_, Result<Body, StoreError>> {
-        let opened = body(part.slot, self.inner.open_part(part), 0..n_bytes);
+        let opened = self.inner.open_part(part, 0..n_bytes);
         Box::pin(std::future::ready(opened))
     }
 

@@ -11,10 +11,13 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use futures_util::{StreamExt as _, stream};
+use rustix::fs::{Mode, OFlags};
 use rustix::io::{Errno, ReadWriteFlags};
 
-use crate::core::slot::SlotId;
-use crate::store::{Body, BodyError};
+use crate::core::slot::{PartId, SlotId};
+use crate::store::local::place::{file_name, part_name};
+use crate::store::local::{Inner, damaged, trouble};
+use crate::store::{Body, BodyError, StoreError};
 
 /// The largest piece.
 const PIECE_BYTES: u64 = 256 << 10;
@@ -29,8 +32,35 @@ struct Reading {
     always_waits: bool,
 }
 
+impl Inner {
+    /// The bytes `range` of a file.
+    pub(super) fn open(&self, id: SlotId, range: Range<u64>) -> Result<Body, StoreError> {
+        open(&self.place.files, &file_name(id), id, range)
+    }
+
+    /// The bytes `range` of a part.
+    pub(super) fn open_part(&self, part: PartId, range: Range<u64>) -> Result<Body, StoreError> {
+        open(&self.place.parts, &part_name(part), part.slot, range)
+    }
+}
+
+/// The bytes `range` of what is called `name`, if it has them.
+fn open(directory: &File, name: &str, id: SlotId, range: Range<u64>) -> Result<Body, StoreError> {
+    let doing = "open a file";
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let file = match rustix::fs::openat(directory, name, flags, Mode::empty()) {
+        Err(Errno::NOENT) => return Err(damaged(id)),
+        opened => File::from(opened.map_err(|e| trouble(doing, e.into()))?),
+    };
+    let metadata = file.metadata().map_err(|e| trouble(doing, e))?;
+    if !metadata.is_file() || metadata.len() < range.end {
+        return Err(damaged(id));
+    }
+    Ok(body(id, file, range))
+}
+
 /// The bytes `range` of an open file; the caller has checked that it has them.
-pub(super) fn body(id: SlotId, file: File, range: Range<u64>) -> Body {
+fn body(id: SlotId, file: File, range: Range<u64>) -> Body {
     let reading = Reading {
         id,
         file: Arc::new(file),

@@ -4,12 +4,14 @@
 //! `tests/mounts.rs` for full disks and odd ones.
 
 use std::fs;
-use std::os::unix::fs::{MetadataExt as _, symlink};
+use std::os::unix::fs::{FileExt as _, MetadataExt as _, symlink};
+use std::path::PathBuf;
 
 use bytes::Bytes;
 use futures_util::{StreamExt as _, stream};
 use tempfile::TempDir;
 
+use super::place::{file_name, part_name};
 use super::*;
 use crate::store::BodyError;
 use crate::store::memory::MemoryFiles;
@@ -55,6 +57,28 @@ async fn get(files: &dyn FileStore, id: u128, size_bytes: u64) -> Vec<u8> {
     let opened = files.open(SlotId(id), 0..size_bytes).await;
     let pieces = opened.expect("opened").map(|piece| piece.expect("read"));
     pieces.collect::<Vec<_>>().await.concat()
+}
+
+async fn get_part(files: &dyn FileStore, part: PartId, n_bytes: u64) -> Vec<u8> {
+    let opened = files.open_part(part, n_bytes).await;
+    let pieces = opened.expect("opened").map(|piece| piece.expect("read"));
+    pieces.collect::<Vec<_>>().await.concat()
+}
+
+fn part_path(dir: &TempDir, part: PartId) -> PathBuf {
+    dir.path().join("parts").join(part_name(part))
+}
+
+/// Takes room for `n_bytes` behind the end of a part, as an upload does that a crash ends.
+fn reserve_beyond(path: &Path, n_bytes: u64) {
+    let file = fs::File::options().write(true).open(path).expect("opened");
+    let keep_size = rustix::fs::FallocateFlags::KEEP_SIZE;
+    rustix::fs::fallocate(&file, keep_size, 0, n_bytes).expect("a file system that reserves");
+    assert!(n_bytes <= occupied_bytes(path));
+}
+
+fn occupied_bytes(path: &Path) -> u64 {
+    fs::metadata(path).expect("there").blocks() * 512
 }
 
 /// Uploads that end at once all end well, and none replaces another.
@@ -133,6 +157,7 @@ async fn a_reader_changes_nothing() {
     let reader = LocalFiles::open_read_only(dir.path()).expect("opened");
     assert_eq!(get(&reader, 1, 4).await, b"file");
     assert_eq!(reader.id(), files.id());
+    assert_eq!(get_part(&reader, part(2, 0), 3).await, b"par");
     let refused = [
         reader.commit(part(2, 0), 4).await,
         reader.settle(part(2, 0)).await.map(drop),
@@ -180,4 +205,99 @@ async fn files_are_private() {
     assert!(append(&files, part(2, 0), 4, body("file")).await.is_err());
     assert!(files.settle(part(2, 0)).await.is_err());
     assert_eq!(fs::read(target).expect("read"), b"untouched");
+}
+
+/// What a crash left of an upload goes on in the next process, wherever it broke off.
+#[tokio::test]
+async fn another_process_goes_on_where_one_was_killed() {
+    let dir = TempDir::new().expect("made");
+    let (part, size_bytes) = (part(1, 0), 4 << 20);
+    let files = open(dir.path());
+    let endless = body("begin").chain(stream::pending()).boxed();
+    let uploading = append(&files, part, size_bytes, endless);
+    let killed = tokio::time::timeout(Duration::from_millis(200), uploading).await;
+    assert!(killed.is_err(), "it ended by itself");
+    drop(files);
+    let files = open(dir.path());
+    assert_eq!(files.settle(part).await.expect("settled"), 5);
+    assert!(occupied_bytes(&part_path(&dir, part)) < 1 << 20);
+    assert_eq!(get_part(&files, part, 5).await, b"begin");
+    let rest = files.append(part, 5, 9, body(" end"), go_on()).await;
+    assert_eq!(rest.expect("appended"), 9);
+    // All is there; one more request brings the end, and no byte.
+    let nothing = files.append(part, 9, 9, body(""), go_on()).await;
+    assert_eq!(nothing.expect("appended"), 9);
+    files.commit(part, 9).await.expect("committed");
+    assert_eq!(get(&files, 1, 9).await, b"begin end");
+}
+
+/// Room that a crash left reserved goes back with the next append that ends before its file does,
+/// with a cut, and with a settling.
+#[tokio::test]
+async fn reserved_room_goes_back() {
+    let dir = TempDir::new().expect("made");
+    let files = open(dir.path());
+    let (part, reserved) = (part(1, 0), 8 << 20);
+    let path = part_path(&dir, part);
+    let appended = append(&files, part, 9, broken_off("part")).await;
+    assert_eq!(appended.expect("appended"), 4);
+    reserve_beyond(&path, reserved);
+    let appended = files.append(part, 4, 9, body("s"), go_on()).await;
+    assert_eq!(appended.expect("appended"), 5);
+    assert!(occupied_bytes(&path) < reserved, "after an append");
+    reserve_beyond(&path, reserved);
+    let cut = files.append(part, 2, 9, body(""), go_on()).await;
+    assert_eq!(cut.expect("cut"), 2);
+    assert!(occupied_bytes(&path) < reserved, "after a cut");
+    reserve_beyond(&path, reserved);
+    assert_eq!(files.settle(part).await.expect("settled"), 2);
+    assert!(occupied_bytes(&path) < reserved, "after a settling");
+    assert_eq!(get_part(&files, part, 2).await, b"pa");
+}
+
+/// An append that cannot begin leaves what was durable, and no byte more.
+#[tokio::test]
+async fn an_append_without_room_leaves_the_part() {
+    let dir = TempDir::new().expect("made");
+    let files = open(dir.path());
+    let part = part(1, 0);
+    let appended = append(&files, part, 9, broken_off("part")).await;
+    assert_eq!(appended.expect("appended"), 4);
+    // More than a file can have.
+    let huge = files.append(part, 3, i64::MAX as u64, body("s"), go_on());
+    let refused = huge.await;
+    assert!(matches!(refused, Err(Failure::Broken(_))), "{refused:?}");
+    assert_eq!(files.settle(part).await.expect("settled"), 3);
+    let appended = files.append(part, 3, 4, body("k"), go_on()).await;
+    assert_eq!(appended.expect("appended"), 4);
+    assert_eq!(get_part(&files, part, 4).await, b"park");
+}
+
+/// A part that somebody else has shortened, linked or replaced is damaged, not read.
+#[tokio::test]
+async fn parts_are_read_as_they_are_or_not() {
+    let dir = TempDir::new().expect("made");
+    let files = open(dir.path());
+    let (part, path) = (part(1, 0), part_path(&dir, part(1, 0)));
+    let appended = append(&files, part, 9, broken_off("part")).await;
+    assert_eq!(appended.expect("appended"), 4);
+    let corrupt = async || {
+        let opened = files.open_part(part, 4).await;
+        matches!(opened.err(), Some(StoreError::Corrupt(_)))
+    };
+    let reading = files.open_part(part, 4).await.expect("opened");
+    let file = fs::File::options().write(true).open(&path).expect("opened");
+    file.set_len(2).expect("cut");
+    let pieces: Vec<_> = reading.collect().await;
+    assert!(pieces.iter().any(Result::is_err), "{pieces:?}");
+    assert!(corrupt().await, "shorter");
+    file.write_all_at(b"part", 0).expect("written");
+    assert_eq!(get_part(&files, part, 4).await, b"part");
+    fs::remove_file(&path).expect("removed");
+    assert!(corrupt().await, "gone");
+    fs::create_dir(&path).expect("made");
+    assert!(corrupt().await, "a directory");
+    fs::remove_dir(&path).expect("removed");
+    symlink("/etc/passwd", &path).expect("linked");
+    assert!(files.open_part(part, 4).await.is_err(), "a link");
 }

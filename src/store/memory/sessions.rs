@@ -6,13 +6,16 @@ use std::sync::{Mutex, MutexGuard};
 use futures_util::future::BoxFuture;
 use jid::BareJid;
 
-use crate::core::policy::{Bucket, Usage, Uses};
+use crate::core::policy::{Bucket, OPEN_SESSIONS_MAX, Usage, Uses};
 use crate::core::refusal::Refusal;
 use crate::core::session::{State, UploadSession};
 use crate::core::slot::{SessionId, SlotId};
 use crate::core::time::Timestamp;
 use crate::store::memory::{STORE_ID, done, lock};
-use crate::store::{Admit, Change, Failure, Mend, Recount, SessionStore, StoreError, Totals};
+use crate::store::{
+    Admit, Change, Failure, Mend, Recount, SessionStore, StoreError, Totals, changed,
+    keeps_its_keys, named_twice,
+};
 
 /// Rows in a map.
 pub struct MemorySessions {
@@ -98,19 +101,37 @@ impl Rows {
                 .by_id
                 .values()
                 .filter(|row| row.owner == *owner && row.is_open_session())
+                .take(OPEN_SESSIONS_MAX)
                 .count(),
         };
         let row = decide(&usage)?;
         if self.by_id.contains_key(&row.id) {
             return Err(StoreError::Corrupt(format!("slot {:?}, issued twice,", row.id)).into());
         }
+        self.check_name(&row)?;
         self.by_id.insert(row.id, row.clone());
         Ok(row)
     }
 
+    /// Refuses a `SessionId` that another row has.
+    fn check_name(&self, row: &UploadSession) -> Result<(), StoreError> {
+        let Some(session) = row.session_id() else {
+            return Ok(());
+        };
+        let mut rows = self.by_id.values();
+        match rows.any(|other| other.id != row.id && other.session_id() == Some(session)) {
+            true => Err(named_twice(row.id)),
+            false => Ok(()),
+        }
+    }
+
     fn update(&mut self, id: SlotId, mut change: Change) -> Result<UploadSession, Failure> {
         let old = self.by_id.get(&id).ok_or(Refusal::UnknownFile)?.clone();
-        let row = change(old)?;
+        let row = change(old.clone())?;
+        if !keeps_its_keys(&old, &row) {
+            return Err(changed(id).into());
+        }
+        self.check_name(&row)?;
         self.by_id.insert(id, row.clone());
         Ok(row)
     }

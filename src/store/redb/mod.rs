@@ -5,14 +5,24 @@
 //! * An index entry or a sum is *of* a row where `schema::Marks` of the row says so.
 //! * An hour's use is what its sum holds for one account, one domain or everybody.
 //!
-//! Invariants, which hold after each commit (`recount` checks 1 to 4)
+//! * A name is the `SessionId` of a row; its session is open while bytes may still come.
+//!
+//! Invariants, which hold after each commit (`recount` checks 1 to 7)
 //! 1. `due` holds (`due_at`, id) of each row that has a `due_at`, and nothing else.
 //! 2. `complete` holds (time, id) of each complete row, and nothing else.
 //! 3. `stored-bytes` is the sum of `stored_bytes` of all rows.
 //! 4. A use is the sum of `quota_bytes` of the rows created in that hour, and of what rows had that
 //!    were removed while complete; hours before `uses-since` have no use. `hours` holds the same
 //!    keys, by hour.
-//! 5. What was answered is in the file, and on the disk: nothing is answered before its commit.
+//! 5. `sessions` holds name -> id of each row that has a name, and nothing else; no two rows have
+//!    the same.
+//! 6. `owned` holds (owner, `created_at`, id) of each row that has a name, and nothing else.
+//! 7. `open` holds (owner, id) of each row that has a name and is open, and nothing else.
+//! 8. What was answered is in the file, and on the disk: nothing is answered before its commit.
+//!
+//! A file of the schema before has no tables for 5 to 7 and no row with a name. Who writes brings
+//! it to today's before anything else (`migration`); who only reads takes what is not there for
+//! empty.
 //!
 //! Assumptions: redb's commit is atomic, and durable where the disk's flush is; one process writes,
 //! which redb's lock sees to.
@@ -39,11 +49,14 @@ use committer::{Committer, Shared};
 use disk::Syncs;
 use schema::{
     COMPLETE, DUE, FACTS, Fault, OWNED, Outcome, ROWS, SESSIONS, STORE_ID, STORED_BYTES, Tables,
+    newer_table,
 };
 use trouble::Trouble;
 
 mod committer;
 mod disk;
+mod indexes;
+mod migration;
 mod opening;
 mod recount;
 mod schema;
@@ -181,8 +194,10 @@ impl SessionStore for RedbSessions {
 
     fn find_session(&self, id: SessionId) -> BoxFuture<'_, Result<Option<SlotId>, StoreError>> {
         let find = move |read: &ReadTransaction| {
-            let slot = read.open_table(SESSIONS)?.get(id.0)?;
-            Ok(slot.map(|slot| SlotId(slot.value())))
+            let Some(sessions) = newer_table(read, SESSIONS)? else {
+                return Ok(None);
+            };
+            Ok(sessions.get(id.0)?.map(|slot| SlotId(slot.value())))
         };
         Box::pin(self.read("look for an upload session", find))
     }
@@ -193,18 +208,19 @@ impl SessionStore for RedbSessions {
         n_max: usize,
     ) -> BoxFuture<'_, Result<Vec<UploadSession>, StoreError>> {
         let owned = move |read: &ReadTransaction| {
-            let (index, rows) = (read.open_table(OWNED)?, read.open_table(ROWS)?);
-            let who = owner.as_str();
+            let Some(index) = newer_table(read, OWNED)? else {
+                return Ok(Ok(Vec::new()));
+            };
+            let (rows, who) = (read.open_table(ROWS)?, owner.as_str());
+            let places = index.range((who, 0, 0)..=(who, u64::MAX, u128::MAX))?;
             let mut owned = Vec::new();
-            for entry in index
-                .range((who, 0, 0)..=(who, u64::MAX, u128::MAX))?
-                .rev()
-                .take(n_max)
-            {
+            for entry in places.rev().take(n_max) {
                 let id = entry?.0.value().2;
                 let Some(bytes) = rows.get(id)? else { continue };
                 match row::decode(SlotId(id), bytes.value()) {
-                    Ok(row) => owned.push(row),
+                    // Somebody else's is not shown, whatever the index says.
+                    Ok(row) if row.check_owner(&owner).is_ok() => owned.push(row),
+                    Ok(_) => {}
                     Err(corrupt) => return Ok(Err(corrupt)),
                 }
             }
@@ -311,84 +327,4 @@ impl SessionStore for RedbSessions {
 }
 
 #[cfg(test)]
-mod tests {
-    use futures_util::FutureExt as _;
-    use futures_util::future::join;
-
-    use super::*;
-    use crate::core::refusal::Refusal;
-
-    fn open(dir: &tempfile::TempDir) -> RedbSessions {
-        let path = dir.path().join("slotd.redb");
-        RedbSessions::open(&path, Durability::Full, 7).expect("a new database")
-    }
-
-    fn note(tables: &mut Tables<'_>) -> Outcome<()> {
-        tables.set_fact("note", 1)?;
-        Ok(Ok(()))
-    }
-
-    fn fail(tables: &mut Tables<'_>) -> Outcome<()> {
-        tables.set_fact("note", 2)?;
-        Err(Fault::PreviousIo)
-    }
-
-    #[tokio::test]
-    async fn an_error_fails_the_batch_and_the_next_one_goes_on() {
-        let dir = tempfile::tempdir().expect("a directory");
-        let store = open(&dir);
-        store.write("note", note).await.expect("noted");
-        for _ in 0..2 {
-            // In one batch or in two: what failed is not there, what was answered is.
-            let (first, second) = join(store.write("fail", fail), store.write("note", note)).await;
-            assert!(matches!(
-                first,
-                Err(Failure::Broken(StoreError::Unavailable { .. }))
-            ));
-            assert_eq!(store.fact("read", "note").await.expect("a fact"), 1);
-            drop(second);
-            let refused = store
-                .write("refuse", |_| Ok(Err::<(), _>(Refusal::Gone.into())))
-                .await;
-            assert!(matches!(refused, Err(Failure::Refused(Refusal::Gone))));
-            store.write("note", note).await.expect("open again");
-        }
-    }
-
-    #[tokio::test]
-    async fn a_reader_meets_a_database_that_was_opened_again() {
-        let dir = tempfile::tempdir().expect("a directory");
-        let store = open(&dir);
-        let failed = store.try_read(|_| Err::<(), _>(Fault::PreviousIo));
-        assert!(failed.is_err());
-        assert_eq!(store.fact("read", STORE_ID).await.expect("a fact"), 7);
-        store.write("note", note).await.expect("noted");
-    }
-
-    #[tokio::test]
-    async fn a_panic_ends_no_more_than_its_batch() {
-        let dir = tempfile::tempdir().expect("a directory");
-        let store = open(&dir);
-        let panicked = store
-            .write("panic", |tables| -> Outcome<()> {
-                tables.set_fact("note", 2)?;
-                panic!("a panic that this test makes")
-            })
-            .await;
-        assert!(panicked.is_err());
-        assert_eq!(store.fact("read", "note").await.expect("a fact"), 0);
-        store.write("note", note).await.expect("noted");
-    }
-
-    #[tokio::test]
-    async fn whoever_waits_is_answered_before_the_end() {
-        let dir = tempfile::tempdir().expect("a directory");
-        let store = open(&dir);
-        let mut waiting = Box::pin(store.write("note", note));
-        assert!((&mut waiting).now_or_never().is_none());
-        drop(waiting);
-        drop(store);
-        let store = open(&dir);
-        assert_eq!(store.fact("read", "note").await.expect("a fact"), 1);
-    }
-}
+mod tests;

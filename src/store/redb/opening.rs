@@ -14,6 +14,7 @@ use rustix::fs::{Advice, OFlags};
 
 use crate::store::OpenError;
 use crate::store::redb::disk::{Disk, Syncs};
+use crate::store::redb::migration::{self, Age};
 use crate::store::redb::schema::{FACTS, Fault, SCHEMA, SCHEMA_VERSION, STORE_ID, Tables};
 
 /// Memory for pages of the database; the kernel's page cache holds the rest.
@@ -115,7 +116,8 @@ fn sync_parent(path: &Path) -> io::Result<()> {
     File::open(parent.unwrap_or(Path::new(".")))?.sync_all()
 }
 
-/// Makes the tables of a new database; says what is wrong with an old one.
+/// Makes the tables of a new database, and brings an old one to today's; says what is wrong with
+/// one that cannot be.
 fn prepare(database: &Database, new_store_id: u128) -> Result<Option<String>, Fault> {
     let transaction = database.begin_write()?;
     let is_new = transaction.list_tables()?.next().is_none();
@@ -124,29 +126,24 @@ fn prepare(database: &Database, new_store_id: u128) -> Result<Option<String>, Fa
         tables.set_fact(SCHEMA, SCHEMA_VERSION)?;
         tables.set_fact(STORE_ID, new_store_id)?;
     }
-    let schema = tables.fact(SCHEMA)?;
+    let age = Age::of(tables.fact(SCHEMA)?);
+    if age == Age::Before {
+        tracing::info!("the database is brought to schema {SCHEMA_VERSION}");
+        migration::bring_to_today(&mut tables)?;
+    }
+    let is_dirty = tables.is_dirty;
     drop(tables);
-    match is_new {
+    match is_dirty {
         true => transaction.commit()?,
         false => transaction.abort()?,
     }
-    Ok(judge(schema))
-}
-
-fn judge(schema: Option<u128>) -> Option<String> {
-    match schema {
-        Some(SCHEMA_VERSION) => None,
-        Some(other) => Some(format!(
-            "was written by another version of slotd (schema {other}, this one knows \
-             {SCHEMA_VERSION})"
-        )),
-        None => Some("is a database, but not one of slotd's".to_owned()),
-    }
+    Ok(age.problem())
 }
 
 /// Opens an existing file for reading, beside a service or without one.
 ///
-/// What a killed service has left is mended first, as its next start would.
+/// What a killed service has left is mended first, as its next start would. A file of the schema
+/// before is read as it is.
 pub(super) fn open_reader(path: &Path) -> Result<ReadOnlyDatabase, OpenError> {
     let say = |problem: String| OpenError::new(path, problem);
     let database = match read_only(path)? {
@@ -161,7 +158,7 @@ pub(super) fn open_reader(path: &Path) -> Result<ReadOnlyDatabase, OpenError> {
         let facts = database.begin_read()?.open_table(FACTS)?;
         Ok(facts.get(SCHEMA)?.map(|fact| fact.value()))
     };
-    match schema().map(judge) {
+    match schema().map(|schema| Age::of(schema).problem()) {
         Ok(None) => Ok(database),
         Ok(Some(problem)) => Err(say(problem)),
         Err(fault) => Err(say(explain_fault(&fault))),
@@ -217,7 +214,7 @@ fn explain_fault(fault: &Fault) -> String {
         Fault::TableTypeMismatch { .. }
         | Fault::TableIsMultimap(_)
         | Fault::TypeDefinitionChanged { .. }
-        | Fault::TableDoesNotExist(_) => judge(None).unwrap_or_default(),
+        | Fault::TableDoesNotExist(_) => Age::Foreign.problem().unwrap_or_default(),
         Fault::Corrupted(how) => damaged(how),
         Fault::Io(e) => explain_io(e),
         other => format!("cannot be opened: {other}"),

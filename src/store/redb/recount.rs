@@ -2,14 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use ::redb::{
-    ReadOnlyTable, ReadTransaction, ReadableTable as _, ReadableTableMetadata as _, Table,
-};
+use ::redb::{Key, ReadOnlyTable, ReadTransaction, ReadableTable as _, ReadableTableMetadata as _};
 
+use crate::core::session::UploadSession;
 use crate::core::slot::SlotId;
+use crate::store::redb::indexes::Marks;
 use crate::store::redb::schema::{
-    COMPLETE, DUE, FACTS, Fault, HOURS, Marks, Outcome, ROWS, STORED_BYTES, Tables, USES,
-    USES_SINCE, scopes,
+    COMPLETE, DUE, FACTS, Fault, HOURS, OPEN, OWNED, Outcome, ROWS, SESSIONS, STORED_BYTES, Tables,
+    USES, USES_SINCE, newer_table, scopes,
 };
 use crate::store::{Recount, StoreError, row};
 
@@ -24,24 +24,17 @@ pub(super) fn find(read: &ReadTransaction) -> Result<Result<Recount, StoreError>
     let facts = read.open_table(FACTS)?;
     let fact =
         |name: &str| -> Result<u128, Fault> { Ok(facts.get(name)?.map_or(0, |fact| fact.value())) };
-    let mut finder = Finder {
-        wrong: Vec::new(),
-        n_wrong: 0,
-        n_due: 0,
-        n_complete: 0,
-        stored_bytes: 0,
-        sums: Sums::new(),
-    };
     let since = fact(USES_SINCE)?;
-    let (due, complete) = (read.open_table(DUE)?, read.open_table(COMPLETE)?);
+    let mut compared = Compared::open(read)?;
+    let mut finder = Finder::default();
     for entry in read.open_table(ROWS)?.iter()? {
         let (id, bytes) = entry?;
         let session = match row::decode(SlotId(id.value()), bytes.value()) {
             Ok(session) => session,
             Err(corrupt) => return Ok(Err(corrupt)),
         };
+        compared.check(&session, &mut finder)?;
         let marks = Marks::of(&session);
-        finder.check_marks(&marks, &due, &complete)?;
         finder.stored_bytes += u128::from(marks.stored_bytes);
         if since <= u128::from(marks.hour) && 0 < marks.quota_bytes {
             for (kind, who) in scopes(&session.owner) {
@@ -52,18 +45,110 @@ pub(super) fn find(read: &ReadTransaction) -> Result<Result<Recount, StoreError>
             }
         }
     }
-    finder.check_strays("due", finder.n_due, due.len()?);
-    finder.check_strays("complete", finder.n_complete, complete.len()?);
+    compared.check_strays(&mut finder)?;
     finder.check_stored(fact(STORED_BYTES)?);
     finder.check_uses(read)?;
     Ok(Ok(finder.end()))
 }
 
+/// The indexes of rows, each held against the rows.
+struct Compared {
+    due: Index<(u64, u128)>,
+    complete: Index<(u64, u128)>,
+    owned: Index<(&'static str, u64, u128)>,
+    open: Index<(&'static str, u128)>,
+    sessions: Option<ReadOnlyTable<u128, u128>>,
+    n_sessions: u64,
+}
+
+impl Compared {
+    fn open(read: &ReadTransaction) -> Result<Self, Fault> {
+        Ok(Self {
+            due: Index::new("due", Some(read.open_table(DUE)?)),
+            complete: Index::new("complete", Some(read.open_table(COMPLETE)?)),
+            owned: Index::new("owned", newer_table(read, OWNED)?),
+            open: Index::new("open", newer_table(read, OPEN)?),
+            sessions: newer_table(read, SESSIONS)?,
+            n_sessions: 0,
+        })
+    }
+
+    fn check(&mut self, row: &UploadSession, finder: &mut Finder) -> Result<(), Fault> {
+        let marks = Marks::of(row);
+        self.due.check(row.id, marks.due, finder)?;
+        self.complete.check(row.id, marks.complete, finder)?;
+        self.owned.check(row.id, marks.owned, finder)?;
+        self.open.check(row.id, marks.open, finder)?;
+        let Some((session, slot)) = marks.session else {
+            return Ok(());
+        };
+        let named = match &self.sessions {
+            Some(sessions) => sessions.get(session)?.map(|named| named.value()),
+            None => None,
+        };
+        match named == Some(slot) {
+            true => self.n_sessions += 1,
+            false => finder.miss(row.id, "sessions"),
+        }
+        Ok(())
+    }
+
+    fn check_strays(&self, finder: &mut Finder) -> Result<(), Fault> {
+        self.due.check_strays(finder)?;
+        self.complete.check_strays(finder)?;
+        self.owned.check_strays(finder)?;
+        self.open.check_strays(finder)?;
+        let n_all = self.sessions.as_ref().map_or(Ok(0), |table| table.len())?;
+        finder.check_strays("sessions", self.n_sessions, n_all);
+        Ok(())
+    }
+}
+
+/// An index of rows.
+struct Index<K: Key + 'static> {
+    name: &'static str,
+    table: Option<ReadOnlyTable<K, ()>>,
+    n_right: u64,
+}
+
+impl<K: Key + 'static> Index<K> {
+    fn new(name: &'static str, table: Option<ReadOnlyTable<K, ()>>) -> Self {
+        Self {
+            name,
+            table,
+            n_right: 0,
+        }
+    }
+
+    fn check(
+        &mut self,
+        id: SlotId,
+        place: Option<K::SelfType<'_>>,
+        finder: &mut Finder,
+    ) -> Result<(), Fault> {
+        let Some(place) = place else { return Ok(()) };
+        let is_there = match &self.table {
+            Some(table) => table.get(place)?.is_some(),
+            None => false,
+        };
+        match is_there {
+            true => self.n_right += 1,
+            false => finder.miss(id, self.name),
+        }
+        Ok(())
+    }
+
+    fn check_strays(&self, finder: &mut Finder) -> Result<(), Fault> {
+        let n_all = self.table.as_ref().map_or(Ok(0), |table| table.len())?;
+        finder.check_strays(self.name, self.n_right, n_all);
+        Ok(())
+    }
+}
+
+#[derive(Default)]
 struct Finder {
     wrong: Vec<String>,
     n_wrong: usize,
-    n_due: u64,
-    n_complete: u64,
     stored_bytes: u128,
     sums: Sums,
 }
@@ -76,28 +161,8 @@ impl Finder {
         }
     }
 
-    fn check_marks(
-        &mut self,
-        marks: &Marks,
-        due: &ReadOnlyTable<(u64, u128), ()>,
-        complete: &ReadOnlyTable<(u64, u128), ()>,
-    ) -> Result<(), Fault> {
-        let n_due = &mut self.n_due;
-        let mut missing = Vec::new();
-        for (place, index, name, n) in [
-            (marks.due, due, "due", n_due),
-            (marks.complete, complete, "complete", &mut self.n_complete),
-        ] {
-            let Some(place) = place else { continue };
-            match index.get(place)? {
-                Some(_) => *n += 1,
-                None => missing.push((name, SlotId(place.1))),
-            }
-        }
-        for (name, id) in missing {
-            self.say(format!("slot {} is not in the index {name}", id.short()));
-        }
-        Ok(())
+    fn miss(&mut self, id: SlotId, index: &str) {
+        self.say(format!("slot {} is not in the index {index}", id.short()));
     }
 
     /// Each row's entry was found; whatever an index holds beside them is nobody's.
@@ -172,8 +237,7 @@ pub(super) fn mend(tables: &mut Tables<'_>) -> Outcome<()> {
         sums.insert((kind, who.to_owned(), hour), (of_gone, of_gone));
     }
     tables.is_dirty = true;
-    clear(&mut tables.due)?;
-    clear(&mut tables.complete)?;
+    tables.indexes.clear()?;
     tables.hours.retain(|_, ()| false)?;
     tables.uses.retain(|_, _| false)?;
     let since = tables.fact(USES_SINCE)?.unwrap_or(0);
@@ -186,12 +250,7 @@ pub(super) fn mend(tables: &mut Tables<'_>) -> Outcome<()> {
             Err(corrupt) => return Err(Fault::Corrupted(corrupt.to_string())),
         };
         let marks = Marks::of(&session);
-        if let Some(place) = marks.due {
-            tables.due.insert(place, ())?;
-        }
-        if let Some(place) = marks.complete {
-            tables.complete.insert(place, ())?;
-        }
+        tables.indexes.shift(&Marks::default(), &marks)?;
         stored_bytes += u128::from(marks.stored_bytes);
         if since <= u128::from(marks.hour) {
             for (kind, who) in scopes(&session.owner) {
@@ -206,8 +265,4 @@ pub(super) fn mend(tables: &mut Tables<'_>) -> Outcome<()> {
         tables.set_used((kind, &who), hour, used)?;
     }
     Ok(Ok(()))
-}
-
-fn clear(index: &mut Table<'_, (u64, u128), ()>) -> Result<(), Fault> {
-    Ok(index.retain(|_, ()| false)?)
 }

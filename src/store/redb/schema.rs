@@ -4,15 +4,18 @@
 //! own making, come before the first write; so a transaction that an operation refused in is as it
 //! was, and can be shared with others.
 
-use ::redb::{ReadableTable, Table, TableDefinition, WriteTransaction};
+use ::redb::{
+    Key, ReadOnlyTable, ReadTransaction, ReadableTable, Table, TableDefinition, TableError, Value,
+    WriteTransaction,
+};
 use jid::BareJid;
 
-use crate::core::policy::{Bucket, OPEN_SESSIONS_MAX, Usage, Uses};
+use crate::core::policy::{Bucket, Usage, Uses};
 use crate::core::refusal::Refusal;
-use crate::core::session::{State, UploadSession};
+use crate::core::session::UploadSession;
 use crate::core::slot::SlotId;
-use crate::core::time::Timestamp;
-use crate::store::{Admit, Change, Failure, StoreError, row};
+use crate::store::redb::indexes::{Indexes, Marks};
+use crate::store::{Admit, Change, Failure, StoreError, changed, keeps_its_keys, named_twice, row};
 
 /// What redb itself says is wrong: the whole transaction fails.
 pub(super) type Fault = ::redb::Error;
@@ -48,48 +51,32 @@ pub(super) const STORED_BYTES: &str = "stored-bytes";
 pub(super) const USES_SINCE: &str = "uses-since";
 
 /// The schema described here.
-pub(super) const SCHEMA_VERSION: u128 = 1;
+pub(super) const SCHEMA_VERSION: u128 = 2;
+/// The schema before it: without `OWNED`, `SESSIONS` and `OPEN`.
+pub(super) const SCHEMA_BEFORE: u128 = 1;
+
+/// A table for reading; `None` where a database of the schema before has none yet.
+pub(super) fn newer_table<K: Key + 'static, V: Value + 'static>(
+    read: &ReadTransaction,
+    table: TableDefinition<K, V>,
+) -> Result<Option<ReadOnlyTable<K, V>>, Fault> {
+    match read.open_table(table) {
+        Err(TableError::TableDoesNotExist(_)) => Ok(None),
+        opened => Ok(Some(opened?)),
+    }
+}
 
 /// Whose uses: a key of `USES` begins with its scope and with whom it is about.
 pub(super) fn scopes(owner: &BareJid) -> [(u8, &str); 3] {
     [(0, owner.as_str()), (1, owner.domain().as_str()), (2, "")]
 }
 
-/// What the indexes and sums hold of one row.
-pub(super) struct Marks {
-    pub(super) due: Option<(u64, u128)>,
-    pub(super) complete: Option<(u64, u128)>,
-    pub(super) hour: u64,
-    pub(super) quota_bytes: u64,
-    pub(super) stored_bytes: u64,
-}
-
-impl Marks {
-    pub(super) fn of(row: &UploadSession) -> Self {
-        let place = |at: Timestamp| (at.0, row.id.0);
-        Self {
-            due: row.due_at().map(place),
-            complete: match row.state {
-                State::Complete { at, .. } => Some(place(at)),
-                _ => None,
-            },
-            hour: Bucket::of(row.created_at).0,
-            quota_bytes: row.quota_bytes(),
-            stored_bytes: row.stored_bytes(),
-        }
-    }
-}
-
 /// All tables, open for writing.
 pub(super) struct Tables<'t> {
     pub(super) rows: Table<'t, u128, &'static [u8]>,
-    pub(super) due: Table<'t, (u64, u128), ()>,
-    pub(super) complete: Table<'t, (u64, u128), ()>,
+    pub(super) indexes: Indexes<'t>,
     pub(super) uses: Table<'t, (u8, &'static str, u64), (u64, u64)>,
     pub(super) hours: Table<'t, (u64, u8, &'static str), ()>,
-    pub(super) owned: Table<'t, (&'static str, u64, u128), ()>,
-    pub(super) sessions: Table<'t, u128, u128>,
-    pub(super) open: Table<'t, (&'static str, u128), ()>,
     pub(super) facts: Table<'t, &'static str, u128>,
     /// Whether anything was written: otherwise there is nothing to commit.
     pub(super) is_dirty: bool,
@@ -99,13 +86,9 @@ impl<'t> Tables<'t> {
     pub(super) fn open(transaction: &'t WriteTransaction) -> Result<Self, Fault> {
         Ok(Self {
             rows: transaction.open_table(ROWS)?,
-            due: transaction.open_table(DUE)?,
-            complete: transaction.open_table(COMPLETE)?,
+            indexes: Indexes::open(transaction)?,
             uses: transaction.open_table(USES)?,
             hours: transaction.open_table(HOURS)?,
-            owned: transaction.open_table(OWNED)?,
-            sessions: transaction.open_table(SESSIONS)?,
-            open: transaction.open_table(OPEN)?,
             facts: transaction.open_table(FACTS)?,
             is_dirty: false,
         })
@@ -133,7 +116,7 @@ impl<'t> Tables<'t> {
             requester: uses(&self.uses, requester, since)?,
             domain: uses(&self.uses, domain, since)?,
             total: uses(&self.uses, total, since)?,
-            n_open_sessions: self.n_open(owner)?,
+            n_open_sessions: self.indexes.n_open(owner)?,
         };
         let row = match decide(&usage) {
             Ok(row) => row,
@@ -143,14 +126,21 @@ impl<'t> Tables<'t> {
             let twice = StoreError::Corrupt(format!("slot {:?}, issued twice,", row.id));
             return Ok(Err(twice.into()));
         }
+        if let Some(taken) = self.check_name(&row)? {
+            return Ok(Err(taken.into()));
+        }
         self.put(None, Some(&row))?;
         Ok(Ok(row))
     }
 
-    fn n_open(&self, owner: &BareJid) -> Result<usize, Fault> {
-        let who = owner.as_str();
-        let open = self.open.range((who, 0)..=(who, u128::MAX))?;
-        Ok(open.take(OPEN_SESSIONS_MAX).count())
+    /// What is wrong where another row has the same `SessionId`.
+    fn check_name(&self, row: &UploadSession) -> Result<Option<StoreError>, Fault> {
+        let Some(session) = row.session_id() else {
+            return Ok(None);
+        };
+        let slot = self.indexes.slot_of(session)?;
+        let is_taken = slot.is_some_and(|slot| slot != row.id);
+        Ok(is_taken.then(|| named_twice(row.id)))
     }
 
     /// Replaces a row by what `change` makes of it.
@@ -164,13 +154,11 @@ impl<'t> Tables<'t> {
             Ok(row) => row,
             Err(refusal) => return Ok(Err(refusal.into())),
         };
-        // The keys of indexes and sums: core never changes them.
-        let same = |a: &UploadSession, b: &UploadSession| {
-            a.id == b.id && a.owner == b.owner && a.created_at == b.created_at
-        };
-        if !same(&old, &new) {
-            let changed = StoreError::Corrupt(format!("the change of {id:?}"));
-            return Ok(Err(changed.into()));
+        if !keeps_its_keys(&old, &new) {
+            return Ok(Err(changed(id).into()));
+        }
+        if let Some(taken) = self.check_name(&new)? {
+            return Ok(Err(taken.into()));
         }
         if old != new {
             self.put(Some(&old), Some(&new))?;
@@ -207,75 +195,39 @@ impl<'t> Tables<'t> {
             (Some(row), None) => drop(self.rows.remove(row.id.0)?),
             (None, None) => {}
         }
-        let (before, after) = (old.map(Marks::of), new.map(Marks::of));
-        let due = |marks: &Option<Marks>| marks.as_ref().and_then(|marks| marks.due);
-        move_mark(&mut self.due, due(&before), due(&after))?;
-        let complete = |marks: &Option<Marks>| marks.as_ref().and_then(|marks| marks.complete);
-        move_mark(&mut self.complete, complete(&before), complete(&after))?;
-        self.name(old, new)?;
-        self.count_stored(before.as_ref(), after.as_ref())?;
-        if let Some(row) = new.or(old) {
-            self.charge(row, before.as_ref(), after.as_ref())?;
+        let before = old.map(Marks::of).unwrap_or_default();
+        let after = new.map(Marks::of).unwrap_or_default();
+        self.indexes.shift(&before, &after)?;
+        self.count_stored(&before, &after)?;
+        match (old, new) {
+            // The bytes of a complete file were used, also when it is gone.
+            (Some(row), None) if before.complete.is_some() => {
+                self.charge(row, (0, 0), before.quota_bytes)
+            }
+            (Some(row), _) | (None, Some(row)) => {
+                self.charge(row, (before.quota_bytes, after.quota_bytes), 0)
+            }
+            (None, None) => Ok(()),
         }
-        Ok(())
     }
 
-    /// Keeps the indexes of upload sessions that their owners know of.
-    fn name(
-        &mut self,
-        old: Option<&UploadSession>,
-        new: Option<&UploadSession>,
-    ) -> Result<(), Fault> {
-        let name = |row: Option<&UploadSession>| row.and_then(UploadSession::session_id);
-        let (before, after) = (name(old), name(new));
-        if let (Some(session), Some(row)) = (before, old) {
-            if after.is_none() {
-                self.sessions.remove(session.0)?;
-                let place = (row.owner.as_str(), row.created_at.0, row.id.0);
-                self.owned.remove(place)?;
-            }
-            if !new.is_some_and(UploadSession::is_open_session) {
-                self.open.remove((row.owner.as_str(), row.id.0))?;
-            }
-        }
-        if let (Some(session), Some(row)) = (after, new) {
-            if before.is_none() {
-                self.sessions.insert(session.0, row.id.0)?;
-                let place = (row.owner.as_str(), row.created_at.0, row.id.0);
-                self.owned.insert(place, ())?;
-            }
-            if row.is_open_session() && !old.is_some_and(UploadSession::is_open_session) {
-                self.open.insert((row.owner.as_str(), row.id.0), ())?;
-            }
-        }
-        Ok(())
-    }
-
-    fn count_stored(&mut self, before: Option<&Marks>, after: Option<&Marks>) -> Result<(), Fault> {
-        let bytes = |marks: Option<&Marks>| marks.map_or(0, |marks| u128::from(marks.stored_bytes));
-        let (gone, come) = (bytes(before), bytes(after));
-        if gone == come {
+    fn count_stored(&mut self, before: &Marks<'_>, after: &Marks<'_>) -> Result<(), Fault> {
+        if before.stored_bytes == after.stored_bytes {
             return Ok(());
         }
         let sum = self.fact(STORED_BYTES)?.unwrap_or(0);
-        self.set_fact(STORED_BYTES, sum.saturating_sub(gone) + come)
+        let rest = sum.saturating_sub(u128::from(before.stored_bytes));
+        self.set_fact(STORED_BYTES, rest + u128::from(after.stored_bytes))
     }
 
-    /// Books a row's change with the quotas of the hour in which it was created.
+    /// Books a row's change with the quotas of the hour in which it was created: what comes `back`,
+    /// `more`, and what is used `of_gone` from now on.
     fn charge(
         &mut self,
         row: &UploadSession,
-        before: Option<&Marks>,
-        after: Option<&Marks>,
+        (back, more): (u64, u64),
+        of_gone: u64,
     ) -> Result<(), Fault> {
-        let bytes = |marks: Option<&Marks>| marks.map_or(0, |marks| marks.quota_bytes);
-        // The bytes of a complete file were used, also when it is gone.
-        let is_used_up = after.is_none() && before.is_some_and(|marks| marks.complete.is_some());
-        let (back, more) = match is_used_up {
-            true => (0, 0),
-            false => (bytes(before), bytes(after)),
-        };
-        let of_gone = if is_used_up { bytes(before) } else { 0 };
         let hour = Bucket::of(row.created_at).0;
         if back == more && of_gone == 0 {
             return Ok(());
@@ -343,22 +295,4 @@ fn uses(
         uses.push((Bucket(key.value().2), used.value().0));
     }
     Ok(uses)
-}
-
-/// Moves a row's entry in an index.
-fn move_mark(
-    index: &mut Table<'_, (u64, u128), ()>,
-    before: Option<(u64, u128)>,
-    after: Option<(u64, u128)>,
-) -> Result<(), Fault> {
-    if before == after {
-        return Ok(());
-    }
-    if let Some(place) = before {
-        index.remove(place)?;
-    }
-    if let Some(place) = after {
-        index.insert(place, ())?;
-    }
-    Ok(())
 }

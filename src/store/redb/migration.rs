@@ -1,0 +1,74 @@
+//! Brings a database of the schema before to today's.
+
+use std::collections::BTreeMap;
+
+use ::redb::ReadableTable as _;
+
+use crate::core::slot::SlotId;
+use crate::store::redb::indexes::Marks;
+use crate::store::redb::schema::{Fault, SCHEMA, SCHEMA_BEFORE, SCHEMA_VERSION, Tables};
+use crate::store::row;
+
+/// What a schema's number means to us.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Age {
+    /// Ours.
+    Today,
+    /// The one before: can be read as it is, and brought to ours.
+    Before,
+    /// One of slotd's that we do not know.
+    Newer(u128),
+    /// None of slotd's.
+    Foreign,
+}
+
+impl Age {
+    pub(super) fn of(schema: Option<u128>) -> Self {
+        match schema {
+            Some(SCHEMA_VERSION) => Self::Today,
+            Some(SCHEMA_BEFORE) => Self::Before,
+            Some(other) if SCHEMA_VERSION < other => Self::Newer(other),
+            Some(_) | None => Self::Foreign,
+        }
+    }
+
+    /// Why it cannot be opened, if it cannot.
+    pub(super) fn problem(self) -> Option<String> {
+        match self {
+            Self::Today | Self::Before => None,
+            Self::Newer(schema) => Some(format!(
+                "was written by a newer version of slotd (schema {schema}, this one knows up to \
+                 {SCHEMA_VERSION}); install that version again, or restore a backup made before it"
+            )),
+            Self::Foreign => Some("is a database, but not one of slotd's".to_owned()),
+        }
+    }
+}
+
+/// Brings the tables to today's schema; the caller commits.
+///
+/// The first schema had no upload sessions, so their tables begin empty, and its rows stay as they
+/// are until they change. Tombstones were due by another rule: their entries move. A row that
+/// cannot be read keeps nobody from starting.
+pub(super) fn bring_to_today(tables: &mut Tables<'_>) -> Result<(), Fault> {
+    let due = &mut tables.indexes.due;
+    let mut moved = BTreeMap::new();
+    for entry in tables.rows.iter()? {
+        let (id, bytes) = entry?;
+        let Ok(session) = row::decode(SlotId(id.value()), bytes.value()) else {
+            continue;
+        };
+        if let Some(place) = Marks::of(&session).due
+            && due.get(place)?.is_none()
+        {
+            moved.insert(id.value(), place);
+        }
+    }
+    if !moved.is_empty() {
+        due.retain(|(_, id), ()| !moved.contains_key(&id))?;
+    }
+    for place in moved.into_values() {
+        due.insert(place, ())?;
+    }
+    tables.set_fact(SCHEMA, SCHEMA_VERSION)
+}
