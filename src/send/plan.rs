@@ -348,7 +348,7 @@ mod tests {
         let mut plan = Plan::new(DAY);
         plan.next(START, SECOND, 0);
         plan.next(SLOT, SECOND, 0);
-        let mut rest = |plan: &mut Plan| match plan.next(trouble(), SECOND, 0) {
+        let rest = |plan: &mut Plan| match plan.next(trouble(), SECOND, 0) {
             Step::Rest(pause) => pause,
             other => panic!("{other:?}"),
         };

@@ -15,11 +15,8 @@ from daemon import BINARY
 from report import Report
 from servers import SERVERS
 
-<<<<<<< HEAD
-SUITES = ["basics", "clients", "hostile", "restarts", "faults", "powercut", "proxies", "tus", "send"]
-=======
-SUITES = ["basics", "sessions", "clients", "hostile", "restarts", "faults", "powercut", "proxies", "tus"]
->>>>>>> main
+SUITES = ["basics", "sessions", "clients", "hostile", "restarts", "send", "faults", "powercut",
+          "proxies", "tus"]
 
 
 def main():
