@@ -302,7 +302,7 @@ async def _hole(bed, _server, sender, slotd, bob, report):
 async def _terminal(bed, _server, sender, slotd, _bob, report):
     """The bar, as it is seen."""
     file = File(bed, "seen.bin", 4 * MIB)
-    script = bed.dir / "send.sh"
+    script = bed.dir / "once.sh"
     argv = " ".join(f"'{word}'" for word in sender.argv(file.path, "--no-message",
                                                          "--rate-max", "1MiB"))
     home = f"export HOME={sender.home} XDG_STATE_HOME={sender.home}/state LANG=C.UTF-8"
