@@ -16,7 +16,7 @@ from report import Report
 from servers import SERVERS
 
 SUITES = ["basics", "sessions", "clients", "hostile", "restarts", "send", "faults", "powercut",
-          "proxies", "tus"]
+          "proxies", "tus", "early"]
 
 
 def main():
