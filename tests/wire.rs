@@ -1038,3 +1038,164 @@ async fn f03_handshakes_must_come_in_time() {
     let client_hello_begins = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03";
     assert!(time_to_end(&front, client_hello_begins).await < Duration::from_millis(10_100));
 }
+
+/// A PUT in the draft's words that waits until its body is asked for.
+async fn begin_resumable(front: &Front, version: &str, field: &str) -> (TestSlot, TcpStream) {
+    let slot = front.site.slot().await;
+    let mut stream = front.connect().await;
+    let fields = format!(
+        "Upload-Draft-Interop-Version: {version}\r\n{field}\r\nContent-Length: 1000\r\n\
+         Expect: 100-continue\r\n"
+    );
+    send(&mut stream, &put_head(&slot, &fields)).await;
+    (slot, stream)
+}
+
+/// The statuses of all that comes back on such a PUT when its body is sent, sorted.
+async fn answers_to_whole(mut stream: TcpStream) -> Vec<u16> {
+    let mut all = Vec::new();
+    while all.iter().all(|status| *status < 200) {
+        let head = read_head(&mut stream).await;
+        if statuses(&head) == [100] {
+            send(&mut stream, &content(SIZE)).await;
+        }
+        all.extend(statuses(&head));
+    }
+    all.sort_unstable();
+    all
+}
+
+#[tokio::test]
+async fn who_asks_is_told_at_once_where_the_upload_goes_on() {
+    let front = Front::new().await;
+    for (version, field, limit) in [
+        ("3", "Upload-Incomplete: ?0", ""),
+        ("5", "Upload-Complete: ?1", ""),
+        (
+            "6",
+            "Upload-Complete: ?1",
+            "Upload-Limit: max-size=1000, expires=259200\r\n",
+        ),
+        (
+            "8",
+            "Upload-Complete: ?1",
+            "Upload-Limit: max-size=1000, max-age=259200\r\n",
+        ),
+    ] {
+        let (slot, mut stream) = begin_resumable(&front, version, field).await;
+        // In either order: one asks for the body, the other does not wait for it.
+        let mut interims = [read_head(&mut stream).await, read_head(&mut stream).await];
+        interims.sort();
+        let [asks, interim] = interims;
+        assert_eq!(statuses(&asks), [100]);
+        let (line, fields) = interim.split_once("\r\n").expect("a line");
+        assert_eq!(line, "HTTP/1.1 104 Upload Resumption Supported");
+        let (location, rest) = fields.split_once("\r\n").expect("a field");
+        assert_eq!(
+            rest,
+            format!("Upload-Draft-Interop-Version: {version}\r\n{limit}\r\n")
+        );
+        send(&mut stream, &content(400)).await;
+        // The network is gone; the upload goes on where it was told.
+        drop(stream);
+        let url = location.strip_prefix("Location: ").expect("the URL");
+        let path = site::path_of(url);
+        let head = format!("HEAD {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+        let answer = front.ask(head.as_bytes()).await;
+        assert_eq!(statuses(&answer), [204], "{answer}");
+        let offset = answer.split("upload-offset: ").nth(1).expect("told");
+        let offset = offset.lines().next().and_then(|offset| offset.parse().ok());
+        let offset: usize = offset.expect("digits");
+        let mut rest = format!(
+            "PATCH {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\
+             Content-Type: application/partial-upload\r\nUpload-Offset:  {offset} \r\n\
+             Upload-Complete: ?1\r\nContent-Length: {}\r\n\r\n",
+            SIZE - offset
+        )
+        .into_bytes();
+        rest.extend(&content(SIZE)[offset..]);
+        assert_eq!(statuses(&front.ask(&rest).await), [201]);
+        assert_eq!(statuses(&front.get(&slot).await), [200]);
+    }
+}
+
+#[tokio::test]
+async fn others_are_not_told_where_it_goes_on() {
+    let front = Front::new().await;
+    for (version, field) in [
+        ("7", "Upload-Complete: ?1"),
+        ("8", "Upload-Length: 1000"),
+        ("8, 8", "Upload-Complete: ?1"),
+        ("3", "Upload-Complete: ?1"),
+    ] {
+        let (_, stream) = begin_resumable(&front, version, field).await;
+        assert_eq!(answers_to_whole(stream).await, [100, 201], "{version}");
+    }
+    // HTTP/1.0 has no interim responses.
+    let slot = front.site.slot().await;
+    let head = format!(
+        "PUT {} HTTP/1.0\r\nUpload-Draft-Interop-Version: 8\r\nUpload-Complete: ?1\r\n\
+         Content-Length: 1000\r\n\r\n",
+        slot.put_path()
+    );
+    let mut bytes = head.into_bytes();
+    bytes.extend(content(SIZE));
+    assert_eq!(front.ask(&bytes).await.matches("HTTP/1.").count(), 1);
+}
+
+#[tokio::test]
+async fn proxies_are_not_sent_what_they_may_drop() {
+    for (forwards, expected) in [(false, &[100, 201][..]), (true, &[100, 104, 201])] {
+        let mut http = site::http();
+        http.trusted_proxies = vec!["127.0.0.0/8".parse().expect("a network")];
+        http.proxy_forwards_1xx = forwards;
+        let front = Front::with(Site::new(), http, site::limits());
+        let (_, stream) = begin_resumable(&front, "8", "Upload-Complete: ?1").await;
+        assert_eq!(answers_to_whole(stream).await, expected);
+    }
+}
+
+#[tokio::test]
+async fn an_append_that_is_taken_over_ends_without_an_answer() {
+    let front = Front::new().await;
+    let (_, path) = front.site.session().await;
+    for tus in ["", "Tus-Resumable: 1.0.0\r\n"] {
+        let mut stream = front.connect().await;
+        let media_type = match tus {
+            "" => "application/partial-upload",
+            _ => "application/offset+octet-stream",
+        };
+        let head = format!(
+            "PATCH {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: {media_type}\r\n{tus}\
+             Upload-Offset: 0\r\nUpload-Complete: ?1\r\nContent-Length: 1000\r\n\
+             Expect: 100-continue\r\n\r\n"
+        );
+        send(&mut stream, head.as_bytes()).await;
+        assert_eq!(statuses(&read_head(&mut stream).await), [100]);
+        let ask = format!("HEAD {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+        assert_eq!(statuses(&front.ask(ask.as_bytes()).await), [204]);
+        let mut rest = Vec::new();
+        let ended = timeout(PATIENCE, stream.read_to_end(&mut rest)).await;
+        let error = ended.expect("ended").expect_err("cut, not closed in order");
+        assert_eq!(
+            (error.kind(), rest.len()),
+            (io::ErrorKind::ConnectionReset, 0)
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_patch_that_says_no_length_has_no_body() {
+    let front = Front::new().await;
+    let (_, path) = front.site.session().await;
+    let text = format!(
+        "PATCH {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/partial-upload\r\n\
+         Upload-Offset: 0\r\nUpload-Complete: ?0\r\n\r\nDELETE {path} HTTP/1.1\r\n\
+         Host: localhost\r\n\r\n"
+    );
+    let answer = front.ask(text.as_bytes()).await;
+    assert_eq!(statuses(&answer), [204], "{answer}");
+    assert!(answer.contains("connection: close"));
+    let ask = format!("HEAD {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+    assert_eq!(statuses(&front.ask(ask.as_bytes()).await), [204]);
+}

@@ -16,7 +16,7 @@ from report import Report
 from servers import SERVERS
 
 SUITES = ["basics", "sessions", "clients", "hostile", "restarts", "faults", "powercut", "proxies",
-          "tus", "switch", "crowd", "cuts", "races"]
+          "tus", "early", "switch", "crowd", "cuts", "races"]
 
 
 def main():
