@@ -1,5 +1,5 @@
-"""What `contrib/demo --switch` shows: a phone changes its network in mid-upload, with slotd and with
-Prosody's own mod_http_file_share. Needs root, and what the demo has installed and built."""
+"""What `contrib/demo --switch` shows: a phone changes its network in mid-upload, with slotd and
+with Prosody's own mod_http_file_share. Needs root, and what the demo has installed and built."""
 
 import asyncio
 import os
@@ -73,8 +73,8 @@ async def lose_wifi(net, account, phone, transfer):
     await asyncio.sleep(UNAWARE_S)
     await transfer.leave()
     phone.move()
-    account.tell(f"the phone is told: it uses LTE ({phone.source}) from here; "
-                 f"{transfer.sent:,} of {SIZE:,} bytes were handed to Wi-Fi")
+    account.tell(f"{transfer.sent:,} bytes were handed to Wi-Fi; from here on the phone uses LTE "
+                 f"({phone.source})")
     return transfer.sent, time.monotonic()
 
 
@@ -132,10 +132,10 @@ async def finish(net, outcome, account, twice, upload):
 
 def table(outcomes):
     """All of it side by side."""
-    say(f"{'':44} {'sent twice':>16} {'back where it was':>18} {'whole upload':>13}  bytes")
+    say(f"{'':38} {'sent twice':>11} {'back where it was':>19} {'whole upload':>14}   bytes")
     for outcome in outcomes:
         twice = f"{outcome.twice:,}"
-        say(f"{outcome.name:44} {twice:>16} {outcome.back_s:>16.2f} s {outcome.took_s:>11.2f} s  "
+        say(f"{outcome.name:38} {twice:>11} {outcome.back_s:>17.2f} s {outcome.took_s:>12.2f} s   "
             f"{'the same' if outcome.same else 'DIFFER'}")
     say("")
     say("Sent twice: bytes handed to Wi-Fi that had to go over LTE again. Back where it was: from")
@@ -152,9 +152,9 @@ async def show(bed):
         slotd.start()
         client = await Client.login(server, "alice")
         await client.service_up()
-        say(f"Prosody and slotd run on one machine ({network.SERVER}); a router leads from there to")
-        say(f"Wi-Fi (198.18.1.0/24) and LTE (198.18.2.0/24), {RATE_MBIT} Mbit/s each; the phone has an "
-            "address in both.")
+        say(f"Prosody and slotd run on one machine ({network.SERVER}); a router leads from there")
+        say(f"to Wi-Fi (198.18.1.0/24) and LTE (198.18.2.0/24), {RATE_MBIT} Mbit/s each; the phone")
+        say("has an address in both.")
         outcomes = [Outcome("slotd, a client that knows sessions"),
                     Outcome("slotd, any other client"),
                     Outcome("Prosody's http_file_share, any client")]
@@ -173,16 +173,20 @@ async def show(bed):
 
 def main():
     """Exit status: 0 if what slotd stored is what was sent."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    for end in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(end, lambda number, _frame: sys.exit(128 + number))
     if why := network.why_not():
         sys.exit(f"contrib/demo: {why}")
     began = time.monotonic()
     step("3. Starting Prosody, slotd, and two networks")
+    bed = Bed("demo")
     try:
-        with Bed("demo") as bed:
-            arrived = asyncio.run(show(bed))
+        arrived = asyncio.run(show(bed))
     except (Trouble, OSError) as trouble:
+        bed.show_logs()
         sys.exit(f"contrib/demo: {trouble}")
+    finally:
+        bed.close()
     print(f"\nDone in {time.monotonic() - began:.0f} s: everything is stopped and removed, the "
           "networks with it.")
     sys.exit(0 if arrived else 1)
