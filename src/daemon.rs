@@ -15,6 +15,7 @@ use crate::core::time::Timestamp;
 use crate::http::listen::{BindError, Listeners};
 use crate::service::audit::{self, AuditReport, Options};
 use crate::service::{Service, Settings, World};
+use crate::store::boot;
 use crate::store::keys::{self, KeysError};
 use crate::store::{self, Mend, OpenError, StoreError};
 use crate::upkeep::{self, Plan};
@@ -35,6 +36,9 @@ pub enum RunError {
     /// A store broke while it was looked through.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The data directory cannot be written.
+    #[error("data_dir cannot be written: {0}")]
+    Boot(std::io::Error),
     /// The operating system gave no random numbers.
     #[error("the operating system gives no random numbers: {0}")]
     Random(getrandom::Error),
@@ -87,6 +91,10 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
     let keys = keys::load_or_create(&config.data_dir, random_secret()?, world.now())?;
     let listeners = Listeners::bind(&config.http)?;
     let service = Service::new(settings(&config), keys, stores, world);
+    if boot::is_started_anew(&config.data_dir) {
+        service.recover().await?;
+        boot::note_start(&config.data_dir).map_err(RunError::Boot)?;
+    }
     let (stop, stopped) = watch::channel(false);
     let mut parts = JoinSet::new();
     if config.components.is_empty() {

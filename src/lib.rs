@@ -16,7 +16,8 @@
 //! 6. Every "no" is one row of [`core::refusal`], with its stanza error, its status and its words.
 //!
 //! [`config`] says what was configured, [`daemon`] puts the rooms together, [`log`] keeps secrets
-//! out of the log.
+//! out of the log. [`send`] is a client beside all this: `slotd send` uses the service from
+//! outside, and of these rooms nothing but the guard under the XML parser.
 //!
 //! # The flows
 //!
@@ -93,6 +94,7 @@ pub mod core;
 pub mod daemon;
 pub mod http;
 pub mod log;
+pub mod send;
 pub mod service;
 pub mod store;
 pub mod upkeep;

@@ -10,6 +10,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use clap::{Args, Parser, Subcommand};
 use slotd::config::summary::Summary;
 use slotd::config::{self, Config, Loaded, Use};
+use slotd::send::{SendArgs, Sending};
 use slotd::service::audit::{AuditReport, Depth, Kind, Options};
 use slotd::store::Mend;
 use slotd::{daemon, xmpp};
@@ -21,6 +22,9 @@ use tokio::sync::oneshot;
 const EXIT_USAGE: u8 = 2;
 /// Exit status: anything else went wrong, or the audit found something.
 const EXIT_FAILURE: u8 = 1;
+/// Exit statuses: ended by SIGINT and by SIGTERM, as a shell tells them.
+const EXIT_INTERRUPTED: u8 = 130;
+const EXIT_TERMINATED: u8 = 143;
 
 /// Random bytes of a component secret: 43 characters.
 const SECRET_BYTES: usize = 32;
@@ -30,6 +34,7 @@ Examples:
   slotd keygen --out /etc/slotd/component.secret
   slotd check --config /etc/slotd/slotd.toml --connect
   slotd run --config /etc/slotd/slotd.toml
+  slotd send film.mp4 --account romeo@example.org --to juliet@example.org
 
 Exit status: 0 good; 1 failed, or the audit found something; 2 wrong command line or
 configuration.";
@@ -94,6 +99,12 @@ Examples:
         #[arg(long)]
         json: bool,
     },
+    /// Uploads files as an XMPP client and sends their links, over a network that comes and goes.
+    ///
+    /// Works with every service that knows XEP-0363. With upload sessions, as slotd has them, an
+    /// upload goes on where it was: after a switch of networks, a restart of either server, or a
+    /// night in the suitcase.
+    Send(Box<SendArgs>),
     /// Makes a component secret, or a new key for signing links.
     ///
     /// Without options prints a fresh secret for the XMPP server and for component.secret_file.
@@ -140,6 +151,7 @@ fn main() -> ExitCode {
             let options = Options { mend, depth };
             load(&config, &Use::DataDir).and_then(|loaded| audit(loaded.config, options, json))
         }
+        Command::Send(args) => send(*args),
         Command::Keygen {
             config: Some(config),
             ..
@@ -248,6 +260,31 @@ fn audit(config: Config, options: Options, json: bool) -> Result<ExitCode, End> 
         true => Ok(ExitCode::SUCCESS),
         false => Ok(ExitCode::from(EXIT_FAILURE)),
     }
+}
+
+/// Sends files until all are sent or a signal comes; what an upload needs to go on is kept.
+fn send(args: SendArgs) -> Result<ExitCode, End> {
+    let sending = Sending::prepare(args).map_err(|error| End {
+        words: format!("slotd send: {error}"),
+        code: error.status(),
+    })?;
+    let runtime = runtime(Some(2))?;
+    // A task of its own: it may be busy with the disk when a signal comes.
+    let running = runtime.spawn(sending.run());
+    let status = runtime.block_on(async {
+        let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
+        let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
+        tokio::select! {
+            status = running => status.map_err(failed),
+            _ = interrupt.recv() => Ok(EXIT_INTERRUPTED),
+            _ = terminate.recv() => Ok(EXIT_TERMINATED),
+        }
+    })?;
+    runtime.shutdown_background();
+    if [EXIT_INTERRUPTED, EXIT_TERMINATED].contains(&status) {
+        say_aside("\ninterrupted; run the same command again to go on where it stopped");
+    }
+    Ok(ExitCode::from(status))
 }
 
 /// An audit's report in lines.

@@ -54,6 +54,60 @@ fn a_wrong_command_line_is_2() {
 }
 
 #[test]
+fn a_wrong_send_is_2() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (full, empty) = (dir.path().join("full"), dir.path().join("empty"));
+    fs::write(&full, b"1").expect("written");
+    fs::write(&empty, b"").expect("written");
+    let (full, empty) = (full.to_string_lossy(), empty.to_string_lossy());
+    let romeo = "romeo@example.org";
+    let to = ["--account", romeo, "--to", romeo];
+    let rows: [(&[&str], &str); 11] = [
+        (&["--account", romeo, "--to", romeo], "<FILE>"),
+        (&[&full, "--to", romeo], "--account"),
+        (&[&full, "--account", romeo], "--to"),
+        (
+            &[&full, "--account", "example.org", "--no-message"],
+            "name@domain",
+        ),
+        (&[&full, "--account", romeo, "--to", "@@"], "invalid value"),
+        (
+            &[&full, "--no-message", to[0], to[1], to[2], to[3]],
+            "cannot be used",
+        ),
+        (
+            &[&full, "--server", "here", to[0], to[1], to[2], to[3]],
+            "HOST:PORT",
+        ),
+        (
+            &[&full, "--rate-max", "0", to[0], to[1], to[2], to[3]],
+            "nothing is ever sent",
+        ),
+        (
+            &["/nonexistent", to[0], to[1], to[2], to[3]],
+            "No such file",
+        ),
+        (&[&empty, to[0], to[1], to[2], to[3]], "is empty"),
+        (&[&full, to[0], to[1], to[2], to[3]], "SLOTD_PASSWORD"),
+    ];
+    for (words, part) in rows {
+        let output = Command::new(env!("CARGO_BIN_EXE_slotd"))
+            .arg("send")
+            .args(words)
+            .env_remove("SLOTD_PASSWORD")
+            .stdin(Stdio::null())
+            .output()
+            .expect("slotd starts");
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{words:?}: {stderr}");
+        assert!(stderr.contains(part), "{words:?}: {stderr}");
+    }
+    let help = slotd(&["send", "--help"]);
+    let help = String::from_utf8_lossy(&help.stdout).into_owned();
+    assert!(help.contains("Exit status: 0 all is sent") && help.contains("SLOTD_PASSWORD"));
+}
+
+#[test]
 fn a_file_that_is_no_text_has_a_line() {
     let dir = tempfile::tempdir().expect("a directory");
     let file = dir.path().join("slotd.toml");

@@ -126,9 +126,9 @@ impl Acting {
                         self.n_bytes += n;
                     }
                 }
-                'k' => *self.scripts.kept.lock().unwrap() = self.early.clone(),
+                'k' => *self.scripts.kept.lock().expect("no panic") = self.early.clone(),
                 'l' => {
-                    let kept = self.scripts.kept.lock().unwrap().clone();
+                    let kept = self.scripts.kept.lock().expect("no panic").clone();
                     kept.expect("a handle kept").send(LATE.into());
                 }
                 'c' => self.is_cut = true,
@@ -487,7 +487,7 @@ async fn another_task_sends_while_hyper_waits_for_the_body() {
     let (head, body) = request.split_at(request.len() - 5);
     send(&mut near, head).await;
     let early = loop {
-        let kept = scripts.kept.lock().unwrap().take();
+        let kept = scripts.kept.lock().expect("no panic").take();
         match kept {
             Some(early) => break early,
             None => tokio::task::yield_now().await,

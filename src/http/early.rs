@@ -205,3 +205,14 @@ impl<I: AsyncRead + Unpin> AsyncRead for Interims<I> {
         Pin::new(&mut self.io).poll_read(cx, buf)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_idle_connection_hardly_pays_for_it() {
+        assert!(size_of::<Mutex<State>>() <= 80);
+        assert_eq!(size_of::<Interims<()>>(), size_of::<usize>());
+    }
+}

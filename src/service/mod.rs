@@ -26,6 +26,7 @@ mod hashes;
 mod intake;
 mod rates;
 mod receive;
+mod recover;
 mod replay;
 mod resume;
 pub mod session;

@@ -22,6 +22,7 @@ use crate::core::session::UploadSession;
 use crate::core::slot::{PartId, SessionId, SlotId};
 use crate::core::time::Timestamp;
 
+pub mod boot;
 pub mod keys;
 pub mod local;
 pub mod memory;

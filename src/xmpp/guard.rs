@@ -35,6 +35,11 @@ impl<Io> Guard<Io> {
         }
     }
 
+    /// The socket alone; what came and was not read is dropped.
+    pub fn into_inner(self) -> Io {
+        self.io
+    }
+
     /// Why the parser was made to fail, if it was.
     pub fn broken(&self) -> Option<Broken> {
         self.broken

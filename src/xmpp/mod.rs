@@ -33,7 +33,9 @@ mod session;
 mod stream;
 
 pub use disco::Contact;
+pub(crate) use guard::Guard;
 pub use login::{Connect, LOGIN_WITHIN, LoginError, Socket};
+pub(crate) use login::{StreamError, Wire};
 use route::Desk;
 use stream::End;
 

@@ -15,7 +15,8 @@ from daemon import BINARY
 from report import Report
 from servers import SERVERS
 
-SUITES = ["basics", "sessions", "clients", "hostile", "restarts", "faults", "powercut", "proxies", "tus"]
+SUITES = ["basics", "sessions", "clients", "hostile", "restarts", "send", "faults", "powercut",
+          "proxies", "tus", "early", "switch", "crowd", "cuts", "races"]
 
 
 def main():

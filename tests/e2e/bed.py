@@ -194,8 +194,10 @@ class Bed:
 
 def run(*argv, ok=(0,), **more):
     """Runs a short command; anything but an expected exit status is trouble, with its output."""
-    done = subprocess.run([str(word) for word in argv], stdin=subprocess.DEVNULL,
-                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **more)
+    if "input" not in more:
+        more["stdin"] = subprocess.DEVNULL
+    done = subprocess.run([str(word) for word in argv], stdout=subprocess.PIPE,
+                          stderr=subprocess.STDOUT, text=True, **more)
     if done.returncode not in ok:
         raise Trouble(f"{argv[0]} ended with {done.returncode}:\n{done.stdout}")
     return done.stdout

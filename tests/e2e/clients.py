@@ -149,6 +149,10 @@ class Terminal:
         self._tmux("send-keys", "-l", line)
         self._tmux("send-keys", "Enter")
 
+    def interrupt(self):
+        """Ctrl-C."""
+        self._tmux("send-keys", "C-c")
+
     def screen(self):
         """What is seen."""
         return "\n".join(line for line in self._tmux("capture-pane", "-p").splitlines()

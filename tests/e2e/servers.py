@@ -1,4 +1,4 @@
-"""The real programs around slotd: Prosody, ejabberd, nginx, each in the bed's directory.
+"""The real programs around slotd: Prosody, ejabberd, proxies, each in the bed's directory.
 
 Their configurations are the files of contrib/, so that what is shipped is what is proven.
 """
@@ -121,6 +121,55 @@ class Nginx:
             f"proxy_temp_path {self.dir}/proxy; fastcgi_temp_path {self.dir}/f; "
             f"uwsgi_temp_path {self.dir}/u; scgi_temp_path {self.dir}/s;\n{site}\n}}\n")
         self.process = bed.process("nginx", ["nginx", "-p", self.dir, "-c", conf])
+
+    def start(self):
+        """Starts it and waits until it answers."""
+        self.process.start()
+        return self.process.wait_for_port(self.port)
+
+
+class Haproxy:
+    """HAProxy with TLS in front of slotd, with contrib/haproxy."""
+
+    def __init__(self, bed, upstream_port):
+        self.port = free_port()
+        self.dir = bed.sub("haproxy")
+        bed.certificate()
+        text = as_shipped("haproxy/slotd.cfg").replace(
+            "bind :443", f"bind 127.0.0.1:{self.port}").replace(
+            "127.0.0.1:5050", f"127.0.0.1:{upstream_port}").replace(
+            f"/etc/haproxy/{SERVICE}.pem", f"{bed.dir}/tls.pem")
+        text = re.sub(r"\n *bind \[::\].*", "", text)
+        conf = self.dir / "haproxy.cfg"
+        conf.write_text(f"global\n    log stderr local0\ndefaults\n    log global\n"
+                        f"    option httplog\n{text}")
+        self.process = bed.process("haproxy", ["haproxy", "-db", "-f", conf])
+
+    def start(self):
+        """Starts it and waits until it answers."""
+        self.process.start()
+        return self.process.wait_for_port(self.port)
+
+
+class Caddy:
+    """Caddy with TLS in front of slotd, with contrib/caddy."""
+
+    def __init__(self, bed, upstream_port):
+        self.port = free_port()
+        self.dir = bed.sub("caddy")
+        bed.certificate()
+        text = as_shipped("caddy/Caddyfile").replace(
+            f"\n{SERVICE} {{",
+            f"\nhttps://localhost:{self.port} {{\n\tbind 127.0.0.1\n"
+            f"\ttls {bed.dir}/tls.crt {bed.dir}/tls.key").replace(
+            "127.0.0.1:5050", f"127.0.0.1:{upstream_port}").replace(
+            "\n{\n", "\n{\n\tadmin off\n\tauto_https disable_redirects\n", 1)
+        conf = self.dir / "Caddyfile"
+        conf.write_text(text)
+        env = {"HOME": str(self.dir), "XDG_DATA_HOME": str(self.dir),
+               "XDG_CONFIG_HOME": str(self.dir)}
+        argv = ["caddy", "run", "--adapter", "caddyfile", "--config", conf]
+        self.process = bed.process("caddy", argv, env=env)
 
     def start(self):
         """Starts it and waits until it answers."""

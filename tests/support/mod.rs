@@ -5,6 +5,7 @@ pub mod faulty;
 pub mod front;
 pub mod outage;
 pub mod rows;
+pub mod servers;
 pub mod site;
 pub mod slow;
 pub mod upload;

@@ -81,6 +81,13 @@ impl UploadSession {
         }
     }
 
+    /// How many bytes of `part` were durable when the row was last written.
+    pub fn vouched(&self, part: PartId) -> u64 {
+        let noted = (self.prefix.0 == part).then_some(self.prefix.1);
+        let begun = self.newest.filter(|(newest, _)| *newest == part);
+        noted.max(begun.map(|(_, from)| from)).unwrap_or(0)
+    }
+
     /// The parts whose bytes still matter.
     pub fn parts(&self) -> Vec<PartId> {
         match self.state {

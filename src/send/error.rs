@@ -1,0 +1,30 @@
+//! Why a file was not sent, and the exit status that says so.
+
+/// Why a file was not sent.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SendError {
+    /// The command line, or what it names, is wrong.
+    #[error("{0}")]
+    Usage(String),
+    /// The XMPP server does not let us in.
+    #[error("{0}")]
+    LoginRefused(String),
+    /// The upload service, or the recipient's server, does not want it.
+    #[error("{0}")]
+    Refused(String),
+    /// Anything else.
+    #[error("{0}")]
+    Failed(String),
+}
+
+impl SendError {
+    /// The exit status.
+    pub fn status(&self) -> u8 {
+        match self {
+            Self::Failed(_) => 1,
+            Self::Usage(_) => 2,
+            Self::LoginRefused(_) => 3,
+            Self::Refused(_) => 4,
+        }
+    }
+}

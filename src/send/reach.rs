@@ -1,0 +1,226 @@
+//! Connections: where the XMPP server is, TCP that notices a network that is gone, and TLS.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hickory_resolver::TokioResolver;
+use hickory_resolver::proto::rr::RData;
+use hickory_resolver::proto::rr::rdata::SRV;
+use rustix::net::sockopt;
+use tokio::net::{TcpStream, lookup_host};
+use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+use tokio_rustls::rustls::ClientConfig;
+use tokio_rustls::rustls::pki_types::ServerName;
+
+use crate::xmpp::Socket;
+
+/// How long the connection to one address may take.
+const CONNECT_WITHIN: Duration = Duration::from_secs(8);
+/// How long TLS may take.
+const TLS_WITHIN: Duration = Duration::from_secs(15);
+/// How long SRV records may take; without them the domain itself is tried.
+const SRV_WITHIN: Duration = Duration::from_secs(5);
+/// After so long without a word from the other side a connection is dead, whether it is idle or
+/// holds bytes that nobody acknowledges: the network may have changed under it.
+const DEAD_AFTER: Duration = Duration::from_secs(10);
+const PROBES: u32 = 3;
+/// The port of an XMPP server that names none.
+const XMPP_PORT: u16 = 5222;
+
+/// Where an XMPP server may be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// Name or address.
+    pub host: String,
+    /// Port.
+    pub port: u16,
+    /// TLS from the first byte, not by STARTTLS.
+    pub is_direct: bool,
+}
+
+/// How to get anywhere.
+pub struct Reach {
+    /// How TLS is spoken, where anybody is trusted.
+    pub tls: Option<Arc<ClientConfig>>,
+    /// Plain text goes anywhere, not to loopback alone.
+    pub is_insecure: bool,
+    /// The XMPP server's place, where it was given.
+    pub server: Option<(String, u16)>,
+}
+
+impl Reach {
+    /// Where the XMPP server of a domain may be, in the order in which to try.
+    pub async fn places(&self, domain: &str) -> Vec<Place> {
+        let at = |host: &str, port| Place {
+            host: host.to_owned(),
+            port,
+            is_direct: false,
+        };
+        if let Some((host, port)) = &self.server {
+            return vec![at(host, *port)];
+        }
+        let bare = domain.trim_start_matches('[').trim_end_matches(']');
+        if domain == "localhost" || bare.parse::<std::net::IpAddr>().is_ok() {
+            return vec![at(bare, XMPP_PORT)];
+        }
+        let (direct, starttls) = tokio::join!(
+            service_records("_xmpps-client._tcp", domain),
+            service_records("_xmpp-client._tcp", domain)
+        );
+        let places = ordered(direct, starttls);
+        match places.is_empty() {
+            true => vec![at(domain, XMPP_PORT)],
+            false => places,
+        }
+    }
+
+    /// TLS over a connection, as `name`; `alpn` where the protocol has one.
+    pub async fn tls(
+        &self,
+        socket: Box<dyn Socket>,
+        name: &str,
+        alpn: Option<&[u8]>,
+    ) -> io::Result<TlsStream<Box<dyn Socket>>> {
+        let Some(config) = &self.tls else {
+            let words = "this machine trusts no certificate authority; install ca-certificates, \
+                         or name certificates with --ca";
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, words));
+        };
+        let mut config = config.clone();
+        if let Some(protocol) = alpn {
+            Arc::make_mut(&mut config).alpn_protocols = vec![protocol.to_vec()];
+        }
+        let name = ServerName::try_from(name.to_owned())
+            .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
+        timeout(TLS_WITHIN, TlsConnector::from(config).connect(name, socket)).await?
+    }
+
+    /// Whether plain text may go over this connection.
+    pub fn allows_plain(&self, socket: &TcpStream) -> bool {
+        let is_local = |peer: SocketAddr| peer.ip().to_canonical().is_loopback();
+        self.is_insecure || socket.peer_addr().is_ok_and(is_local)
+    }
+}
+
+/// Whether an error says that the other side's certificate is not to be trusted: no pause mends it.
+pub fn is_distrust(error: &io::Error) -> bool {
+    let inner = error.get_ref().and_then(|inner| inner.downcast_ref());
+    matches!(
+        inner,
+        Some(tokio_rustls::rustls::Error::InvalidCertificate(_))
+    ) || error.kind() == io::ErrorKind::InvalidInput
+}
+
+/// Direct TLS before STARTTLS at the same priority; the lowest priority first, then the weightiest.
+fn ordered(direct: Vec<SRV>, starttls: Vec<SRV>) -> Vec<Place> {
+    let marked = |records: Vec<SRV>, is_direct| {
+        let mark = move |record| (record, is_direct);
+        records.into_iter().map(mark)
+    };
+    let mut records: Vec<(SRV, bool)> = marked(direct, true)
+        .chain(marked(starttls, false))
+        .collect();
+    records
+        .sort_by_key(|(record, is_direct)| (record.priority, !is_direct, u16::MAX - record.weight));
+    let place = |(record, is_direct): (SRV, bool)| {
+        let host = record.target.to_utf8();
+        let host = host.trim_end_matches('.');
+        // A lone dot: the domain has no such service.
+        (!host.is_empty()).then(|| Place {
+            host: host.to_owned(),
+            port: record.port,
+            is_direct,
+        })
+    };
+    records.into_iter().filter_map(place).collect()
+}
+
+async fn service_records(service: &str, domain: &str) -> Vec<SRV> {
+    let name = format!("{service}.{domain}.");
+    let asked = async {
+        let resolver = TokioResolver::builder_tokio().ok()?.build().ok()?;
+        let found = resolver.srv_lookup(name).await.ok()?;
+        let records = found
+            .answers()
+            .iter()
+            .filter_map(|record| match &record.data {
+                RData::SRV(record) => Some(record.clone()),
+                _ => None,
+            });
+        Some(records.collect())
+    };
+    let asked = timeout(SRV_WITHIN, asked).await;
+    asked.ok().flatten().unwrap_or_default()
+}
+
+/// Connects to the first address that answers.
+pub async fn tcp(host: &str, port: u16) -> io::Result<TcpStream> {
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    let addresses = timeout(CONNECT_WITHIN, lookup_host((host, port))).await??;
+    let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
+    for address in addresses {
+        match timeout(CONNECT_WITHIN, TcpStream::connect(address)).await {
+            Ok(Ok(socket)) => {
+                watch(&socket)?;
+                return Ok(socket);
+            }
+            Ok(Err(error)) => last = error,
+            Err(_) => last = io::ErrorKind::TimedOut.into(),
+        }
+    }
+    Err(last)
+}
+
+/// Has the kernel end a connection whose network is gone.
+fn watch(socket: &TcpStream) -> io::Result<()> {
+    socket.set_nodelay(true)?;
+    sockopt::set_socket_keepalive(socket, true)?;
+    sockopt::set_tcp_keepidle(socket, DEAD_AFTER / 2)?;
+    sockopt::set_tcp_keepintvl(socket, DEAD_AFTER / 5)?;
+    sockopt::set_tcp_keepcnt(socket, PROBES)?;
+    let dead_after_ms = u32::try_from(DEAD_AFTER.as_millis()).expect("10 s fit into 32 bits");
+    sockopt::set_tcp_user_timeout(socket, dead_after_ms)?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use hickory_resolver::proto::rr::Name;
+
+    use super::*;
+
+    fn record(priority: u16, weight: u16, target: &str) -> SRV {
+        SRV::new(
+            priority,
+            weight,
+            5222,
+            Name::from_ascii(target).expect("a name"),
+        )
+    }
+
+    #[test]
+    fn records_are_tried_in_their_order() {
+        let direct = vec![record(10, 0, "d."), record(5, 0, "first.")];
+        let starttls = vec![
+            record(10, 1, "light."),
+            record(10, 9, "heavy."),
+            record(0, 0, "."),
+        ];
+        let places = ordered(direct, starttls);
+        let found: Vec<_> = places
+            .iter()
+            .map(|place| (place.host.as_str(), place.is_direct))
+            .collect();
+        let wanted = [
+            ("first", true),
+            ("d", true),
+            ("heavy", false),
+            ("light", false),
+        ];
+        assert_eq!(found, wanted);
+    }
+}
