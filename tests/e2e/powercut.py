@@ -3,6 +3,9 @@ under uploading clients; then kill -9, mounted again, started again. Whatever go
 
 `kill -9` alone shows nothing of this, since the page cache outlives the process. That the harness
 can see a loss at all is proven in the same run: with durability = "none" it has to find one.
+
+Upload sessions are cut likewise, and resumed: no offset that anybody was told goes back. The
+machine of the test goes on, so that `boot-id` is removed where it would have another.
 """
 
 import asyncio
@@ -16,12 +19,17 @@ import time
 import web
 from bed import Trouble, run
 from daemon import Slotd
+from powercut_sessions import Resumer, Told
 from xmpp import Client, Refused
 
 CUTS = 10
 # Of the proof; the first one that loses a file is enough.
 CUTS_UNSAFE_MAX = 3
 CLIENTS = 8
+CUTS_OF_SESSIONS = 8
+CLIENTS_OF_SESSIONS = 4
+# Until an upload under way has made bytes durable: 8 MiB, or 5 s.
+LIVE_WITHIN_S = 30
 SIZES = [500, 20_000, 100_000, 400_000]
 DISK_BYTES = 1 << 30
 IDLE_S = 2
@@ -70,7 +78,7 @@ class Tally:
 
 
 async def suite(bed, server, report):
-    """The same cuts twice: with the default durability, and with none."""
+    """Cuts under whole files, under upload sessions, and with no durability."""
     if why := _cannot_mount(bed):
         report.skip("power cuts", why)
         return
@@ -79,6 +87,7 @@ async def suite(bed, server, report):
     await asyncio.to_thread(server.accounts, *users)
     clients = [await Client.login(server, user) for user in users]
     await _keeps_all(bed, server, report, clients)
+    await _keeps_offsets(bed, server, report, clients[:CLIENTS_OF_SESSIONS])
     await _harness_sees_loss(bed, server, report, clients)
     for client in clients:
         await client.close()
@@ -103,7 +112,7 @@ def _cannot_mount(bed):
 
 
 async def _keeps_all(bed, server, report, clients):
-    disk, slotd = _start(bed, server, "full")
+    disk, slotd = _start(bed, server, "full", "files")
     chance, tally = random.Random(SEED), Tally()
     n_cuts, starts = 0, []
     async with _Uploads(clients, tally, chance):
@@ -117,8 +126,41 @@ async def _keeps_all(bed, server, report, clients):
     report.check(len(tally.acknowledged) > 5 * CUTS, "the cuts met working clients",
                  f"statuses {tally.statuses}; ready after a cut in "
                  f"{max(starts) * 1000:.0f} ms at most")
+    await _ends_clean(disk, slotd, report)
+
+
+async def _keeps_offsets(bed, server, report, clients):
+    disk, slotd = _start(bed, server, "full", "sessions", idle_for="5 minutes")
+    chance, told = random.Random(SEED), Told()
+    tasks = [asyncio.ensure_future(Resumer(client, told, chance).run()) for client in clients]
+    try:
+        for _ in range(CUTS_OF_SESSIONS):
+            n_live, start = told.n_live, time.monotonic()
+            while told.n_live == n_live and time.monotonic() - start < LIVE_WITHIN_S:
+                await asyncio.sleep(0.02)
+            await _cut_once(disk, slotd, clients, chance, (0.0, 0.3))
+        await clients[0].service_up()
+        told.stop = True
+        await asyncio.wait_for(asyncio.gather(*tasks), 120)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+    report.equal(told.back, [], f"of {told.n_told} offsets told, {told.n_live} of them of requests "
+                 f"that went on, under {CUTS_OF_SESSIONS} power cuts: those that went back")
+    report.equal(told.gone, [], "uploads that could not go on")
+    lost, changed = await _compare(told.acknowledged)
+    report.equal((lost, changed), (0, 0),
+                 f"resumed uploads lost, changed, of {len(told.acknowledged)}")
+    report.check(told.n_resumed > 0 and told.n_live > CUTS_OF_SESSIONS // 2, "the cuts met uploads under way",
+                 f"{told.n_resumed} went on in their middle; statuses {told.statuses}")
+    await _ends_clean(disk, slotd, report)
+
+
+async def _ends_clean(disk, slotd, report):
+    """Nothing is left over, and rows and files agree."""
     start = time.monotonic()
-    while (partials := slotd.partials()) and time.monotonic() - start < IDLE_S + 10:
+    while (partials := slotd.partials()) and time.monotonic() - start < IDLE_S + 60:
         await asyncio.sleep(0.1)
     report.equal(partials, [], "partials after idle time and sweep "
                  f"({time.monotonic() - start:.1f} s)")
@@ -131,7 +173,7 @@ async def _keeps_all(bed, server, report, clients):
 
 
 async def _harness_sees_loss(bed, server, report, clients):
-    disk, slotd = _start(bed, server, "none")
+    disk, slotd = _start(bed, server, "none", "unsafe")
     chance, starts = random.Random(SEED), True
     n_acknowledged = n_lost = n_changed = n_cuts = 0
     while n_lost + n_changed == 0 and n_cuts < CUTS_UNSAFE_MAX and starts:
@@ -162,11 +204,11 @@ def _committed(slotd):
     return (path for path in (slotd.data_dir / "files").rglob("*") if path.is_file())
 
 
-def _start(bed, server, durability):
-    disk = Disk(bed, f"disk-{durability}")
+def _start(bed, server, durability, name, idle_for=f"{IDLE_S} seconds"):
+    disk = Disk(bed, f"disk-{name}")
     disk.mount()
-    slotd = Slotd(bed, server, f"slotd-{durability}", data_dir=disk.place / "data",
-                  limits={"idle_for": f"{IDLE_S} seconds", "slots_per_minute": 100_000},
+    slotd = Slotd(bed, server, f"slotd-{name}", data_dir=disk.place / "data",
+                  limits={"idle_for": idle_for, "slots_per_minute": 100_000},
                   retention={"sweep_every": "1 second"})
     slotd.conf.write_text(f'durability = "{durability}"\n' + slotd.conf.read_text())
     slotd.start()
@@ -175,16 +217,17 @@ def _start(bed, server, durability):
     return disk, slotd
 
 
-async def _cut_once(disk, slotd, clients, chance):
+async def _cut_once(disk, slotd, clients, chance, within_s=(0.2, 2.0)):
     """Lets the clients work for a moment, cuts, boots; the seconds until slotd answered again."""
     await clients[0].service_up()
-    await asyncio.sleep(chance.uniform(0.2, 2.0))
+    await asyncio.sleep(chance.uniform(*within_s))
     disk.cut()
     # What is on its way to the clients may still arrive: it was promised.
     await asyncio.sleep(chance.uniform(0.0, 0.05))
     await asyncio.to_thread(slotd.kill)
     await asyncio.to_thread(disk.unmount)
     await asyncio.to_thread(disk.mount)
+    (slotd.data_dir / "boot-id").unlink(missing_ok=True)
     return await asyncio.to_thread(slotd.start)
 
 

@@ -59,10 +59,10 @@ async def query(client, id):
     return (await ask(client, "session", id)).attrib
 
 
-async def announced(client, name, size, inner=""):
+async def announced(client, name, size, inner="", **more):
     """A slot with a session: both."""
     result = await client.iq(f"<request xmlns='{UPLOAD}' filename='{name}' size='{size}'>"
-                             f"<session xmlns='{SESSION}'>{inner}</session></request>")
+                             f"<session xmlns='{SESSION}'>{inner}</session></request>", **more)
     return read_slot(result), next(result.iter(f"{{{SESSION}}}session")).attrib
 
 
