@@ -18,33 +18,20 @@ use crate::store::{Body, Change, Failure, Progress, StoreError, Stored};
 
 impl Service {
     /// Takes bytes off again whose checksum was wrong, or never seen: nobody was told of them.
-    pub(super) async fn cut_back(
-        &self,
-        part: PartId,
-        from: u64,
-        size_bytes: u64,
-    ) -> Result<(), Refusal> {
-        let cut = self.cut_part(part, from, size_bytes).await;
+    pub(super) async fn cut_back(&self, part: PartId, from: u64) -> Result<(), Refusal> {
+        let cut = self.cut_part(part, from).await;
         cut.map_err(|e| broken("cut an upload back", &e))
     }
 
-    /// Leaves the first `length` bytes of a part, durably.
-    pub(super) async fn cut_part(
-        &self,
-        part: PartId,
-        length: u64,
-        size_bytes: u64,
-    ) -> Result<(), StoreError> {
+    /// Leaves the first `length` bytes of a part, durably; needs no room for it.
+    pub(super) async fn cut_part(&self, part: PartId, length: u64) -> Result<(), StoreError> {
         let files = &self.stores.files;
         if length == 0 {
             return files.remove_part(part).await;
         }
         let nothing: Body = Box::pin(futures_util::stream::empty());
         let ignore: Progress = Arc::new(|_| futures_util::future::ready(Ok(())).boxed());
-        match files
-            .append(part, length, size_bytes, nothing, ignore)
-            .await
-        {
+        match files.append(part, length, length, nothing, ignore).await {
             Err(Failure::Broken(e)) => return Err(e),
             Ok(_) | Err(Failure::Refused(_)) => {}
         }
@@ -123,11 +110,7 @@ impl Service {
         } = *attempt;
         let mut offset = offset;
         if attempt.is_held_back {
-            if self
-                .cut_back(part, from, row.file.size_bytes)
-                .await
-                .is_err()
-            {
+            if self.cut_back(part, from).await.is_err() {
                 return;
             }
             offset = from;

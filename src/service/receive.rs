@@ -228,7 +228,7 @@ impl Service {
     ) -> Result<Option<(PartId, u64)>, Refusal> {
         match (row.state, row.newest) {
             (State::Uploading, Some((part, from))) if row.is_held_back => {
-                self.cut_back(part, from, row.file.size_bytes).await?;
+                self.cut_back(part, from).await?;
                 Ok(Some((part, from)))
             }
             (State::Uploading, Some((part, _))) => {

@@ -3,7 +3,7 @@
 //! A part may then be as long as before and hold zeros where its last bytes were. Whatever was told
 //! of it is in its row, because that is written before anybody is told.
 
-use tracing::info;
+use tracing::{error, info};
 
 use crate::core::slot::PartId;
 use crate::service::Service;
@@ -15,7 +15,7 @@ const PAGE: usize = 1000;
 impl Service {
     /// Cuts each part back to what its row vouches for; returns how many were longer.
     ///
-    /// For the start, before anybody can ask for an offset. Costs a step for each part.
+    /// For the start, before anybody can ask for an offset. Costs a look at each file and part.
     pub async fn recover(&self) -> Result<usize, StoreError> {
         let mut n_cut = 0;
         let mut after = None;
@@ -36,16 +36,26 @@ impl Service {
         }
     }
 
-    /// Whether the part was longer. One without a row is the audit's.
+    /// Whether the part was longer. One without a row, or with a damaged one, is the audit's.
     async fn recover_part(&self, part: PartId, length: u64) -> Result<bool, StoreError> {
-        let Some(row) = self.stores.sessions.get(part.slot).await? else {
-            return Ok(false);
+        let row = match self.stores.sessions.get(part.slot).await {
+            Ok(Some(row)) => row,
+            Ok(None) => return Ok(false),
+            // Nobody goes on with it, and all others shall be served.
+            Err(StoreError::Corrupt(what)) => {
+                error!(
+                    slot = part.slot.short(),
+                    "{what} is damaged: its upload is left as it is"
+                );
+                return Ok(false);
+            }
+            Err(e) => return Err(e),
         };
         let vouched = row.vouched(part);
         if length <= vouched || !row.is_open() {
             return Ok(false);
         }
-        self.cut_part(part, vouched, row.file.size_bytes).await?;
+        self.cut_part(part, vouched).await?;
         Ok(true)
     }
 }

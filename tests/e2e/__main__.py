@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import importlib
 import os
+import signal
 import sys
 import traceback
 from pathlib import Path
@@ -29,6 +30,9 @@ def main():
     os.environ["E2E_ONLY"] = chosen.only
     if not Path(BINARY).exists():
         sys.exit(f"{BINARY} is not there: cargo build first, or set SLOTD")
+    # So that the bed is closed: its processes end, its directory goes.
+    for ending in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(ending, lambda number, _frame: sys.exit(128 + number))
     report = Report()
     try:
         with Bed(chosen.suite) as bed:

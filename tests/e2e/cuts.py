@@ -77,7 +77,7 @@ class _Run:
         chance = random.Random(SEED * 1000 + number)
         self.n_open += 1
         try:
-            await asyncio.wait_for(self._through(upload, chance, kills), 90)
+            await asyncio.wait_for(self._through(upload, chance, kills), 300)
             is_same = await upload.arrived()
             self.n_same += is_same
             self.tally.n_done += 1

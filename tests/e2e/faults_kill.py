@@ -7,6 +7,7 @@ import time
 
 import web
 from daemon import Slotd
+from leftovers import partials_left
 from xmpp import Client, Refused
 
 KILLS = 30
@@ -19,7 +20,7 @@ class Tally:
     """What the clients saw."""
 
     def __init__(self):
-        self.acknowledged = {}
+        self.acknowledged, self.slots = {}, []
         self.whole_again = self.cut = self.refused = 0
         self.statuses = {}
         self.in_flight = 0
@@ -48,7 +49,7 @@ async def part(bed, server, report):
     await clients[0].service_up()
     await asyncio.sleep(0.5)
     tally.stop = True
-    await asyncio.wait_for(asyncio.gather(*work), 60)
+    await asyncio.wait_for(asyncio.gather(*work), 180)
     report.equal(slotd.process.running(), True, f"{KILLS} times kill -9, and it runs")
     report.note(f"{len(tally.acknowledged)} uploads acknowledged, {tally.cut} cut, of which "
                 f"{tally.whole_again} went through at once with the same PUT again; uploads in "
@@ -93,11 +94,8 @@ async def _nothing_lost(slotd, tally, report):
 
 async def _nothing_left(slotd, tally, report):
     """Past the idle time and one sweep no partial is on the disk."""
-    start = time.monotonic()
-    while (partials := slotd.partials()) and time.monotonic() - start < IDLE_S + 10:
-        await asyncio.sleep(0.1)
-    report.equal(partials, [], f"partials after idle time and sweep "
-                 f"({time.monotonic() - start:.1f} s)")
+    partials, took_s = await partials_left(slotd, tally.slots)
+    report.equal(partials, [], f"partials after idle time and sweep ({took_s:.1f} s)")
 
 
 async def _upload(client, tally, chance):
@@ -109,6 +107,7 @@ async def _upload(client, tally, chance):
         except (Refused, asyncio.TimeoutError):
             await asyncio.sleep(0.02)
             continue
+        tally.slots.append(slot)
         for attempt in range(3):
             status = await _put(slot, body, tally)
             if status == 201:

@@ -56,7 +56,12 @@ async def _cut_then_same(client):
     slot = await client.slot("cut.bin", SIZE)
     await web.put(slot, body, cut_after=random.randrange(1, SIZE))
     assert (await web.get(slot.get)).status == 404, "a part was served"
-    return await _same(slot, body)
+    for _ in range(5):
+        result = await _same(slot, body)
+        if result[0] != 409:
+            break
+        # A busy machine may look at the PUT that was cut after the one that followed it.
+    return result
 
 
 async def _half_open_then_same(client, slotd):
@@ -69,7 +74,7 @@ async def _half_open_then_same(client, slotd):
     # The newest wins, so the older one must have arrived.
     begun = f'upload begins slot="{slot_id(slot)[:8]}"'
     await asyncio.to_thread(wait_until, begun, lambda: begun in slotd.process.tail())
-    result = await asyncio.wait_for(_same(slot, body), 10)
+    result = await asyncio.wait_for(_same(slot, body), 60)
     writer.transport.abort()
     return result
 

@@ -24,7 +24,7 @@ class Told:
     were less than what was told before."""
 
     def __init__(self):
-        self.acknowledged, self.statuses = {}, {}
+        self.acknowledged, self.statuses, self.slots = {}, {}, []
         self.n_told = self.n_live = self.n_resumed = 0
         self.back, self.gone = [], []
         self.stop = False
@@ -50,6 +50,7 @@ class Resumer:
             except BROKEN:
                 await asyncio.sleep(ASK_EVERY_S)
                 continue
+            self.tally.slots.append(slot)
             self.told = int(session["offset"])
             watching = asyncio.ensure_future(self._watch(session["id"]))
             try:

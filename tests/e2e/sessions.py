@@ -153,7 +153,7 @@ async def _refresh_of_a_running_put(alice, slotd, report):
     offset = int(session["offset"])
     report.equal(offset, SIZE // 2, f"after {took_s * 1000:.0f} ms a refresh tells the final "
                  "offset, which is all that came")
-    end = await asyncio.wait_for(_rest(reader), 10)
+    end = await asyncio.wait_for(_rest(reader), 60)
     report.check(b" 201 " not in end, "the PUT was cut", f"{len(end)} bytes of an answer")
     writer.close()
     report.check(new.get == slot.get and new.put != slot.put
@@ -273,7 +273,7 @@ async def _cancel(alice, slotd, report):
     await ask(alice, "cancel", session["id"])
     report.equal((len(before), slotd.partials()), (1, []),
                  "files of the upload before and after its cancel, while it runs")
-    end = await asyncio.wait_for(_rest(reader), 10)
+    end = await asyncio.wait_for(_rest(reader), 60)
     writer.close()
     report.check(b" 201 " not in end, "its PUT is cut", f"{len(end)} bytes of an answer")
     await ask(alice, "cancel", session["id"])

@@ -14,12 +14,15 @@ SIZE = 8 << 20
 # Slower than the network, so that there is room in the phone's buffer when the path goes.
 RATE = 3_000_000
 TWICE_MAX = 256 * 1024
-GAP_MAX_MS = 2000
+# A request that waits for the old path would take minutes; a busy machine takes some seconds.
+GAP_MAX_MS = 10_000
 # Between the end of a path and the moment the phone is told.
 UNAWARE_S = 0.3
 # What a network that holds packets lets through at first.
 LEAK_S = 0.02
-LATE_WITHIN_S = 5
+LATE_WITHIN_S = 60
+# Whatever else has to happen.
+WITHIN_S = 180
 PLAIN, PLAIN_SIZE = 100, 256 * 1024
 SEED = 14
 
@@ -57,6 +60,7 @@ async def begin(net, client, chance, tally):
 
 
 async def _kinds(net, _slotd, client, chance, report):
+    n_wrong = 0
     for kind in KINDS:
         tally = Tally()
         upload, work = await begin(net, client, chance, tally)
@@ -66,18 +70,22 @@ async def _kinds(net, _slotd, client, chance, report):
         # From here on other bytes: none of these may be in the file.
         poisoned_from = old.poison()
         await asyncio.sleep(UNAWARE_S)
-        n_late = old.sent - poisoned_from
+        n_late = max(0, old.sent - poisoned_from)
         with net.witness(upload.phone.source) as witness:
             upload.phone.move()
-            while upload.transfer is old or upload.transfer.sent < SIZE // 50:
-                await asyncio.sleep(0.001)
+            await _until(lambda: upload.transfer is not old
+                         and (upload.transfer is None or upload.transfer.sent >= SIZE // 50),
+                         WITHIN_S)
             come_back(net, upload.phone, name, kind)
-            await asyncio.wait_for(work, 60)
+            await asyncio.wait_for(work, WITHIN_S)
             # The phone's system sends again at ever longer intervals.
             await _until(lambda: witness.n_bytes > 0, LATE_WITHIN_S)
-        report.check(witness.n_bytes > 0 and n_late > 0, f"{kind}: data of before comes late",
+        report.check(witness.n_bytes > 0, f"{kind}: data of before comes late",
                      f"{witness.n_bytes} bytes; {n_late} of the phone's last would be wrong")
         figures(report, kind, tally, await upload.arrived())
+        n_wrong += n_late
+    # Of one kind there may be none: the phone's buffer was full before.
+    report.check(n_wrong > 0, "bytes that would be wrong and came late, of all kinds", n_wrong)
 
 
 def go(net, phone, kind):
@@ -104,7 +112,7 @@ async def _until(true, within_s):
     loop = asyncio.get_running_loop()
     end = loop.time() + within_s
     while not true() and loop.time() < end:
-        await asyncio.sleep(0.02)
+        await asyncio.sleep(0.001)
 
 
 def figures(report, kind, tally, same):
@@ -139,7 +147,7 @@ async def _by_refresh(net, _slotd, client, chance, report):
     upload.resume_url = session["resume-url"]
     upload.learn(int(session["offset"]))
     upload.append()
-    await asyncio.wait_for(upload.finish(), 60)
+    await asyncio.wait_for(upload.finish(), WITHIN_S)
     figures(report, "silent, then a refresh and no HEAD", tally, await upload.arrived())
     report.equal(len(tally.offsets), 1, "the refresh told the offset at which the PATCH was taken")
     net.heal(network.address(at, 0))
@@ -151,7 +159,7 @@ async def _restart(net, slotd, client, chance, report):
         upload, work = await begin(net, client, chance, tally)
         await asyncio.to_thread(end)
         seconds = await asyncio.to_thread(slotd.start)
-        await asyncio.wait_for(work, 60)
+        await asyncio.wait_for(work, WITHIN_S)
         report.check(await upload.arrived(), f"slotd {words} and started in mid-upload: the same "
                      "bytes arrive", f"offsets told {tally.offsets}, up in {seconds * 1000:.0f} ms")
         report.check(tally.went_back == 0 and tally.offsets and tally.offsets[0] > 0,
@@ -178,7 +186,7 @@ async def _plain(net, _slotd, client, chance, report):
             upload.phone.move()
         if kind == "late":
             net.release("wifi")
-        statuses += await asyncio.wait_for(asyncio.gather(*work), 60)
+        statuses += await asyncio.wait_for(asyncio.gather(*work), WITHIN_S)
         for upload in uploads:
             n_same += await upload.arrived()
             come_back(net, upload.phone, "wifi", kind)

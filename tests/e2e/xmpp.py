@@ -58,7 +58,7 @@ class Client:
     async def login(cls, server, user, resource=None):
         """Connects, logs in with PLAIN (loopback), binds the resource, says it is there."""
         client = cls(server, user)
-        await asyncio.wait_for(client._login(resource), 30)
+        await asyncio.wait_for(client._login(resource), 60)
         return client
 
     async def _login(self, resource):
@@ -136,7 +136,7 @@ class Client:
         """An id not used before."""
         return f"q{next(self._ids)}"
 
-    async def iq(self, payload, to=SERVICE, kind="get", within_s=15.0):
+    async def iq(self, payload, to=SERVICE, kind="get", within_s=60.0):
         """Asks; returns the result stanza or raises `Refused`."""
         id = self.next_id()
         answer = self.expect(id)
@@ -154,7 +154,7 @@ class Client:
                                f"size='{size}'{kind}>{inner}</request>", **more)
         return read_slot(result)
 
-    async def service_up(self, within_s=20.0):
+    async def service_up(self, within_s=60.0):
         """Polls until the service answers through the server; the seconds it took."""
         loop = asyncio.get_running_loop()
         start = loop.time()
@@ -189,7 +189,7 @@ class Component(Client):
     async def attach(cls, server, name, secret, sender):
         """Connects and says its secret; IQs then come from `sender`."""
         component = cls(server, name, sender)
-        await asyncio.wait_for(component._attach(secret), 30)
+        await asyncio.wait_for(component._attach(secret), 60)
         return component
 
     async def _attach(self, secret):
@@ -212,7 +212,7 @@ class Component(Client):
             raise Trouble(f"component {self.name} not let in: {ET.tostring(answer)!r}")
         self._task = asyncio.ensure_future(self._read())
 
-    async def iq(self, payload, to=SERVICE, kind="get", within_s=15.0):
+    async def iq(self, payload, to=SERVICE, kind="get", within_s=60.0):
         """Asks as `sender`; returns the result stanza or raises `Refused`."""
         id = self.next_id()
         answer = self.expect(id)

@@ -29,6 +29,8 @@ pub enum Fault {
     After,
     /// There is no room; nothing was done.
     NoSpace,
+    /// What is stored cannot be read; nothing was done.
+    Damaged,
 }
 
 /// When calls fail; shared by all stores it was given to.
@@ -75,6 +77,7 @@ impl Plan {
 fn error(fault: Fault, doing: &'static str) -> StoreError {
     match fault {
         Fault::NoSpace => StoreError::NoSpace { doing },
+        Fault::Damaged => StoreError::Corrupt(doing.to_owned()),
         Fault::Before | Fault::After => StoreError::Unavailable {
             doing,
             source: Arc::new(std::io::Error::other("a fault was injected")),
@@ -111,7 +114,9 @@ impl<S: ?Sized> Faulty<S> {
     ) -> Result<T, E> {
         match self.plan.next() {
             None => work.await,
-            Some(fault @ (Fault::Before | Fault::NoSpace)) => Err(error(fault, doing).into()),
+            Some(fault @ (Fault::Before | Fault::NoSpace | Fault::Damaged)) => {
+                Err(error(fault, doing).into())
+            }
             Some(Fault::After) => {
                 work.await?;
                 Err(error(Fault::After, doing).into())
