@@ -741,7 +741,9 @@ async fn a_told_offset_is_taken_a_thousand_times() {
             });
             let (telling, begun) = tokio::sync::oneshot::channel();
             let mut upload = upload;
-            upload.on_begun = Some(Box::new(move |_| drop(telling.send(()))));
+            upload.on_begun = Some(Box::new(move |_| {
+                let _ = telling.send(());
+            }));
             let append = running(&bench, upload, Box::pin(body));
             if begun.await.is_err() {
                 let refusal = append.await.expect("no panic").err();
