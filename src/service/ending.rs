@@ -13,7 +13,7 @@ use crate::core::session::{FailReason, UploadSession};
 use crate::core::slot::{PartId, SlotId};
 use crate::service::upload::Received;
 use crate::service::write::Attempt;
-use crate::service::{Service, broken, refusal_of};
+use crate::service::{Service, broken};
 use crate::store::{Body, Change, Failure, Progress, StoreError, Stored};
 
 impl Service {
@@ -24,19 +24,32 @@ impl Service {
         from: u64,
         size_bytes: u64,
     ) -> Result<(), Refusal> {
+        let cut = self.cut_part(part, from, size_bytes).await;
+        cut.map_err(|e| broken("cut an upload back", &e))
+    }
+
+    /// Leaves the first `length` bytes of a part, durably.
+    pub(super) async fn cut_part(
+        &self,
+        part: PartId,
+        length: u64,
+        size_bytes: u64,
+    ) -> Result<(), StoreError> {
         let files = &self.stores.files;
-        let doing = "cut an upload back";
-        if from == 0 {
-            let removed = files.remove_part(part).await;
-            return removed.map_err(|e| broken(doing, &e));
+        if length == 0 {
+            return files.remove_part(part).await;
         }
         let nothing: Body = Box::pin(futures_util::stream::empty());
         let ignore: Progress = Arc::new(|_| futures_util::future::ready(Ok(())).boxed());
-        let cut = files.append(part, from, size_bytes, nothing, ignore).await;
-        cut.map_err(|failure| refusal_of(doing, failure))?;
+        match files
+            .append(part, length, size_bytes, nothing, ignore)
+            .await
+        {
+            Err(Failure::Broken(e)) => return Err(e),
+            Ok(_) | Err(Failure::Refused(_)) => {}
+        }
         // Durable before the next attempt is: after a crash they would be there again.
-        let settled = files.settle(part).await;
-        settled.map_err(|e| broken(doing, &e))?;
+        files.settle(part).await?;
         Ok(())
     }
 

@@ -12,7 +12,7 @@ use tracing::info;
 
 use crate::core::refusal::Refusal;
 use crate::core::resume::{Checksum, Extent};
-use crate::core::session::{FailReason, UploadSession};
+use crate::core::session::{Agreement, FailReason, UploadSession};
 use crate::core::slot::{PartId, Sha256};
 use crate::service::intake::{End, SharedGauge, Sum};
 use crate::service::transfers::Transfer;
@@ -295,20 +295,21 @@ impl Service {
         let noted_at = Arc::new(AtomicU64::new(self.world.now().0));
         let (service, telling) = (self.clone(), told.clone());
         let (id, generation) = (row.id, row.generation);
-        let note_every = NOTE_EVERY.min(row.idle_for / 4).as_secs();
+        // Of an upload that goes on, only what its row has survives a power cut (`recover`). A plain
+        // one begins again in any case; its row only has to stay alive.
+        let note_every = match (row.agreement, tells) {
+            (Agreement::Session(_) | Agreement::Resumable, Tells::Yes) => 0,
+            (Agreement::Slot, _) | (_, Tells::No) => NOTE_EVERY.min(row.idle_for / 4).as_secs(),
+        };
         let progress: Progress = Arc::new(move |offset| {
             telling.durable.store(offset, Ordering::Relaxed);
             let (service, noted_at) = (service.clone(), noted_at.clone());
-            let (telling, is_cut) = (telling.clone(), transfer.is_cut());
-            if tells == Tells::Yes {
-                transfer.note_durable(offset);
-            }
+            let (telling, transfer) = (telling.clone(), transfer.clone());
             async move {
-                if is_cut {
+                if transfer.is_cut() {
                     return Err(telling.refuse(service.cut_refusal()));
                 }
                 let now = service.world.now();
-                // The part's length is the durable offset; the row only has to stay alive.
                 let is_noted = now.0.saturating_sub(noted_at.load(Ordering::Relaxed)) < note_every;
                 if is_noted {
                     return Ok(());
@@ -317,7 +318,12 @@ impl Service {
                 let change: Change =
                     Box::new(move |row| row.progress(generation, part, offset, now));
                 match service.stores.sessions.update(id, change).await {
-                    Ok(_) => Ok(()),
+                    Ok(_) => {
+                        if tells == Tells::Yes {
+                            transfer.note_durable(offset);
+                        }
+                        Ok(())
+                    }
                     Err(Failure::Refused(refusal)) => Err(telling.refuse(refusal)),
                     Err(broken) => Err(broken),
                 }
