@@ -191,7 +191,7 @@ pub enum App {
     SessionFailed,
     /// `<refresh-limit-reached limit=''/>`
     RefreshLimit,
-    /// `<retry/>` and `<sessions-limit-reached limit=''/>`
+    /// `<sessions-limit-reached limit=''><retry stamp=''/></sessions-limit-reached>`
     SessionsLimit,
 }
 
@@ -202,7 +202,7 @@ pub struct Row {
     pub condition: DefinedCondition,
     /// What the requester may do about it (RFC 6120 #8.3.2).
     pub kind: ErrorType,
-    /// The application element of XEP-0363 #errors.
+    /// The application element: XEP-0363 #errors, or our own.
     pub app: App,
     /// The HTTP status.
     pub status: StatusCode,
