@@ -242,7 +242,7 @@ impl Refusal {
             Self::ContentEncoded         => row(C::NotAcceptable,       Modify, App::None,         415, "The body must not have a content coding"),
             Self::OtherContentType       => row(C::NotAcceptable,       Modify, App::None,         415, "The content type is not the one of the upload slot"),
             Self::DigestMismatch         => row(C::NotAcceptable,       Modify, App::None,         422, "The body does not have the digest that was announced"),
-            Self::AlreadyComplete        => row(C::Conflict,            Cancel, App::None,         409, "The upload is complete, with other content"),
+            Self::AlreadyComplete        => row(C::Conflict,            Cancel, App::None,         409, "The upload is complete and cannot be changed"),
             Self::Gone                   => row(C::ItemNotFound,        Cancel, App::None,         410, "The upload has ended"),
             Self::TakenOver              => row(C::Conflict,            Cancel, App::None,         409, "A newer request took this upload over"),
             Self::Stalled                => row(C::ResourceConstraint,  Wait,   App::None,         408, "The body came too slowly"),
