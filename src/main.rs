@@ -37,7 +37,7 @@ Examples:
   slotd send film.mp4 --account romeo@example.org --to juliet@example.org
 
 Exit status: 0 good; 1 failed, or the audit found something; 2 wrong command line or
-configuration.";
+configuration; `send` has more.";
 
 /// Upload service for XMPP: gives out XEP-0363 slots as an external component, and takes and serves
 /// the files.
@@ -54,7 +54,7 @@ enum Command {
     ///
     /// Logs to standard error; RUST_LOG wins over the configured level. On a signal it stops
     /// taking requests, waits up to limits.stop_within for running ones, and ends; uploads cut
-    /// then can be sent again. A second signal ends it at once.
+    /// then go on afterwards, or can be sent again. A second signal ends it at once.
     Run {
         #[command(flatten)]
         config: ConfigArgs,
