@@ -220,9 +220,7 @@ async fn parts_are_cut_on_a_full_disk() {
 fn the_start_is_noted_after_the_recovery_alone() {
     let directory = directory();
     let data = directory.path().join("data");
-    fs::create_dir_all(data.join("parts")).expect("made");
-    // A listing that breaks.
-    fs::write(data.join("parts/00"), b"no directory").expect("written");
+    fs::create_dir(&data).expect("made");
     let free = TcpListener::bind("127.0.0.1:0").expect("bound");
     let address = free.local_addr().expect("an address");
     drop(free);
@@ -239,14 +237,6 @@ fn the_start_is_noted_after_the_recovery_alone() {
         slotd.stdin(Stdio::null());
         slotd
     };
-    let output = run().output().expect("slotd starts");
-    let words = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(
-        !output.status.success() && words.contains("list files"),
-        "{words}"
-    );
-    assert!(!data.join("boot-id").exists());
-    fs::remove_file(data.join("parts/00")).expect("removed");
     let mut child = run()
         .stderr(Stdio::null())
         .stdout(Stdio::null())
@@ -258,4 +248,15 @@ fn the_start_is_noted_after_the_recovery_alone() {
     }
     child.kill().expect("killed");
     child.wait().expect("ended");
+    // Another start of the machine, and a listing that breaks.
+    fs::remove_file(data.join("boot-id")).expect("removed");
+    fs::remove_dir(data.join("parts/00")).expect("removed");
+    fs::write(data.join("parts/00"), b"no directory").expect("written");
+    let output = run().output().expect("slotd starts");
+    let words = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(
+        !output.status.success() && words.contains("list files"),
+        "{words}"
+    );
+    assert!(!data.join("boot-id").exists());
 }
