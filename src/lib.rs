@@ -39,6 +39,27 @@
 //!   prefix, the slot stays usable, the same PUT may come again.
 //! * The slot is complete already: the body is compared, and a lost 201 is given again.
 //!
+//! **Append to file**
+//! * `Service::receive` opens the resume URL and asks `UploadSession::append`, which takes the
+//!   durable offset alone, told to who is elsewhere.
+//! * The digest so far is remembered (`service::hashes`), or read again after a restart.
+//! * From there on it is a PUT. Bytes with a checksum are held back: they count, and are told, once
+//!   the checksum was found right.
+//!
+//! **Offset**
+//! * `Service::find_offset` (HEAD) takes the slot over, so that the offset it tells is taken by the
+//!   next append. `Service::query_session` (IQ) disturbs nobody and asks the writer.
+//! * An attempt that was ended has all its bytes in its row. What a crash left is looked for once.
+//!
+//! **Refresh to new credentials**
+//! * `Service::refresh_session` makes a new generation in the row, by which the old one is dead;
+//!   then it cuts who writes, notes their last byte, and tells the offset with the new slot.
+//! * Nobody presented the last one's credentials: its reply was lost, and they are issued again.
+//!
+//! **Cancel to tombstone**
+//! * The row goes first, over IQ or by its resume URL; then the writer is cut and the bytes go,
+//!   also when nobody waits for the answer any more.
+//!
 //! **GET to bytes**
 //! * `Service::open_file`: the row, `core::download::answer`, then the bytes. 404 before completion
 //!   and from the very second at which the file's time is over, whether it was swept or not.

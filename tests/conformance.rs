@@ -509,7 +509,11 @@ async fn open_sessions_are_counted(store: &dyn SessionStore) {
     assert_eq!(n_open(ROMEO).await, 4);
     change(store, 3, Box::new(|row| Ok(row.expire()))).await;
     assert_eq!(n_open(ROMEO).await, 3);
-    let reject: Change = Box::new(|row| Ok(row.reject(part(4, 0), FailReason::DigestMismatch)));
+    let reject: Change = Box::new(|row| {
+        let claims = row.put_claims();
+        let row = row.begin(&claims, NOW)?;
+        row.reject(0, (part(4, 0), 10), FailReason::DigestMismatch, NOW)
+    });
     change(store, 4, reject).await;
     assert_eq!(n_open(ROMEO).await, 2);
     store.remove(SlotId(5)).await.expect("removed");

@@ -5,40 +5,22 @@ mod support;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use futures_util::{FutureExt as _, StreamExt as _, future, stream};
-use sha2::Digest as _;
 use slotd::core::policy::Room;
 use slotd::core::rate::Rate;
 use slotd::core::refusal::Refusal;
-use slotd::core::session::State;
+use slotd::core::session::{State, UploadSession};
 use slotd::core::slot::Sha256;
 use slotd::core::time::Timestamp;
 use slotd::service::Service;
 use slotd::service::sweep::{Reason, Sweeper};
 use slotd::store::{Body, Stored};
 use support::faulty::{Fault, Plan, faulty};
-use support::upload::{Put, SIZE, audited, broken_after, get, slot, slot_for, whole};
+use support::upload::{
+    Put, SIZE, audited, broken_after, content, digest, fed, get, slot, slot_for, whole,
+};
 use support::world::{Bench, START, bench, settings};
-use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
-
-fn content(seed: u8) -> Bytes {
-    (0..SIZE).map(|n| (n as u8).wrapping_add(seed)).collect()
-}
-
-fn digest(bytes: &Bytes) -> Sha256 {
-    Sha256(sha2::Sha256::digest(bytes).into())
-}
-
-/// A body that a test feeds, piece by piece.
-fn fed() -> (mpsc::UnboundedSender<Bytes>, Body) {
-    let (sender, receiver) = mpsc::unbounded_channel();
-    let body = stream::unfold(receiver, |mut receiver| async move {
-        receiver.recv().await.map(|bytes| (Ok(bytes), receiver))
-    });
-    (sender, Box::pin(body))
-}
 
 async fn put(bench: &Bench, upload: &Put, body: Body) -> Result<Sha256, Refusal> {
     let received = bench.service.receive(upload.clone().into(), body).await;
@@ -493,10 +475,12 @@ async fn a_crash_between_file_and_row_loses_nothing() {
     let cut = put(&bench, &upload, broken_after(content(0).slice(..600))).await;
     assert_eq!(cut, Err(Refusal::Interrupted));
     // As if the next attempt had been committed, and the machine had died before its row.
-    let part = slotd::core::slot::PartId {
-        slot: upload.id,
-        attempt: 0,
-    };
+    let begin = Box::new(|row: UploadSession| {
+        let claims = row.resume_claims();
+        row.append(claims, 600, START)
+    });
+    let begun = bench.stores.sessions.update(upload.id, begin).await;
+    let (part, _) = begun.expect("begun").newest.expect("an attempt");
     let progress = Arc::new(|_| -> future::BoxFuture<'static, _> { Box::pin(async { Ok(()) }) });
     let files = &bench.stores.files;
     let rest = whole(content(0).slice(600..));

@@ -21,11 +21,15 @@ struct Hash {
 }
 
 impl Hashes {
-    /// The digest of the first `offset` bytes of `part`, if it is known.
-    pub(super) fn get(&self, part: PartId, offset: u64) -> Option<sha2::Sha256> {
-        let hashes = self.lock();
-        let hash = hashes.get(&part.slot)?;
-        (hash.part == part && hash.offset == offset).then(|| hash.hasher.clone())
+    /// The digest of the first `offset` bytes of `part`, if it is known. What is known of the part
+    /// is forgotten: whoever asks is about to write to it.
+    pub(super) fn take(&self, part: PartId, offset: u64) -> Option<sha2::Sha256> {
+        let mut hashes = self.lock();
+        if hashes.get(&part.slot)?.part != part {
+            return None;
+        }
+        let hash = hashes.remove(&part.slot)?;
+        (hash.offset == offset).then_some(hash.hasher)
     }
 
     /// Remembers the digest of the first `offset` bytes of `part`, in place of any other.
@@ -65,16 +69,22 @@ mod tests {
     }
 
     #[test]
-    fn only_what_fits_exactly_is_given() {
+    fn only_what_fits_exactly_is_given_and_once() {
         let hashes = Hashes::default();
-        hashes.put(part(1, 0), 3, sha2::Sha256::new_with_prefix(b"abc"));
-        let got = hashes.get(part(1, 0), 3).expect("known");
+        let put = || hashes.put(part(1, 0), 3, sha2::Sha256::new_with_prefix(b"abc"));
+        put();
+        assert!(hashes.take(part(1, 1), 3).is_none());
+        assert!(hashes.take(part(2, 0), 3).is_none());
+        let got = hashes.take(part(1, 0), 3).expect("known");
         assert_eq!(got.finalize(), sha2::Sha256::digest(b"abc"));
-        assert!(hashes.get(part(1, 0), 4).is_none());
-        assert!(hashes.get(part(1, 1), 3).is_none());
-        assert!(hashes.get(part(2, 0), 3).is_none());
+        assert!(hashes.take(part(1, 0), 3).is_none());
+        put();
+        // Whoever begins elsewhere overwrites what was hashed.
+        assert!(hashes.take(part(1, 0), 2).is_none());
+        assert!(hashes.take(part(1, 0), 3).is_none());
+        put();
         hashes.forget(SlotId(1));
-        assert!(hashes.get(part(1, 0), 3).is_none());
+        assert!(hashes.take(part(1, 0), 3).is_none());
     }
 
     #[test]
@@ -84,6 +94,6 @@ mod tests {
             hashes.put(part(n as u128, 0), 1, sha2::Sha256::new());
         }
         assert_eq!(hashes.lock().len(), UPLOADS_MAX);
-        assert!(hashes.get(part(UPLOADS_MAX as u128, 0), 1).is_some());
+        assert!(hashes.take(part(UPLOADS_MAX as u128, 0), 1).is_some());
     }
 }

@@ -21,6 +21,7 @@ use crate::core::token::{self, Keys};
 use crate::store::{Body, Failure, StoreError, Stores};
 
 pub mod audit;
+mod ending;
 mod hashes;
 mod intake;
 mod rates;

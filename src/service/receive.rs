@@ -4,6 +4,7 @@
 
 use std::sync::{Arc, PoisonError};
 
+use futures_util::StreamExt as _;
 use tracing::debug;
 
 use crate::core::refusal::Refusal;
@@ -13,7 +14,7 @@ use crate::core::session::{Start, State, UploadSession};
 use crate::core::slot::{ContentType, PartId, SlotId};
 use crate::core::time::Timestamp;
 use crate::core::token::{self, Claims, ResumeClaims};
-use crate::service::intake::{Intake, Pace, SharedGauge, Sum};
+use crate::service::intake::{End, Intake, Pace, SharedGauge, Sum};
 use crate::service::transfers::Transfer;
 use crate::service::upload::{Beginning, Credential, Received, Upload};
 use crate::service::write::Incoming;
@@ -33,6 +34,14 @@ impl Opened {
         match self {
             Self::Put(claims) => row.begin(claims, now),
             Self::Resume(claims, offset) => row.append(*claims, *offset, now),
+        }
+    }
+
+    /// Where the request's bytes begin.
+    fn from(&self) -> u64 {
+        match self {
+            Self::Put(_) => 0,
+            Self::Resume(_, offset) => *offset,
         }
     }
 
@@ -71,18 +80,16 @@ impl Service {
 
     /// Everything that can be refused without disturbing a running upload.
     async fn check_upload(&self, upload: &Upload) -> Result<(Opened, SlotId), Refusal> {
-        let (opened, row) = match &upload.credential {
-            Credential::Put { id, name, token } => {
+        let (opened, row) = match (&upload.credential, upload.beginning) {
+            (Credential::Put { id, name, token }, Beginning::Whole) => {
                 let (claims, row) = self.check_put(*id, name, token).await?;
                 (Opened::Put(claims), row)
             }
-            Credential::Resume(sealed) => {
+            (Credential::Resume(sealed), Beginning::At(offset)) => {
                 let (claims, row) = self.check_resume(sealed).await?;
-                let Beginning::At(offset) = upload.beginning else {
-                    return Err(Refusal::BadRequest);
-                };
                 (Opened::Resume(claims, offset), row)
             }
+            _ => return Err(Refusal::BadRequest),
         };
         if let Err(refusal) = check_lengths(upload, row.file.size_bytes) {
             return Err(self.other_offset(upload, row).await?.unwrap_or(refusal));
@@ -145,7 +152,8 @@ impl Service {
         let before = before.map_err(|e| broken("look a slot up", &e))?;
         let before = before.ok_or(Refusal::Gone)?;
         if before.is_open() {
-            self.check_room(before.file.size_bytes).await?;
+            let n_bytes = before.file.size_bytes.saturating_sub(opened.from());
+            self.check_room(n_bytes).await?;
         }
         let row = self
             .admit_upload(&before, &upload, opened, &transfer)
@@ -170,7 +178,10 @@ impl Service {
                 self.replay(&row, sha256, upload.sha256, body, transfer)
                     .await
             }
-            Some(Start::Done { .. }) => Ok(self.received(&row)),
+            Some(Start::Done { .. }) => {
+                self.check_empty(body, &transfer).await?;
+                Ok(self.received(&row))
+            }
             None => Err(Refusal::Gone),
         }
     }
@@ -184,15 +195,21 @@ impl Service {
         transfer: &Transfer,
     ) -> Result<UploadSession, Refusal> {
         let left_over = self.left_over(before).await?;
+        let durable = left_over.map_or(0, |(_, offset)| offset);
+        transfer.note_durable(durable.max(before.offset()));
         let now = self.world.now();
         transfer.note_byte(now);
         let (settings, visitor) = (self.settings.clone(), upload.visitor.clone());
         let is_resumable = upload.is_resumable;
+        let is_held_back = upload.checksum.is_some();
         let change: Change = Box::new(move |mut row| {
             if let Some((part, offset)) = left_over {
-                row.settle(part, offset, Timestamp::default());
+                row.end_attempt(part, offset, Timestamp::default());
             }
             let mut row = opened.admit(row, now)?;
+            if is_held_back {
+                row = row.hold_back();
+            }
             if visitor != Visitor::default() {
                 row.note_visitor(&visitor, now);
             }
@@ -204,12 +221,16 @@ impl Service {
         self.update(before.id, change).await
     }
 
-    /// What an attempt that nobody ended (a crash did) has left.
+    /// What an attempt that nobody ended (a crash did) has left; the caller holds the slot.
     pub(super) async fn left_over(
         &self,
         row: &UploadSession,
     ) -> Result<Option<(PartId, u64)>, Refusal> {
         match (row.state, row.newest) {
+            (State::Uploading, Some((part, from))) if row.is_held_back => {
+                self.cut_back(part, from, row.file.size_bytes).await?;
+                Ok(Some((part, from)))
+            }
             (State::Uploading, Some((part, _))) => {
                 let length = self.stores.files.settle(part).await;
                 let length = length.map_err(|e| broken("look for an earlier attempt", &e))?;
@@ -242,6 +263,20 @@ impl Service {
         let (world, noting) = (self.world.clone(), transfer.clone());
         let on_bytes = Box::new(move || noting.note_byte(world.now()));
         Intake::new(body, n_bytes_max, hashers, pace, transfer.cut(), on_bytes)
+    }
+
+    /// Refuses `TooLong` where there are bytes behind the file's last.
+    async fn check_empty(&self, body: Body, transfer: &Arc<Transfer>) -> Result<(), Refusal> {
+        let hashers = (sha2::Sha256::default(), None);
+        let (mut intake, gauge) = self.intake(body, 0, hashers, transfer);
+        while let Some(Ok(_)) = intake.next().await {}
+        match gauge.end() {
+            End::Whole => Ok(()),
+            End::TooLong => Err(Refusal::TooLong),
+            End::Stalled => Err(Refusal::Stalled),
+            End::Cut => Err(self.cut_refusal()),
+            End::Interrupted | End::Open => Err(Refusal::Interrupted),
+        }
     }
 
     /// Refuses `NoSpace` rather than let the disk fill up under the rows.

@@ -3,14 +3,11 @@
 //! A part may then be as long as before and hold zeros where its last bytes were. Whatever was told
 //! of it is in its row, because that is written before anybody is told.
 
-use std::sync::Arc;
-
-use futures_util::FutureExt as _;
 use tracing::info;
 
 use crate::core::slot::PartId;
 use crate::service::Service;
-use crate::store::{Body, Failure, Progress, StoreError, Stored};
+use crate::store::{StoreError, Stored};
 
 /// Parts looked at in one step.
 const PAGE: usize = 1000;
@@ -48,30 +45,7 @@ impl Service {
         if length <= vouched || !row.is_open() {
             return Ok(false);
         }
-        if vouched == 0 {
-            self.stores.files.remove_part(part).await?;
-            return Ok(true);
-        }
         self.cut_part(part, vouched, row.file.size_bytes).await?;
         Ok(true)
-    }
-
-    /// Takes off what a part has beyond `length`, durably.
-    pub(super) async fn cut_part(
-        &self,
-        part: PartId,
-        length: u64,
-        size_bytes: u64,
-    ) -> Result<(), StoreError> {
-        let nothing: Body = Box::pin(futures_util::stream::empty());
-        let ignore: Progress = Arc::new(|_| futures_util::future::ready(Ok(())).boxed());
-        let files = &self.stores.files;
-        match files
-            .append(part, length, size_bytes, nothing, ignore)
-            .await
-        {
-            Err(Failure::Broken(e)) => Err(e),
-            Ok(_) | Err(Failure::Refused(_)) => Ok(()),
-        }
     }
 }

@@ -22,9 +22,9 @@ impl Service {
         visitor: &Visitor,
     ) -> Result<Received, Refusal> {
         let (claims, row) = self.check_resume(sealed).await?;
-        let row = match row.is_open() {
+        let (row, offset) = match row.is_open() {
             true => self.settled(row.id).await?,
-            false => row,
+            false => (row.clone(), row.offset()),
         };
         let now = self.world.now();
         row.check_resume(claims, now)?;
@@ -35,13 +35,14 @@ impl Service {
             true => row,
             false => {
                 let change: Change = Box::new(move |mut row| {
+                    row.check_resume(claims, now)?;
                     row.note_visitor(&visitor, now);
                     Ok(row)
                 });
                 self.update(row.id, change).await?
             }
         };
-        Ok(self.received(&row))
+        Ok(self.received_at(&row, offset))
     }
 
     /// Gives the upload behind a resume URL up: nothing of it is left when this returns.
@@ -107,12 +108,14 @@ impl Service {
 
     /// How far the upload is, and how it goes on.
     pub(super) fn received(&self, row: &UploadSession) -> Received {
+        self.received_at(row, row.offset())
+    }
+
+    fn received_at(&self, row: &UploadSession, offset: u64) -> Received {
         Received {
             extant: match row.state {
                 State::Complete { sha256, .. } => Extant::Complete { sha256 },
-                _ => Extant::Partial {
-                    offset: row.offset(),
-                },
+                _ => Extant::Partial { offset },
             },
             offer: self.offer(row),
         }

@@ -22,6 +22,8 @@ use crate::store::{Change, Failure};
 pub const LIST_MAX: usize = 50;
 /// Most sessions looked at for a list of those in one state.
 const LOOK_MAX: usize = 1000;
+/// How often a row is read again because its holder has just gone.
+const LOOKS_MAX: usize = 100;
 
 /// An upload session as its owner is told of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -136,22 +138,26 @@ impl Service {
         let owner = requester.to_bare();
         let row = self.owned_row(&owner, id).await?;
         self.settings.policy.access.check(&owner)?;
-        let (settings, now) = (self.settings.clone(), self.world.now());
-        let change: Change =
-            Box::new(move |row| row.refresh(&owner, &settings.policy.lifetimes, now));
+        if self.transfers.is_stopping() {
+            return Err(Refusal::Stopping);
+        }
+        let (settings, now, by) = (self.settings.clone(), self.world.now(), owner.clone());
+        let change: Change = Box::new(move |row| row.refresh(&by, &settings.policy.lifetimes, now));
         let row = self.change_session(row.id, change).await?;
-        let row = match row.is_open() {
+        let (row, offset) = match row.is_open() {
             true => self.settled(row.id).await?,
-            false => row,
+            false => (row.clone(), row.offset()),
         };
+        // It may have ended while its last bytes came in.
+        row.check_refresh(&owner, self.world.now())?;
         info!(
             slot = row.id.short(),
             generation = row.generation,
-            offset = row.offset(),
+            offset,
             "upload session refreshed"
         );
         Ok(Refreshed {
-            session: self.view(&row, id, row.offset(), self.world.now()),
+            session: self.view(&row, id, offset, self.world.now()),
             slot: row.is_open().then(|| self.slot(&row)),
         })
     }
@@ -171,14 +177,18 @@ impl Service {
         self.discard(row.id).await
     }
 
-    /// Removes the bytes of an upload that was given up.
+    /// Removes the bytes of an upload that was given up, also when the caller's future is dropped.
     pub(super) async fn discard(self: &Arc<Self>, id: SlotId) -> Result<(), Refusal> {
-        let _holder = self.take_over(id).await?;
-        let removed = self.stores.files.remove(id).await;
-        removed.map_err(|e| broken("remove a cancelled upload", &e))?;
-        self.hashes.forget(id);
-        info!(slot = id.short(), "upload cancelled");
-        Ok(())
+        let service = self.clone();
+        let discarding = tokio::spawn(async move {
+            let _holder = service.take_over(id).await?;
+            let removed = service.stores.files.remove(id).await;
+            removed.map_err(|e| broken("remove a cancelled upload", &e))?;
+            service.hashes.forget(id);
+            info!(slot = id.short(), "upload cancelled");
+            Ok(())
+        });
+        discarding.await.unwrap_or(Err(Refusal::Broken))
     }
 
     /// The row behind a session's name, if it is the owner's.
@@ -206,18 +216,38 @@ impl Service {
         Ok(self.view(&row, id, offset, self.world.now()))
     }
 
-    /// The row with the offset as it is now; disturbs nobody.
+    /// The row and its durable offset; disturbs nobody.
+    ///
+    /// The row alone tells it where the last attempt was ended. Otherwise its writer knows, or a
+    /// crash left it, and what it left is noted first, once.
     pub(super) async fn look_closely(
         &self,
-        row: UploadSession,
+        mut row: UploadSession,
     ) -> Result<(UploadSession, u64), Refusal> {
-        let live = self.transfers.durable(row.id);
-        let row = match (live, row.state) {
-            (None, State::Uploading) => self.settle_idle(row).await?,
-            _ => row,
-        };
-        let offset = row.offset().max(live.unwrap_or(0));
-        Ok((row, offset))
+        for _ in 0..LOOKS_MAX {
+            if row.state != State::Uploading || row.newest.is_none() {
+                let offset = row.offset();
+                return Ok((row, offset));
+            }
+            if let Some(durable) = self.transfers.durable(row.id).await {
+                let offset = row.offset().max(durable);
+                return Ok((row, offset));
+            }
+            if let Some(holder) = self.transfers.try_hold(row.id) {
+                return self.settle_held(&holder, row.id).await;
+            }
+            if self.transfers.is_stopping() {
+                return Err(Refusal::Stopping);
+            }
+            row = self.current_row(row.id).await?;
+        }
+        Err(Refusal::TakenOver)
+    }
+
+    async fn current_row(&self, id: SlotId) -> Result<UploadSession, Refusal> {
+        let row = self.stores.sessions.get(id).await;
+        let row = row.map_err(|e| broken("look a slot up", &e))?;
+        row.ok_or(Refusal::UnknownSession)
     }
 
     pub(super) fn view(
@@ -230,13 +260,12 @@ impl Service {
         let standing = row.standing(now);
         let is_open = matches!(standing, Standing::Pending | Standing::Uploading);
         let is_useful = is_open || matches!(standing, Standing::Complete { .. });
-        let last_byte_at = self.transfers.last_byte_at(row.id);
-        let mut live = row.clone();
-        live.last_byte_at = live.last_byte_at.max(last_byte_at.unwrap_or_default());
+        let is_useful = is_useful && now < row.expires_at;
+        let live = self.with_live_byte(row.clone());
         SessionView {
             id,
             standing,
-            is_active: is_open && last_byte_at.is_some_and(|at| Timestamp::default() < at),
+            is_active: is_open && self.transfers.is_active(row.id),
             offset,
             size_bytes: row.file.size_bytes,
             credential_left: match is_open {
@@ -256,39 +285,39 @@ impl Service {
     }
 
     /// Cuts whoever writes to the slot, and holds it. Refuses `Stopping`.
-    pub(super) async fn take_over(self: &Arc<Self>, id: SlotId) -> Result<Transfer, Refusal> {
+    async fn take_over(self: &Arc<Self>, id: SlotId) -> Result<Transfer, Refusal> {
         self.transfers.take_turn(id).await
     }
 
-    /// The row once nobody writes any more and all that came is durable and noted.
-    pub(super) async fn settled(self: &Arc<Self>, id: SlotId) -> Result<UploadSession, Refusal> {
-        let _holder = self.take_over(id).await?;
-        self.settle_held(id).await
+    /// The row and its durable offset, once whoever wrote has been cut and all that came is noted.
+    ///
+    /// Whoever came later waits: its turn is not taken from it.
+    pub(super) async fn settled(
+        self: &Arc<Self>,
+        id: SlotId,
+    ) -> Result<(UploadSession, u64), Refusal> {
+        let holder = self.take_over(id).await?;
+        self.settle_held(&holder, id).await
     }
 
-    /// The same where nobody is disturbed: the row as it is if somebody writes.
-    async fn settle_idle(&self, row: UploadSession) -> Result<UploadSession, Refusal> {
-        let Some(_holder) = self.transfers.try_hold(row.id) else {
-            return Ok(row);
-        };
-        self.settle_held(row.id).await
-    }
-
-    /// Notes what an attempt that nobody ended (a crash did) has left; the caller holds the slot.
-    async fn settle_held(&self, id: SlotId) -> Result<UploadSession, Refusal> {
-        let row = self.stores.sessions.get(id).await;
-        let row = row.map_err(|e| broken("look a slot up", &e))?;
-        let row = row.ok_or(Refusal::UnknownSession)?;
-        let Some((part, offset)) = self.left_over(&row).await? else {
-            return Ok(row);
-        };
-        if offset <= row.offset() {
-            return Ok(row);
+    /// Notes what an attempt that nobody ended (a crash did) has left.
+    async fn settle_held(
+        &self,
+        holder: &Transfer,
+        id: SlotId,
+    ) -> Result<(UploadSession, u64), Refusal> {
+        let mut row = self.current_row(id).await?;
+        if let Some((part, offset)) = self.left_over(&row).await? {
+            let before = row.parts();
+            let change: Change = Box::new(move |mut row| {
+                row.end_attempt(part, offset, Timestamp::default());
+                Ok(row)
+            });
+            row = self.update(id, change).await?;
+            self.drop_parts(&before, &row).await;
         }
-        let change: Change = Box::new(move |mut row| {
-            row.settle(part, offset, Timestamp::default());
-            Ok(row)
-        });
-        self.update(id, change).await
+        let offset = row.offset();
+        holder.note_durable(offset);
+        Ok((row, offset))
     }
 }

@@ -187,6 +187,7 @@ impl Service {
                 if !expired? {
                     return Ok(Done::No);
                 }
+                self.hashes.forget(id);
                 report.removed.push(removed(&row, Reason::Unfinished, now));
                 self.stores.files.remove(id).await?;
             }

@@ -33,14 +33,17 @@ struct Holder {
     cut: watch::Sender<bool>,
     /// Closes when the transfer has ended.
     ended: watch::Receiver<()>,
-    seen: Arc<Mutex<Seen>>,
+    seen: Arc<watch::Sender<Seen>>,
 }
 
-/// What came in so far.
+/// What came in so far; handed on from holder to holder, so that a take-over forgets nothing.
 #[derive(Clone, Copy, Default)]
 struct Seen {
     last_byte_at: Timestamp,
-    durable: u64,
+    /// The holder that takes bytes in.
+    writer: Option<u64>,
+    /// How many bytes are durable, once a holder has looked.
+    durable: Option<u64>,
 }
 
 /// The right to write to a slot, until dropped.
@@ -49,7 +52,7 @@ pub(super) struct Transfer {
     id: SlotId,
     serial: u64,
     cut: watch::Receiver<bool>,
-    seen: Arc<Mutex<Seen>>,
+    seen: Arc<watch::Sender<Seen>>,
     /// Dropped last: tells the next holder that this one has ended.
     _ended: watch::Sender<()>,
 }
@@ -60,9 +63,10 @@ impl Transfers {
     /// Refuses `TakenOver` where a newer request came meanwhile, `Stopping` after `stop`.
     pub(super) async fn begin(self: &Arc<Self>, id: SlotId) -> Result<Transfer, Refusal> {
         let transfer = self.take_turn(id).await?;
-        match transfer.is_cut() {
-            true => Err(Refusal::TakenOver),
-            false => Ok(transfer),
+        match (transfer.is_cut(), self.is_stopping()) {
+            (false, _) => Ok(transfer),
+            (true, false) => Err(Refusal::TakenOver),
+            (true, true) => Err(Refusal::Stopping),
         }
     }
 
@@ -107,7 +111,8 @@ impl Transfers {
         let serial = live.n_begun;
         let (cut_sender, cut) = watch::channel(false);
         let (ended_sender, ended) = watch::channel(());
-        let seen = Arc::new(Mutex::new(Seen::default()));
+        let older = live.by_slot.get(&id).map(|older| older.seen.clone());
+        let seen = older.unwrap_or_else(|| Arc::new(watch::Sender::default()));
         let holder = Holder {
             serial,
             cut: cut_sender,
@@ -128,16 +133,28 @@ impl Transfers {
 
     /// When the slot's holder got its last byte, if anybody holds it.
     pub(super) fn last_byte_at(&self, id: SlotId) -> Option<Timestamp> {
-        let live = self.lock();
-        let holder = live.by_slot.get(&id)?;
-        Some(lock(&holder.seen).last_byte_at)
+        self.seen(id).map(|seen| seen.last_byte_at)
     }
 
-    /// How many bytes the slot's holder has made durable, if anybody holds it.
-    pub(super) fn durable(&self, id: SlotId) -> Option<u64> {
+    /// Whether somebody takes bytes in.
+    pub(super) fn is_active(&self, id: SlotId) -> bool {
+        self.seen(id).is_some_and(|seen| seen.writer.is_some())
+    }
+
+    fn seen(&self, id: SlotId) -> Option<Seen> {
         let live = self.lock();
-        let holder = live.by_slot.get(&id)?;
-        Some(lock(&holder.seen).durable)
+        live.by_slot.get(&id).map(|holder| *holder.seen.borrow())
+    }
+
+    /// How many bytes are durable at least, as soon as a holder knows; `None` where nobody holds
+    /// the slot, or those who did ended without a look.
+    pub(super) async fn durable(&self, id: SlotId) -> Option<u64> {
+        let mut seen = {
+            let live = self.lock();
+            live.by_slot.get(&id)?.seen.subscribe()
+        };
+        let known = seen.wait_for(|seen| seen.durable.is_some()).await;
+        known.ok().and_then(|seen| seen.durable)
     }
 
     /// Lets nobody begin any more, and tells how many are writing.
@@ -169,14 +186,10 @@ impl Transfers {
         }
     }
 
+    /// Locks whatever happened to other holders: the data is whole between statements.
     fn lock(&self) -> MutexGuard<'_, Live> {
-        lock(&self.live)
+        self.live.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// Locks whatever happened to other holders: the data is whole between statements.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Transfer {
@@ -190,19 +203,30 @@ impl Transfer {
         self.cut.clone()
     }
 
-    /// Notes that a byte came: see `Transfers::last_byte_at`.
+    /// Notes that a byte came, or is about to: see `Transfers::last_byte_at`.
     pub(super) fn note_byte(&self, now: Timestamp) {
-        lock(&self.seen).last_byte_at = now;
+        self.seen.send_if_modified(|seen| {
+            seen.last_byte_at = now;
+            seen.writer = Some(self.serial);
+            // Nobody waits for that.
+            false
+        });
     }
 
-    /// Notes how many bytes are durable: see `Transfers::durable`.
+    /// Notes how many bytes are durable: see `Transfers::durable`. Less than before says nothing:
+    /// an attempt that began anew does not undo what there is.
     pub(super) fn note_durable(&self, offset: u64) {
-        lock(&self.seen).durable = offset;
+        self.seen
+            .send_modify(|seen| seen.durable = seen.durable.max(Some(offset)));
     }
 }
 
 impl Drop for Transfer {
     fn drop(&mut self) {
+        self.seen.send_if_modified(|seen| {
+            seen.writer = seen.writer.filter(|serial| *serial != self.serial);
+            false
+        });
         let mut live = self.transfers.lock();
         let is_own = |holder: &Holder| holder.serial == self.serial;
         if live.by_slot.get(&self.id).is_some_and(is_own) {

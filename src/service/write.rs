@@ -8,17 +8,17 @@ use std::time::Duration;
 
 use futures_util::{FutureExt as _, StreamExt as _};
 use sha2::Digest as _;
-use tracing::{info, warn};
+use tracing::info;
 
 use crate::core::refusal::Refusal;
 use crate::core::resume::{Checksum, Extent};
-use crate::core::session::{FailReason, UploadSession};
-use crate::core::slot::{PartId, Sha256, SlotId};
+use crate::core::session::{Agreement, FailReason, UploadSession};
+use crate::core::slot::{PartId, Sha256};
 use crate::service::intake::{End, SharedGauge, Sum};
 use crate::service::transfers::Transfer;
 use crate::service::upload::Received;
 use crate::service::{Service, broken, refusal_of};
-use crate::store::{Body, Change, Failure, Progress, StoreError, Stored};
+use crate::store::{Body, Change, Failure, Progress};
 
 /// How often a running upload writes down that it lives.
 const NOTE_EVERY: Duration = Duration::from_secs(60);
@@ -76,6 +76,18 @@ enum Judged {
     Part,
 }
 
+/// Whose bytes come in, and where they begin.
+pub(super) struct Attempt<'a> {
+    /// The row that admitted it.
+    pub(super) row: &'a UploadSession,
+    /// What it writes.
+    pub(super) part: PartId,
+    /// Where in it its bytes begin.
+    pub(super) from: u64,
+    /// Whether its bytes wait for their checksum.
+    pub(super) is_held_back: bool,
+}
+
 impl Service {
     /// Takes a request's bytes in, and completes the upload where all are there.
     pub(super) async fn write(
@@ -84,65 +96,86 @@ impl Service {
         incoming: Incoming,
         transfer: Arc<Transfer>,
     ) -> Result<Received, Refusal> {
-        let size_bytes = row.file.size_bytes;
-        let Incoming { part, from, .. } = incoming;
-        transfer.note_durable(from);
-        let hasher = self.hash_prefix(part, from, &transfer).await?;
-        let sum = incoming.checksum.map(Sum::expecting);
-        // What may have to be cut off again must not be told to anybody.
-        let tells = match sum {
-            Some(_) => Tells::No,
-            None => Tells::Yes,
-        };
-        let n_bytes_max = size_bytes - from;
-        let (intake, gauge) = self.intake(incoming.body, n_bytes_max, (hasher, sum), &transfer);
-        let (progress, told) = self.progress(row, part, transfer.clone(), tells);
-        let files = &self.stores.files;
-        let appended = files
-            .append(part, from, size_bytes, Box::pin(intake), progress)
-            .await;
-        let offset = match &appended {
-            Ok(offset) => *offset,
-            Err(_) => told.durable.load(Ordering::Relaxed).max(from),
-        };
-        if offset == from + gauge.n_bytes() {
-            self.hashes.put(part, offset, gauge.hasher());
-        }
-        let judged = match appended {
-            Ok(_) => match told.refused() {
-                Some(refusal) => Err(refusal),
-                None => self.judge(&gauge, offset, size_bytes, incoming.extent),
-            },
-            Err(failure) => Err(refusal_of("write an upload", failure)),
+        let mut attempt = Attempt {
+            row,
+            part: incoming.part,
+            from: incoming.from,
+            is_held_back: row.is_held_back,
         };
         let announced = [incoming.sha256, row.expected];
+        let (offset, judged) = self.take_in(&attempt, incoming, transfer.clone()).await;
+        if attempt.is_held_back && judged.is_ok() {
+            if let Err(refusal) = self.vouch(&attempt, offset).await {
+                self.note_end(&attempt, offset).await;
+                return Err(refusal);
+            }
+            attempt.is_held_back = false;
+        }
         match judged {
             Ok(Judged::Whole(sha256)) if announced.iter().flatten().any(|it| *it != sha256) => {
-                let refusal = Refusal::DigestMismatch;
-                self.reject(row, part, FailReason::DigestMismatch).await;
-                Err(refusal)
+                let reason = FailReason::DigestMismatch;
+                self.reject(&attempt, offset, reason).await;
+                Err(Refusal::DigestMismatch)
             }
-            Ok(Judged::Whole(sha256)) => self.finish(row, (part, from), sha256).await,
-            Ok(Judged::Part) => {
-                let row = self.note_end(row, part, offset).await?;
-                Ok(self.received(&row))
-            }
-            Err(Refusal::ChecksumMismatch) => {
-                self.cut_back(part, from, size_bytes).await?;
-                Err(Refusal::ChecksumMismatch)
-            }
+            Ok(Judged::Whole(sha256)) => self.finish(&attempt, sha256).await,
+            Ok(Judged::Part) => self.end_part(&attempt, offset).await,
             Err(Refusal::TooLong) => {
-                self.reject(row, part, FailReason::SizeMismatch).await;
+                let reason = FailReason::SizeMismatch;
+                self.reject(&attempt, offset, reason).await;
                 Err(Refusal::TooLong)
             }
             Err(refusal) => {
                 info!(slot = row.id.short(), offset, why = ?refusal, "upload interrupted");
-                // Why it could not be noted was logged; the client is told why it was cut.
-                let noted = self.note_end(row, part, offset).await;
-                drop(noted);
+                self.note_end(&attempt, offset).await;
                 Err(refusal)
             }
         }
+    }
+
+    /// Writes a body behind what there is: how much is durable then, and what it turned out to be.
+    async fn take_in(
+        self: &Arc<Self>,
+        attempt: &Attempt<'_>,
+        incoming: Incoming,
+        transfer: Arc<Transfer>,
+    ) -> (u64, Result<Judged, Refusal>) {
+        let Attempt {
+            row, part, from, ..
+        } = *attempt;
+        let size_bytes = row.file.size_bytes;
+        // What may have to be cut off again must not be told to anybody.
+        let tells = match attempt.is_held_back {
+            true => Tells::No,
+            false => Tells::Yes,
+        };
+        transfer.note_durable(from);
+        let hasher = match self.hash_prefix(part, from, &transfer).await {
+            Ok(hasher) => hasher,
+            Err(refusal) => return (from, Err(refusal)),
+        };
+        let sum = incoming.checksum.map(Sum::expecting);
+        let n_bytes_max = size_bytes - from;
+        let (intake, gauge) = self.intake(incoming.body, n_bytes_max, (hasher, sum), &transfer);
+        let (progress, told) = self.progress(row, part, transfer, tells);
+        let body: Body = Box::pin(intake);
+        let files = &self.stores.files;
+        let appended = files.append(part, from, size_bytes, body, progress).await;
+        let offset = match &appended {
+            Ok(offset) => *offset,
+            Err(_) => told.durable.load(Ordering::Relaxed).max(from),
+        };
+        let judged = match (appended, told.refused()) {
+            (Ok(_), Some(refusal)) => Err(refusal),
+            (Ok(_), None) => self.judge(&gauge, offset, size_bytes, incoming.extent),
+            (Err(failure), _) => Err(refusal_of("write an upload", failure)),
+        };
+        // Of the prefix, which it is if no other part is longer, and of nothing else.
+        let is_prefix = row.prefix.0 == part || row.prefix.1 < offset;
+        let counts = judged.is_ok() || !attempt.is_held_back;
+        if is_prefix && counts && offset == from + gauge.n_bytes() {
+            self.hashes.put(part, offset, gauge.hasher());
+        }
+        (offset, judged)
     }
 
     /// What the body turned out to be.
@@ -176,62 +209,34 @@ impl Service {
         if from == 0 {
             return Ok(sha2::Sha256::new());
         }
-        if let Some(hasher) = self.hashes.get(part, from) {
+        if let Some(hasher) = self.hashes.take(part, from) {
             return Ok(hasher);
         }
-        let body = self.stores.files.open_part(part, from).await;
-        let mut body = body.map_err(|e| broken("read an upload again", &e))?;
-        let mut hasher = sha2::Sha256::new();
-        while let Some(piece) = body.next().await {
-            if transfer.is_cut() {
-                return Err(self.cut_refusal());
+        let mut cut = transfer.cut();
+        let again = async {
+            let body = self.stores.files.open_part(part, from).await;
+            let mut body = body.map_err(|e| broken("read an upload again", &e))?;
+            let mut hasher = sha2::Sha256::new();
+            while let Some(piece) = body.next().await {
+                hasher.update(&piece.map_err(|_| Refusal::Broken)?);
             }
-            hasher.update(&piece.map_err(|_| Refusal::Broken)?);
-        }
-        Ok(hasher)
-    }
-
-    /// Takes bytes with a wrong checksum off again: the offset was not told to anybody.
-    async fn cut_back(&self, part: PartId, from: u64, size_bytes: u64) -> Result<(), Refusal> {
-        self.hashes.forget(part.slot);
-        let nothing: Body = Box::pin(futures_util::stream::empty());
-        let ignore: Progress = Arc::new(|_| futures_util::future::ready(Ok(())).boxed());
-        let files = &self.stores.files;
-        let cut = files.append(part, from, size_bytes, nothing, ignore).await;
-        cut.map_err(|failure| refusal_of("cut an upload back", failure))?;
-        Ok(())
-    }
-
-    /// Ends an attempt whose bytes are not the file's; see `UploadSession::reject`.
-    async fn reject(&self, row: &UploadSession, part: PartId, reason: FailReason) {
-        info!(slot = row.id.short(), ?reason, "upload rejected");
-        self.hashes.forget(row.id);
-        let change: Change = Box::new(move |row| Ok(row.reject(part, reason)));
-        match self.update(row.id, change).await {
-            Ok(row) => {
-                let removed = match row.is_open() {
-                    true => self.stores.files.remove_part(part).await,
-                    false => self.stores.files.remove(row.id).await,
-                };
-                if let Err(e) = removed {
-                    broken("remove a rejected upload", &e);
-                }
-            }
-            Err(refusal) => warn!(?refusal, "could not note a rejected upload"),
+            Ok(hasher)
+        };
+        // It takes a while, and whoever waits for a newer request does not care.
+        tokio::select! {
+            biased;
+            _ = cut.wait_for(|is_cut| *is_cut) => Err(self.cut_refusal()),
+            hasher = again => hasher,
         }
     }
 
     /// File before row: a row that says complete has its file.
-    async fn finish(
-        &self,
-        row: &UploadSession,
-        (part, from): (PartId, u64),
-        sha256: Sha256,
-    ) -> Result<Received, Refusal> {
+    async fn finish(&self, attempt: &Attempt<'_>, sha256: Sha256) -> Result<Received, Refusal> {
+        let Attempt { row, part, .. } = *attempt;
         let size_bytes = row.file.size_bytes;
         if let Err(refusal) = self.settings.policy.access.check(&row.owner) {
             // Allowed when the slot was issued, and no more.
-            self.reject(row, part, FailReason::Policy).await;
+            self.reject(attempt, size_bytes, FailReason::Policy).await;
             return Err(refusal);
         }
         if let Err(e) = self.stores.files.commit(part, size_bytes).await {
@@ -242,7 +247,7 @@ impl Service {
         }
         // Earlier attempts go before the row is complete: after a crash in between nobody would
         // look for them. The whole part outlasts them, whatever happens next.
-        if (0 < part.attempt || 0 < from)
+        if 1 < row.n_attempts
             && let Err(e) = self.remove_left_parts(row.id).await
         {
             let refusal = broken("remove earlier attempts", &e);
@@ -290,29 +295,35 @@ impl Service {
         let noted_at = Arc::new(AtomicU64::new(self.world.now().0));
         let (service, telling) = (self.clone(), told.clone());
         let (id, generation) = (row.id, row.generation);
-        let note_every = NOTE_EVERY.min(row.idle_for / 4).as_secs();
+        // Of an upload that goes on, only what its row has survives a power cut (`recover`). A plain
+        // one begins again in any case; its row only has to stay alive.
+        let note_every = match (row.agreement, tells) {
+            (Agreement::Session(_) | Agreement::Resumable, Tells::Yes) => 0,
+            (Agreement::Slot, _) | (_, Tells::No) => NOTE_EVERY.min(row.idle_for / 4).as_secs(),
+        };
         let progress: Progress = Arc::new(move |offset| {
             telling.durable.store(offset, Ordering::Relaxed);
             let (service, noted_at) = (service.clone(), noted_at.clone());
-            let (telling, is_cut) = (telling.clone(), transfer.is_cut());
-            if tells == Tells::Yes {
-                transfer.note_durable(offset);
-            }
+            let (telling, transfer) = (telling.clone(), transfer.clone());
             async move {
-                if is_cut {
+                if transfer.is_cut() {
                     return Err(telling.refuse(service.cut_refusal()));
                 }
                 let now = service.world.now();
-                // The part's length is the durable offset; the row only has to stay alive.
                 let is_noted = now.0.saturating_sub(noted_at.load(Ordering::Relaxed)) < note_every;
-                if is_noted || tells == Tells::No {
+                if is_noted {
                     return Ok(());
                 }
                 noted_at.store(now.0, Ordering::Relaxed);
                 let change: Change =
                     Box::new(move |row| row.progress(generation, part, offset, now));
                 match service.stores.sessions.update(id, change).await {
-                    Ok(_) => Ok(()),
+                    Ok(_) => {
+                        if tells == Tells::Yes {
+                            transfer.note_durable(offset);
+                        }
+                        Ok(())
+                    }
                     Err(Failure::Refused(refusal)) => Err(telling.refuse(refusal)),
                     Err(broken) => Err(broken),
                 }
@@ -320,48 +331,5 @@ impl Service {
             .boxed()
         });
         (progress, told)
-    }
-
-    /// Notes how far an attempt came that did not complete; its slot stays usable.
-    async fn note_end(
-        &self,
-        row: &UploadSession,
-        part: PartId,
-        offset: u64,
-    ) -> Result<UploadSession, Refusal> {
-        if offset == 0 {
-            if let Err(e) = self.stores.files.remove_part(part).await {
-                broken("remove an attempt", &e);
-            }
-            return Ok(row.clone());
-        }
-        let now = self.world.now();
-        let change: Change = Box::new(move |mut row| {
-            row.settle(part, offset, now);
-            Ok(row)
-        });
-        let next = self.update(row.id, change).await?;
-        self.drop_parts(&[row.prefix.0, part], &next).await;
-        Ok(next)
-    }
-
-    /// Removes those of `parts` that `row` has no use for any more.
-    pub(super) async fn drop_parts(&self, parts: &[PartId], row: &UploadSession) {
-        let kept = row.parts();
-        for part in parts.iter().filter(|part| !kept.contains(part)) {
-            if let Err(e) = self.stores.files.remove_part(*part).await {
-                broken("remove an earlier attempt", &e);
-            }
-        }
-    }
-
-    /// Removes whatever parts a slot has left, also those that a crash kept from being removed.
-    async fn remove_left_parts(&self, id: SlotId) -> Result<(), StoreError> {
-        for stored in self.stores.files.find(id).await? {
-            if let Stored::Part { part, .. } = stored {
-                self.stores.files.remove_part(part).await?;
-            }
-        }
-        Ok(())
     }
 }

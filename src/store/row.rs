@@ -164,6 +164,8 @@ mod tests {
                     address: Some("192.0.2.1".to_owned()),
                     agent: Some(name.clone()),
                 }],
+                is_held_back: refreshes % 5 == 0,
+                n_attempts: prefix.0,
                 fruitless_starts,
                 replays,
                 state: states(digest, created_at)[state],
@@ -252,6 +254,8 @@ mod tests {
             last_byte_at: Timestamp(8),
             prefix: (PartId { slot, attempt }, 10),
             newest: None,
+            is_held_back: false,
+            n_attempts: 10,
             fruitless_starts: 11,
             replays: 12,
             networks: Vec::new(),
@@ -300,6 +304,7 @@ mod tests {
             refreshed_at: Timestamp(17),
             reissues: 18,
             is_presented: true,
+            is_held_back: true,
             networks: vec![Network {
                 at: Timestamp(19),
                 address: Some("192.0.2.1".to_owned()),
@@ -311,7 +316,8 @@ mod tests {
         let state = b"\x03\x01";
         let added = [&b"\x02\x0f\x01"[..], &[16; 32], b"\x11\x12\x01"].concat();
         let networks = b"\x01\x13\x01\x09192.0.2.1\x00";
-        let row = [&known_bytes()[..], state, &added, networks].concat();
+        let attempts = b"\x01\x0a";
+        let row = [&known_bytes()[..], state, &added, networks, attempts].concat();
         let bytes = [b"\x02", &digest(&row)[..], &row].concat();
         assert_eq!(encode(&session), bytes);
         assert_eq!(decode(SlotId(7), &bytes).expect("version 2"), session);

@@ -7,5 +7,6 @@ pub mod outage;
 pub mod rows;
 pub mod servers;
 pub mod site;
+pub mod slow;
 pub mod upload;
 pub mod world;

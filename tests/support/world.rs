@@ -1,6 +1,7 @@
 //! A clock that tests set, and a service over stores in memory.
 
 use std::collections::HashMap;
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -115,6 +116,27 @@ pub struct Bench {
     pub world: Arc<TestWorld>,
     pub stores: Stores,
     pub memory_files: Arc<MemoryFiles>,
+}
+
+/// The same over a directory, which has no files in memory to turn.
+pub fn disk_bench(settings: Settings, directory: &Path) -> Bench {
+    let durability = slotd::config::Durability::None;
+    let stores = slotd::store::open(directory, durability).expect("the stores open");
+    let world = TestWorld::new(1);
+    let keys = Keys::first([7; 32], START);
+    Bench {
+        service: Service::new(settings, keys, stores.clone(), world.clone()),
+        world,
+        stores,
+        memory_files: Arc::default(),
+    }
+}
+
+/// A new process over the same stores.
+pub fn restarted(bench: Bench) -> Bench {
+    let (keys, stores) = (bench.service.keys(), bench.stores.clone());
+    let service = Service::new(settings(), keys, stores, bench.world.clone());
+    Bench { service, ..bench }
 }
 
 pub fn bench(settings: Settings) -> Bench {

@@ -102,3 +102,93 @@ impl UploadSession {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::refusal::Refusal;
+    use crate::core::session::samples::{
+        SIZE, announced, at, begin, complete, lifetimes, part, plain, romeo,
+    };
+
+    #[test]
+    fn time_runs_from_the_last_byte() {
+        let mut row = begin(plain(), 1);
+        row.settle(part(0), 10, at(200));
+        let claims = row.put_claims();
+        let late = |row: &UploadSession, seconds| row.clone().begin(&claims, at(seconds));
+        assert!(late(&row, 500).is_ok());
+        assert_eq!(late(&row, 501), Err(Refusal::TokenInvalid));
+        assert_eq!(row.sweep(at(500)), Sweep::Keep);
+        assert_eq!(row.sweep(at(501)), Sweep::Expire);
+        assert_eq!(late(&row.expire(), 210), Err(Refusal::Gone));
+    }
+
+    #[test]
+    fn files_are_served_from_completion_to_keep_until() {
+        let row = complete();
+        assert!(!begin(plain(), 1).is_served(at(2)));
+        assert!(row.is_served(at(86_401)));
+        assert!(!row.is_served(at(86_402)));
+        assert_eq!(row.sweep(at(86_401)), Sweep::Keep);
+        assert_eq!(row.sweep(at(86_402)), Sweep::RemoveFile);
+    }
+
+    #[test]
+    fn an_unused_slot_gives_its_quota_back() {
+        let row = plain();
+        assert_eq!(row.quota_bytes(), SIZE);
+        let row = row.expire();
+        assert_eq!((row.quota_bytes(), row.stored_bytes()), (0, 0));
+        assert_eq!(row.sweep(at(301)), Sweep::Keep);
+        assert_eq!(row.sweep(at(901)), Sweep::RemoveRow);
+        assert_eq!(complete().expire().stored_bytes(), SIZE);
+    }
+
+    #[test]
+    fn what_was_announced_lives_until_its_age_is_over() {
+        let age = 72 * 3600;
+        let mut row = begin(announced(), 1);
+        row.settle(part(0), 10, at(2));
+        assert_eq!(row.sweep(at(age - 1)), Sweep::Keep);
+        assert_eq!(row.sweep(at(age)), Sweep::Expire);
+        let cancelled = row.cancel(&romeo(), at(3)).expect("open");
+        for row in [cancelled, announced().expire()] {
+            assert_eq!(row.sweep(at(age + 599)), Sweep::Keep);
+            assert_eq!(row.sweep(at(age + 600)), Sweep::RemoveRow);
+        }
+    }
+
+    #[test]
+    fn tombstones_of_all_others_stay_ten_minutes() {
+        let mut row = begin(plain(), 1);
+        row.settle(part(0), 10, at(200));
+        let row = row.expire();
+        // Idle from 501 on.
+        assert_eq!(row.sweep(at(501 + 599)), Sweep::Keep);
+        assert_eq!(row.sweep(at(501 + 600)), Sweep::RemoveRow);
+    }
+
+    #[test]
+    fn an_upload_that_goes_on_by_itself_may_rest_longer() {
+        let mut row = begin(plain(), 1).resumable(&lifetimes());
+        row.settle(part(0), 10, at(200));
+        assert_eq!(row.sweep(at(3800)), Sweep::Keep);
+        assert_eq!(row.sweep(at(3801)), Sweep::Expire);
+        // Never past its age.
+        row.last_byte_at = at(72 * 3600 - 1);
+        assert_eq!(row.sweep(at(72 * 3600)), Sweep::Expire);
+    }
+
+    #[test]
+    fn parts_matter_while_the_upload_is_open() {
+        let mut row = begin(plain(), 1);
+        assert_eq!(row.parts(), [part(0)]);
+        row.end_attempt(part(0), 600, at(2));
+        let mut row = begin(row, 3);
+        assert_eq!(row.parts(), [part(0), part(1)]);
+        row.end_attempt(part(1), 10, at(4));
+        assert_eq!(row.parts(), [part(0)]);
+        assert_eq!(row.expire().parts(), []);
+    }
+}

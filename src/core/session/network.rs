@@ -99,3 +99,85 @@ fn printable(text: &str) -> String {
     text.truncate(end);
     text
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::session::samples::{announced, at};
+
+    fn address(text: &str) -> IpAddr {
+        text.parse().expect("an address")
+    }
+
+    fn visit(row: &mut UploadSession, from: &str, agent: Option<&str>, seconds: u64) {
+        let visitor = Visitor {
+            address: Some(from.to_owned()),
+            agent: agent.map(str::to_owned),
+        };
+        row.note_visitor(&visitor, at(seconds));
+    }
+
+    #[test]
+    fn addresses_are_written_down_as_the_policy_says() {
+        for (policy, from, written) in [
+            (AddressPolicy::Full, "192.0.2.77", Some("192.0.2.77")),
+            (AddressPolicy::Full, "::ffff:192.0.2.77", Some("192.0.2.77")),
+            (
+                AddressPolicy::Full,
+                "2001:db8:1:2:3::4",
+                Some("2001:db8:1:2:3::4"),
+            ),
+            (AddressPolicy::Prefix, "192.0.2.77", Some("192.0.2.0/24")),
+            (
+                AddressPolicy::Prefix,
+                "::ffff:192.0.2.77",
+                Some("192.0.2.0/24"),
+            ),
+            (
+                AddressPolicy::Prefix,
+                "2001:db8:1:2:3::4",
+                Some("2001:db8:1:2::/64"),
+            ),
+            (AddressPolicy::None, "192.0.2.77", None),
+        ] {
+            let got = policy.apply(address(from));
+            assert_eq!(got.as_deref(), written, "{policy:?} {from}");
+        }
+    }
+
+    #[test]
+    fn an_entry_is_a_change() {
+        let mut row = announced();
+        visit(&mut row, "a", None, 1);
+        visit(&mut row, "a", None, 2);
+        assert_eq!((row.networks.len(), row.networks[0].at), (1, at(1)));
+        visit(&mut row, "a", Some("x"), 3);
+        visit(&mut row, "b", Some("x"), 4);
+        visit(&mut row, "a", Some("x"), 5);
+        assert_eq!((row.networks.len(), row.n_network_changes()), (4, 2));
+    }
+
+    #[test]
+    fn the_last_sixteen_are_kept() {
+        let mut row = announced();
+        for n in 0..40 {
+            visit(&mut row, &n.to_string(), None, n);
+        }
+        assert_eq!(row.networks.len(), NETWORKS_MAX);
+        assert_eq!(row.networks[0].address.as_deref(), Some("24"));
+        assert_eq!(row.networks[15].address.as_deref(), Some("39"));
+        assert_eq!(row.n_network_changes(), 15);
+    }
+
+    #[test]
+    fn agents_are_printable_and_short() {
+        assert_eq!(printable("a\r\nb\u{7f}\u{85}c\0"), "abc");
+        assert_eq!(printable(&"x".repeat(500)).len(), AGENT_BYTES_MAX);
+        // Three bytes each, and one before them: the last one would be cut in two.
+        let cut = printable(&format!("a{}", "\u{20ac}".repeat(60)));
+        assert_eq!((cut.len(), cut.chars().count()), (118, 40));
+        let mut row = announced();
+        visit(&mut row, "a", Some("\u{1}"), 1);
+        assert_eq!(row.networks[0].agent.as_deref(), Some(""));
+    }
+}

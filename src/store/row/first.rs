@@ -85,6 +85,14 @@ impl<S: Into<State>> Row<S> {
     pub(super) fn into_session(self) -> Option<UploadSession> {
         let id = SlotId(self.id);
         let part = |(attempt, offset): (u16, u64)| (PartId { slot: id, attempt }, offset);
+        // Numbers went up from part to part.
+        let n_attempts = match (self.newest, self.prefix) {
+            (None, (0, 0)) => 0,
+            (newest, (prefix, _)) => {
+                let newest = newest.map_or(0, |(attempt, _)| attempt);
+                newest.max(prefix).saturating_add(1)
+            }
+        };
         Some(UploadSession {
             id,
             owner: BareJid::new(&self.owner).ok()?,
@@ -109,6 +117,8 @@ impl<S: Into<State>> Row<S> {
             last_byte_at: Timestamp(self.last_byte_at),
             prefix: part(self.prefix),
             newest: self.newest.map(part),
+            is_held_back: false,
+            n_attempts,
             fruitless_starts: self.fruitless_starts,
             replays: self.replays,
             networks: Vec::new(),

@@ -18,6 +18,8 @@ pub(super) struct Row {
     reissues: u8,
     is_presented: bool,
     networks: Vec<RowNetwork>,
+    is_held_back: bool,
+    n_attempts: u16,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -61,6 +63,8 @@ impl From<&UploadSession> for Row {
             reissues: session.reissues,
             is_presented: session.is_presented,
             networks: session.networks.iter().map(RowNetwork::from).collect(),
+            is_held_back: session.is_held_back,
+            n_attempts: session.n_attempts,
         }
     }
 }
@@ -74,6 +78,8 @@ impl Row {
             reissues: self.reissues,
             is_presented: self.is_presented,
             networks: self.networks.into_iter().map(Network::from).collect(),
+            is_held_back: self.is_held_back,
+            n_attempts: self.n_attempts,
             ..self.first.into_session()?
         })
     }
