@@ -151,7 +151,7 @@ fn figures(state: &ProgressState, beside: &Beside) -> String {
     let mut line = format!("  {}/{}, ", size(state.pos()), size(total));
     let still = beside.moved_at.elapsed();
     line += &match beside.words.as_str() {
-        "" if STALLED_AFTER <= still => format!("nothing taken for {} s", still.as_secs()),
+        "" if STALLED_AFTER <= still => format!("stalled for {} s", still.as_secs()),
         "" => {
             let left = HumanDuration(Duration::from_secs(state.eta().as_secs()));
             format!("{}/s, {left:#} left", size(state.per_sec() as u64))
