@@ -17,7 +17,7 @@ Examples:
   slotd send film.mp4 --account romeo@example.org --to juliet@example.org
 
 Exit status: 0 good; 1 failed, or the audit found something; 2 wrong command line or
-configuration.";
+configuration; `send` has more.";
 
 /// Upload service for XMPP: gives out XEP-0363 slots as an external component, and takes and serves
 /// the files.

@@ -2,6 +2,7 @@
 
 mod support;
 #[path = "support/xmpp.rs"]
+#[allow(dead_code, reason = "each test file uses a part of it")]
 mod xmpp;
 
 use std::io::Write;
@@ -554,6 +555,62 @@ async fn strangers_learn_nothing() {
     }
 }
 
+/// An owner is an account, however its JID is spelled and whether or not a device is named; a
+/// domain is one of its own, and not its accounts.
+#[tokio::test(start_paused = true)]
+async fn owners_are_told_by_their_prepared_jid() {
+    let mut settings = settings();
+    settings.policy.access.jids = vec![BareJid::new("bot.example.org").expect("valid")];
+    settings
+        .policy
+        .access
+        .domains
+        .push("bot.example.org".to_owned());
+    let bench = bench(settings);
+    let mut fake = start(&bench);
+    let mut peer = fake.log_in().await;
+    for (owner, same, others) in [
+        (
+            "Romeo@EXAMPLE.org",
+            [
+                "romeo@example.org/garden",
+                "ROMEO@example.ORG",
+                "romeo@example.org/",
+            ],
+            [
+                "romeo@bot.example.org/x",
+                "example.org",
+                "romeo2@example.org/x",
+            ],
+        ),
+        (
+            "BOT.example.org",
+            [
+                "bot.example.org",
+                "bot.example.org/x",
+                "Bot.Example.Org/romeo@x",
+            ],
+            [
+                "romeo@bot.example.org/x",
+                "example.org",
+                "x.bot.example.org",
+            ],
+        ),
+    ] {
+        let (id, _) = new_session(&mut peer, owner, "").await;
+        let rows = same.map(|from| (from, "iq result session"));
+        let rows = rows
+            .into_iter()
+            .chain(others.map(|from| (from, UNKNOWN_SESSION)));
+        for (from, expected) in rows {
+            let query = session_iq("get", from, "session", &id);
+            let answers = peer.ask(query).await.expect("an answer");
+            assert_eq!(brief(&answers), expected, "{from} of {owner}");
+            assert_eq!(answers[0].attr("to"), Some(from));
+        }
+    }
+}
+
 /// The twenty-first is told why, and how long to wait.
 #[tokio::test(start_paused = true)]
 async fn one_account_has_twenty_open_sessions() {
@@ -572,12 +629,7 @@ async fn one_account_has_twenty_open_sessions() {
         .children()
         .map(Element::name)
         .collect();
-    let expected = [
-        "resource-constraint",
-        "text",
-        "retry",
-        "sessions-limit-reached",
-    ];
+    let expected = ["resource-constraint", "text", "sessions-limit-reached"];
     assert_eq!(names, expected);
     let plain = iq("get", ROMEO, &request("filename='a' size='5'"));
     assert_eq!(brief(&peer.ask(plain).await.expect("an answer")), SLOT);

@@ -5,6 +5,7 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+use slotd::config::summary::Summary;
 use slotd::config::{self, Use};
 use tempfile::TempDir;
 
@@ -247,6 +248,35 @@ fn the_sample_passes_the_check() {
         assert!(stdout.contains(words), "{stdout}");
     }
     assert!(!(stdout + &stderr).contains(HIDDEN));
+}
+
+/// Who cannot refresh has at least the time of who can.
+#[test]
+fn an_upload_over_http_alone_waits_as_long_as_any() {
+    let dir = scene();
+    let told = |limits: &str| {
+        let text = format!(
+            "[component]\njid = \"upload.example.org\"\n\
+             [http]\npublic_url = \"https://upload.example.org/\"\n[limits]\n{limits}\n"
+        );
+        let loaded = load_text(&dir, &text).unwrap_or_else(|error| panic!("{error}"));
+        Summary(&loaded.config).to_string()
+    };
+    for (limits, words) in [
+        (
+            "idle_for = \"2 hours\"\nopen_sessions_max = 7",
+            "sessions   2 hours after the last byte (2 hours over HTTP alone), 10 refreshes, \
+             3 days at most; 7 open a requester\n",
+        ),
+        (
+            "rufh_idle_for = \"2 hours\"\nrefreshes_max = 0",
+            "sessions   5 minutes after the last byte (2 hours over HTTP alone), 0 refreshes, \
+             3 days at most; 20 open a requester\n",
+        ),
+    ] {
+        let summary = told(limits);
+        assert!(summary.contains(words), "{summary}");
+    }
 }
 
 #[test]

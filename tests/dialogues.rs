@@ -40,12 +40,10 @@ use slotd::service::sweep::Sweeper;
 use support::site;
 use support::world::{Bench, bench, settings};
 use tower::ServiceExt as _;
-use xmpp::{Fake, Peer, component};
+use xmpp::{Fake, Peer, Verdict, compare_tags, component, stanza};
 
 const HOST: &str = "upload.example.org";
 const BUFFER_BYTES: usize = 64 * 1024;
-
-type Verdict<T = ()> = Result<T, String>;
 
 /// A line at the margin and what is indented below it.
 struct Step {
@@ -121,24 +119,8 @@ impl Memory {
 
     /// Compares elements: names, attributes, children in order; blank text between them is nothing.
     fn compare(&mut self, wanted: &Element, got: &Element) -> Verdict {
-        let (name, ns) = (wanted.name(), wanted.ns());
-        if (got.name(), got.ns()) != (name, ns.clone()) {
-            return Err(format!("<{name} xmlns='{ns}'> expected"));
-        }
-        for (key, value) in wanted.attrs() {
-            let found = got.attrs().into_iter().find(|(other, _)| *other == key);
-            let (_, got) = found.ok_or_else(|| format!("<{name}> lacks {}", key.1))?;
-            if !self.matches(value, got) {
-                return Err(format!(
-                    "<{name} {}='{value}'> expected, not '{got}'",
-                    key.1
-                ));
-            }
-        }
-        let is_extra = |key| !wanted.attrs().into_iter().any(|(other, _)| other == key);
-        if let Some((key, _)) = got.attrs().into_iter().find(|(key, _)| is_extra(*key)) {
-            return Err(format!("<{name}> has {}", key.1));
-        }
+        compare_tags(wanted, got, |_, wanted, got| self.matches(wanted, got))?;
+        let name = wanted.name();
         let (wanted, got) = (nodes(wanted), nodes(got));
         if wanted.len() != got.len() {
             return Err(format!(
@@ -176,16 +158,6 @@ fn addressed(xml: &str, name: &str, value: &str) -> String {
     let ends = xml.find([' ', '/', '>']).unwrap_or(xml.len());
     let (start, rest) = xml.split_at(ends);
     format!("{start} {name}='{value}'{rest}")
-}
-
-/// A stanza as it is on a component's stream.
-fn stanza(xml: &str) -> Verdict<Element> {
-    let all = format!("<all xmlns='jabber:component:accept'>{xml}</all>");
-    let all: Element = all.parse().map_err(|e| format!("not well-formed: {e}"))?;
-    all.children()
-        .next()
-        .cloned()
-        .ok_or_else(|| "no stanza".to_owned())
 }
 
 /// Changes a setting; the names are those of `conf/slotd.toml`.

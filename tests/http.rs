@@ -6,6 +6,7 @@ mod support;
 use std::sync::{Arc, Mutex};
 
 use axum::body::Body;
+use futures_util::stream;
 use http::Request;
 use slotd::core::session::network::AddressPolicy;
 use slotd::http::{Origin, router};
@@ -544,6 +545,16 @@ async fn logs_hold_no_secret() {
         ];
         front.ask("PATCH", &resume, &partial, &content(400)).await;
         front.ask("PATCH", &resume, &partial, &content(400)).await;
+        let broken = stream::iter([Err::<Vec<u8>, _>(std::io::Error::other("broken"))]);
+        let request = partial.iter().fold(
+            Request::patch(&resume).header("host", "localhost"),
+            |request, (name, value)| match *name {
+                "upload-offset" => request.header(*name, "400"),
+                _ => request.header(*name, *value),
+            },
+        );
+        let request = request.body(Body::from_stream(broken));
+        front.send(request.expect("a request")).await;
         front.ask("DELETE", &format!("{resume}A"), &[], b"").await;
         front.ask("DELETE", &resume, &[], b"").await;
         front.put(&slot, &content(SIZE)).await;
@@ -575,6 +586,8 @@ async fn logs_hold_no_secret() {
         let line = format!("method=\"{method}\" status={status}");
         assert!(log.contains(&line), "{line} in {log}");
     }
+    let cut = "method=\"PATCH\" status=\"cut\"";
+    assert!(log.contains(cut), "{cut} in {log}");
     assert!(log.contains(&slot.id.short()) && log.contains("received_bytes=1000"));
     let sealed = resume.rsplit('/').next().expect("a last segment");
     assert!(!log.contains(&sealed[..16]), "{log}");

@@ -36,8 +36,8 @@ use support::world::{Bench, START, TestWorld, bench, settings};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
-use xep::{Content, Document, Ending, Example, Known, NS, Verdict, element};
-use xmpp::{Fake, Peer};
+use xep::{Content, Document, Ending, Example, Known, NS};
+use xmpp::{Fake, Peer, Verdict, stanza};
 
 const HOST: &str = "upload.montague.example";
 const ROMEO: &str = "romeo@montague.example/street";
@@ -217,7 +217,7 @@ impl Play {
         if text.starts_with("HTTP/") {
             return self.check_http(text).await;
         }
-        let stanza = text.starts_with('<').then(|| element(text)).transpose()?;
+        let stanza = text.starts_with('<').then(|| stanza(text)).transpose()?;
         let is_answer = |iq: &&Element| matches!(iq.attr("type"), Some("result" | "error"));
         if let Some(answer) = stanza.as_ref().filter(is_answer) {
             return self.check_stanza(answer);
@@ -479,7 +479,7 @@ fn all_stanzas_follow_the_schema() {
     let schema = document.schema();
     let mut n_checked = 0;
     for example in document.examples().iter().filter(is_right) {
-        let stanza = element(&example.text).expect("well-formed");
+        let stanza = stanza(&example.text).expect("well-formed");
         let checked = schema.check_below(&stanza);
         n_checked += checked.unwrap_or_else(|e| panic!("{}: {e}", example.caption));
     }
@@ -513,7 +513,7 @@ fn all_stanzas_are_valid() {
     assert!(!wrong.status.success(), "xmllint takes what is wrong");
     let mut files = Vec::new();
     for example in document.examples().iter().filter(is_right) {
-        let stanza = element(&example.text).expect("well-formed");
+        let stanza = stanza(&example.text).expect("well-formed");
         for ours in xep::outermost(&stanza) {
             let name = format!("{}-{}.xml", example.number, files.len());
             files.push(write(name, String::from(ours)));
@@ -533,7 +533,7 @@ fn all_stanzas_are_valid() {
 #[test]
 fn wrong_stanzas_are_told() {
     let schema = Document::read().schema();
-    for (stanza, complaint) in [
+    for (wrong, complaint) in [
         ("<pause xmlns='{}'/>", "no <pause>"),
         ("<cancel xmlns='{}'/>", "lacks id"),
         ("<cancel xmlns='{}' id='a' why='b'/>", "must not have why"),
@@ -551,7 +551,7 @@ fn wrong_stanzas_are_told() {
             "holds text",
         ),
     ] {
-        let stanza = element(&stanza.replace("{}", NS)).expect("well-formed");
+        let stanza = stanza(&wrong.replace("{}", NS)).expect("well-formed");
         let error = schema.check_below(&stanza).expect_err(complaint);
         assert!(error.contains(complaint), "{complaint}: {error}");
     }

@@ -1156,6 +1156,20 @@ async fn proxies_are_not_sent_what_they_may_drop() {
 }
 
 #[tokio::test]
+async fn proxies_that_nobody_named_are_not_sent_it_either() {
+    let front = Front::new().await;
+    for trace in [
+        "X-Forwarded-For: 192.0.2.1",
+        "Forwarded: for=192.0.2.1",
+        "Via: 1.1 proxy",
+    ] {
+        let fields = format!("Upload-Complete: ?1\r\n{trace}");
+        let (_, stream) = begin_resumable(&front, "8", &fields).await;
+        assert_eq!(answers_to_whole(stream).await, [100, 201], "{trace}");
+    }
+}
+
+#[tokio::test]
 async fn an_append_that_is_taken_over_ends_without_an_answer() {
     let front = Front::new().await;
     let (_, path) = front.site.session().await;

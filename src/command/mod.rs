@@ -27,7 +27,7 @@ pub enum Command {
     ///
     /// Logs to standard error; RUST_LOG wins over the configured level. On a signal it stops
     /// taking requests, waits up to limits.stop_within for running ones, and ends; uploads cut
-    /// then can be sent again. A second signal ends it at once.
+    /// then go on afterwards, or can be sent again. A second signal ends it at once.
     Run {
         #[command(flatten)]
         config: ConfigArgs,

@@ -42,6 +42,12 @@ pub fn client(peer: Option<IpAddr>, request: &HeaderMap, trusted: &[IpNet]) -> O
     nearest
 }
 
+/// Whether a request says that it came through a proxy, be it one that nobody vouches for.
+pub fn is_marked(request: &HeaderMap) -> bool {
+    let marks = [FORWARDED_FOR, "forwarded", "via"];
+    marks.iter().any(|mark| request.contains_key(*mark))
+}
+
 /// Whether connections from `peer` carry the requests of others.
 pub fn is_proxy(peer: Option<IpAddr>, trusted: &[IpNet]) -> bool {
     peer.is_none_or(|peer| trusted.iter().any(|net| net.contains(&peer.to_canonical())))

@@ -191,7 +191,7 @@ pub enum App {
     SessionFailed,
     /// `<refresh-limit-reached limit=''/>`
     RefreshLimit,
-    /// `<retry/>` and `<sessions-limit-reached limit=''/>`
+    /// `<sessions-limit-reached limit=''><retry stamp=''/></sessions-limit-reached>`
     SessionsLimit,
 }
 
@@ -202,7 +202,7 @@ pub struct Row {
     pub condition: DefinedCondition,
     /// What the requester may do about it (RFC 6120 #8.3.2).
     pub kind: ErrorType,
-    /// The application element of XEP-0363 #errors.
+    /// The application element: XEP-0363 #errors, or our own.
     pub app: App,
     /// The HTTP status.
     pub status: StatusCode,
@@ -242,7 +242,7 @@ impl Refusal {
             Self::ContentEncoded         => row(C::NotAcceptable,       Modify, App::None,         415, "The body must not have a content coding"),
             Self::OtherContentType       => row(C::NotAcceptable,       Modify, App::None,         415, "The content type is not the one of the upload slot"),
             Self::DigestMismatch         => row(C::NotAcceptable,       Modify, App::None,         422, "The body does not have the digest that was announced"),
-            Self::AlreadyComplete        => row(C::Conflict,            Cancel, App::None,         409, "The upload is complete, with other content"),
+            Self::AlreadyComplete        => row(C::Conflict,            Cancel, App::None,         409, "The upload is complete and cannot be changed"),
             Self::Gone                   => row(C::ItemNotFound,        Cancel, App::None,         410, "The upload has ended"),
             Self::TakenOver              => row(C::Conflict,            Cancel, App::None,         409, "A newer request took this upload over"),
             Self::Stalled                => row(C::ResourceConstraint,  Wait,   App::None,         408, "The body came too slowly"),

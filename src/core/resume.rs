@@ -170,6 +170,9 @@ pub fn read_creation(dialect: Dialect, request: &HeaderMap) -> Result<Creation, 
 }
 
 /// Bytes for an upload that has begun.
+///
+/// Its Repr-Digest is not read: in a PATCH that is the digest of what is sent (RFC 9530 #3.1),
+/// and some would mean the file's.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Append {
     /// Where they belong.
@@ -178,8 +181,6 @@ pub struct Append {
     pub extent: Extent,
     /// The file's size, where it is said.
     pub upload_length: Option<u64>,
-    /// The digest of the whole file.
-    pub sha256: Option<Sha256>,
     /// The digest of these bytes.
     pub checksum: Option<Checksum>,
 }
@@ -242,7 +243,7 @@ fn read_append(dialect: Dialect, request: &HeaderMap) -> Result<Append, Refusal>
         return Err(Refusal::OtherMediaType);
     }
     let offset = fields::number(request, UPLOAD_OFFSET)?;
-    let digests = fields::digests(request)?;
+    let digest = fields::digest_of_body(request)?;
     let checksum = match dialect {
         Dialect::Tus => fields::tus_checksum(request, UPLOAD_CHECKSUM)?,
         _ => None,
@@ -251,8 +252,7 @@ fn read_append(dialect: Dialect, request: &HeaderMap) -> Result<Append, Refusal>
         offset: offset.ok_or(Refusal::BadRequest)?,
         extent: dialect.extent(request)?,
         upload_length: fields::number(request, UPLOAD_LENGTH)?,
-        sha256: digests.of_file,
-        checksum: checksum.or(digests.of_body.map(Checksum::Sha256)),
+        checksum: checksum.or(digest.map(Checksum::Sha256)),
     })
 }
 

@@ -15,6 +15,7 @@ use axum::response::Response;
 use http::{Method, StatusCode};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 
+use super::early::CutOff;
 use super::gate::Permit;
 
 /// What is known of a request when it comes.
@@ -120,10 +121,11 @@ pub fn outgoing(
     permit: Option<Permit>,
 ) -> Response {
     let (head, body) = response.into_parts();
+    let is_cut = head.extensions.get::<CutOff>().is_some();
     let body = Outgoing {
         body,
         n_bytes: 0,
-        status: head.status,
+        status: (!is_cut).then_some(head.status),
         facts,
         reading,
         _permit: permit,
@@ -134,7 +136,8 @@ pub fn outgoing(
 struct Outgoing {
     body: Body,
     n_bytes: u64,
-    status: StatusCode,
+    /// None where the connection is cut in place of an answer.
+    status: Option<StatusCode>,
     facts: Facts,
     reading: Reading,
     _permit: Option<Permit>,
@@ -166,10 +169,15 @@ impl HttpBody for Outgoing {
 
 impl Drop for Outgoing {
     fn drop(&mut self) {
+        let status = self.status.map(|status| status.as_u16());
+        let status: &dyn tracing::Value = match &status {
+            Some(status) => status,
+            None => &"cut",
+        };
         tracing::info!(
             target: "slotd::http",
             method = self.facts.method,
-            status = self.status.as_u16(),
+            status,
             slot = self.facts.slot.as_deref().unwrap_or("-"),
             client = self.facts.client.as_deref().unwrap_or("-"),
             received_bytes = self.reading.0.bytes.load(Ordering::Relaxed),

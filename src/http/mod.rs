@@ -199,10 +199,12 @@ impl Edge {
     }
 
     /// How to send interim responses, where they reach the client: HTTP/1.0 has none (RFC 9110
-    /// #15.2), and most proxies drop those that they do not know.
+    /// #15.2), and most proxies drop those that they do not know, or take them for the answer.
     fn early(&self, origin: Option<Origin>, request: &Request) -> Option<early::Early> {
-        let is_direct = !forwarded::is_proxy(origin?.peer, &self.trusted);
-        let arrives = is_direct || self.proxy_forwards_1xx;
+        let arrives = match forwarded::is_proxy(origin?.peer, &self.trusted) {
+            true => self.proxy_forwards_1xx,
+            false => !forwarded::is_marked(request.headers()),
+        };
         let early = request.extensions().get::<early::Early>();
         early
             .filter(|_| arrives && request.version() == Version::HTTP_11)

@@ -80,9 +80,9 @@ fn upload(sealed: String, append: Append, length: Option<u64>, visitor: Visitor)
         extent: append.extent,
         length,
         upload_length: append.upload_length,
-        // That of an append says nothing of the file's.
+        // Those of an append say nothing of the file's.
         content_type: None,
-        sha256: append.sha256,
+        sha256: None,
         checksum: append.checksum,
         is_resumable: true,
         visitor,

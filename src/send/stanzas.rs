@@ -72,11 +72,13 @@ impl Refusal {
             match (child.name(), child.has_ns(ns::XMPP_STANZAS)) {
                 ("text", true) => {}
                 (name, true) => refusal.condition = shown(name),
-                ("retry", false) => refusal.retry_at = child.attr("stamp").map(str::to_owned),
+                ("retry", false) => refusal.retry_at = stamp(child),
                 (name, false) => {
                     refusal.app = shown(name);
                     let limit = child_text(child, "max-file-size", ns::HTTP_UPLOAD);
                     refusal.size_bytes_max = limit.trim().parse().ok();
+                    let retry = child.get_child("retry", ns::HTTP_UPLOAD);
+                    refusal.retry_at = retry.and_then(stamp).or(refusal.retry_at);
                 }
             }
         }
@@ -95,6 +97,10 @@ impl Refusal {
             text => format!("{text} ({condition})"),
         }
     }
+}
+
+fn stamp(retry: &Element) -> Option<String> {
+    retry.attr("stamp").map(str::to_owned)
 }
 
 /// What a service is asked for.
@@ -327,6 +333,23 @@ mod tests {
         assert_eq!(refusal.size_bytes_max, Some(5));
         assert_eq!(refusal.words(), "Too large (file-too-large)");
         assert_eq!(Refusal::default().words(), "an error without a name");
+    }
+
+    /// Beside the condition, or within the element that says what for.
+    #[test]
+    fn when_to_ask_again_is_read() {
+        const LIMIT: &str = "sessions-limit-reached";
+        let retry = "<retry xmlns='urn:xmpp:http:upload:0' stamp='2026-01-02T03:04:05Z'/>";
+        let limit = format!("<{LIMIT} xmlns='{SESSIONS}' limit='2'>{retry}</{LIMIT}>");
+        for (app, words) in [(retry, "resource-constraint"), (&limit, LIMIT)] {
+            let refusal = Refusal::read(&xml(&format!(
+                "<iq xmlns='jabber:client' type='error'><error type='wait'>\
+                 <resource-constraint xmlns='urn:ietf:params:xml:ns:xmpp-stanzas'/>{app}\
+                 </error></iq>"
+            )));
+            assert_eq!(refusal.retry_at.as_deref(), Some("2026-01-02T03:04:05Z"));
+            assert_eq!(refusal.words(), words);
+        }
     }
 
     #[test]

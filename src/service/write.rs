@@ -295,8 +295,8 @@ impl Service {
         let noted_at = Arc::new(AtomicU64::new(self.world.now().0));
         let (service, telling) = (self.clone(), told.clone());
         let (id, generation) = (row.id, row.generation);
-        // Of an upload that goes on, only what its row has survives a power cut (`recover`). A plain
-        // one begins again in any case; its row only has to stay alive.
+        // Of an upload that goes on, only what its row has survives a power cut (`recover`). A
+        // plain one begins again in any case; its row only has to stay alive.
         let note_every = match (row.agreement, tells) {
             (Agreement::Session(_) | Agreement::Resumable, Tells::Yes) => 0,
             (Agreement::Slot, _) | (_, Tells::No) => NOTE_EVERY.min(row.idle_for / 4).as_secs(),

@@ -105,21 +105,17 @@ pub fn slot(slot: Slot) -> Element {
 /// `<error/>` for a refusal, with the words that clients show.
 pub fn error(refusal: &Refusal) -> Element {
     let row = refusal.row();
-    let apps = match row.app {
-        App::None => [None, None],
-        App::FileTooLarge => [file_too_large(refusal), None],
-        App::Retry => [retry(refusal), None],
-        App::Session(name) => [Some(session::app(name)), None],
-        App::SessionFailed => [session::failed(refusal), None],
-        App::RefreshLimit => [session::limit_reached(refusal), None],
-        App::SessionsLimit => [retry(refusal), session::limit_reached(refusal)],
+    let app = match row.app {
+        App::None => None,
+        App::FileTooLarge => file_too_large(refusal),
+        App::Retry => retry(refusal),
+        App::Session(name) => Some(session::app(name)),
+        App::SessionFailed => session::failed(refusal),
+        App::RefreshLimit | App::SessionsLimit => session::limit_reached(refusal),
     };
-    let mut error = Element::from(StanzaError::new(row.kind, row.condition, "en", row.text));
-    // `StanzaError` itself has room for one.
-    for app in apps.into_iter().flatten() {
-        error.append_child(app);
-    }
-    error
+    let mut error = StanzaError::new(row.kind, row.condition, "en", row.text);
+    error.other = app;
+    Element::from(error)
 }
 
 fn file_too_large(refusal: &Refusal) -> Option<Element> {
@@ -133,7 +129,8 @@ fn file_too_large(refusal: &Refusal) -> Option<Element> {
     Some(element.append(limit).build())
 }
 
-fn retry(refusal: &Refusal) -> Option<Element> {
+/// When to ask again, in XEP-0363's words.
+pub(super) fn retry(refusal: &Refusal) -> Option<Element> {
     let stamp = refusal.retry_at()?.to_xep0082();
     let element = Element::builder("retry", ns::HTTP_UPLOAD);
     Some(element.attr(xml_ncname!("stamp").to_owned(), stamp).build())
@@ -299,7 +296,7 @@ mod tests {
         assert_eq!(quota.attr("type"), Some("wait"));
     }
 
-    /// The element names and contents beside the conditions, in `session::NS` but for `<retry/>`.
+    /// The one element beside each condition, in `session::NS` but for `<retry/>`.
     #[test]
     fn errors_of_upload_sessions() {
         let retry_at = Timestamp(1_767_323_045);
@@ -352,7 +349,9 @@ mod tests {
             (
                 limits.1,
                 "wait resource-constraint",
-                format!("{retry}<sessions-limit-reached {ours} limit='20'/>"),
+                format!(
+                    "<sessions-limit-reached {ours} limit='20'>{retry}</sessions-limit-reached>"
+                ),
             ),
         ] {
             let (kind, condition) = condition.split_once(' ').expect("type and condition");
@@ -364,6 +363,8 @@ mod tests {
                 refusal.row().text
             );
             assert_eq!(error(&refusal), expected.parse().expect("well-formed"));
+            // Strict readers take one application element: RFC 6120 #8.3.2 has no more.
+            StanzaError::try_from(error(&refusal)).expect("read again");
         }
     }
 

@@ -184,7 +184,10 @@ pub fn failed(refusal: &Refusal) -> Option<Element> {
     )
 }
 
-/// The limit that was reached: of refreshes, or of open sessions.
+/// The limit that was reached: of refreshes, or of open sessions, with the time to ask again.
+///
+/// That stands inside, since an error has room for one element of an application beside its
+/// condition: RFC 6120 #8.3.2.
 pub fn limit_reached(refusal: &Refusal) -> Option<Element> {
     let (name, limit) = match refusal {
         Refusal::RefreshLimitReached { limit } => ("refresh-limit-reached", u32::from(*limit)),
@@ -192,7 +195,8 @@ pub fn limit_reached(refusal: &Refusal) -> Option<Element> {
         _ => return None,
     };
     let element = Element::builder(name, NS);
-    Some(element.attr(xml_ncname!("limit").to_owned(), limit).build())
+    let element = element.attr(xml_ncname!("limit").to_owned(), limit);
+    Some(element.append_all(elements::retry(refusal)).build())
 }
 
 #[cfg(test)]

@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 
 use minidom::Element;
 
+use crate::xmpp::{Verdict, compare_tags};
+
 /// The namespace that the document defines.
 pub const NS: &str = "urn:slotd:upload-session:0";
 /// The namespace that the document's own elements get when it is read: they have none.
@@ -43,8 +45,6 @@ pub const FORMAT: &[(&str, &[&str])] = &[
     ("tr",           &["th", "td"]),
 ];
 
-pub type Verdict<T = ()> = Result<T, String>;
-
 /// Where the document is.
 pub fn path() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("contrib/protoxep/upload-session.xml")
@@ -53,16 +53,6 @@ pub fn path() -> PathBuf {
 /// The document's text.
 pub fn text() -> String {
     std::fs::read_to_string(path()).expect("the proposal is readable")
-}
-
-/// XML as it is on a component's stream.
-pub fn element(text: &str) -> Verdict<Element> {
-    let all = format!("<all xmlns='jabber:component:accept'>{text}</all>");
-    let all: Element = all.parse().map_err(|e| format!("not well-formed: {e}"))?;
-    all.children()
-        .next()
-        .cloned()
-        .ok_or_else(|| "no element".to_owned())
 }
 
 /// One example.
@@ -254,28 +244,10 @@ impl Known {
 
     /// Compares an answer with an example: names, attributes, children in order.
     pub fn compare(&mut self, shown: &Element, came: &Element) -> Verdict {
-        let name = shown.name();
-        if (came.name(), came.ns()) != (name, shown.ns()) {
-            return Err(format!("<{name} xmlns='{}'> expected", shown.ns()));
-        }
-        for (key, value) in shown.attrs() {
-            let found = came.attrs().into_iter().find(|(other, _)| *other == key);
-            let (_, got) = found.ok_or_else(|| format!("<{name}> lacks {}", key.1))?;
-            let is_same = match is_free(shown, key.1) {
-                true => self.matches(value, got),
-                false => value == got,
-            };
-            if !is_same {
-                return Err(format!(
-                    "<{name} {}='{value}'> expected, not '{got}'",
-                    key.1
-                ));
-            }
-        }
-        let is_extra = |key| !shown.attrs().into_iter().any(|(other, _)| other == key);
-        if let Some((key, _)) = came.attrs().into_iter().find(|(key, _)| is_extra(*key)) {
-            return Err(format!("<{name}> has {}", key.1));
-        }
+        compare_tags(shown, came, |key, wanted, got| match is_free(shown, key) {
+            true => self.matches(wanted, got),
+            false => wanted == got,
+        })?;
         self.compare_content(shown, came)
     }
 

@@ -43,6 +43,47 @@ pub fn stream_error(condition: &str, text: &str) -> String {
     )
 }
 
+/// What is wrong, for whoever reads the test's failure.
+pub type Verdict<T = ()> = Result<T, String>;
+
+/// A stanza as it is on a component's stream.
+pub fn stanza(xml: &str) -> Verdict<Element> {
+    let all = format!("<all xmlns='jabber:component:accept'>{xml}</all>");
+    let all: Element = all.parse().map_err(|e| format!("not well-formed: {e}"))?;
+    all.children()
+        .next()
+        .cloned()
+        .ok_or_else(|| "no stanza".to_owned())
+}
+
+/// Compares two tags: name, namespace, attributes; `is_same` takes an attribute's name, its wanted
+/// value and what came.
+pub fn compare_tags(
+    wanted: &Element,
+    got: &Element,
+    mut is_same: impl FnMut(&str, &str, &str) -> bool,
+) -> Verdict {
+    let (name, ns) = (wanted.name(), wanted.ns());
+    if (got.name(), got.ns()) != (name, ns.clone()) {
+        return Err(format!("<{name} xmlns='{ns}'> expected"));
+    }
+    for (key, value) in wanted.attrs() {
+        let found = got.attrs().into_iter().find(|(other, _)| *other == key);
+        let (_, got) = found.ok_or_else(|| format!("<{name}> lacks {}", key.1))?;
+        if !is_same(key.1, value, got) {
+            return Err(format!(
+                "<{name} {}='{value}'> expected, not '{got}'",
+                key.1
+            ));
+        }
+    }
+    let is_extra = |key| !wanted.attrs().into_iter().any(|(other, _)| other == key);
+    match got.attrs().into_iter().find(|(key, _)| is_extra(*key)) {
+        Some((key, _)) => Err(format!("<{name}> has {}", key.1)),
+        None => Ok(()),
+    }
+}
+
 /// The server's end of one connection.
 pub struct Peer {
     /// The component's name.

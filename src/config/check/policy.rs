@@ -136,7 +136,8 @@ impl Checker {
         Some(session::Lifetimes {
             idle_for: idle_for?,
             session_age: session_age?,
-            rufh_idle_for: rufh_idle_for?,
+            // Whoever cannot refresh never has less time than who can.
+            rufh_idle_for: rufh_idle_for?.max(idle_for?),
             refreshes_max: refreshes_max.and_then(|n| u8::try_from(n).ok())?,
             retention: session::Retention {
                 message: message?,

@@ -74,8 +74,13 @@ impl Digests {
 pub fn digests(request: &HeaderMap) -> Result<Digests, Refusal> {
     Ok(Digests {
         of_file: digest(request, REPR_DIGEST)?,
-        of_body: digest(request, CONTENT_DIGEST)?,
+        of_body: digest_of_body(request)?,
     })
+}
+
+/// Reads Content-Digest alone, as `digests` does.
+pub fn digest_of_body(request: &HeaderMap) -> Result<Option<Sha256>, Refusal> {
+    digest(request, CONTENT_DIGEST)
 }
 
 fn digest(request: &HeaderMap, name: HeaderName) -> Result<Option<Sha256>, Refusal> {
