@@ -11,6 +11,7 @@ const AFTER_HELP: &str = "\
 The link of each file is printed on standard output, one a line. An upload that is interrupted, by
 Ctrl-C, kill -9 or the machine's end, goes on where it was when the same command is run again: what
 is needed for that is kept in $XDG_STATE_HOME/slotd (or ~/.local/state/slotd), without passwords.
+A change of network is noticed within about a second, and costs what was on its way.
 With services that know no upload sessions (XEP-0363 alone) a file is sent again from its beginning.
 
 Examples:
@@ -19,8 +20,9 @@ Examples:
   SLOTD_PASSWORD=... slotd send backup.tar --account bot@example.org --no-message --json
 
 Exit status: 0 all is sent; 1 a failure, or given up; 2 the command line is wrong, or a file cannot
-be read; 3 the XMPP server refuses the log-in; 4 the service or a recipient's server refuses (too
-large, over the quota, nobody there); 130 interrupted, 143 ended: run it again to go on.";
+be read; 3 the XMPP server refuses the log-in, or is not to be trusted; 4 the service or a
+recipient's server refuses (too large, over the quota, nobody there); 130 interrupted, 143 ended:
+run it again to go on.";
 
 /// What is to be sent, how, and to whom.
 #[derive(Args)]

@@ -11,7 +11,7 @@ use tokio_xmpp::xmlstream::ReadError;
 use xmpp_parsers::ns;
 
 use super::login::{self, Account, LoginError};
-use super::reach::Reach;
+use super::reach::{Reach, Route};
 use super::stanzas::{Refusal, attr, iq};
 use crate::xmpp::Wire;
 
@@ -58,6 +58,8 @@ pub struct Line<'a> {
     account: &'a Account,
     reach: &'a Reach,
     wire: Option<Wire>,
+    /// The way that the stream takes.
+    route: Option<Route>,
     /// Our full address on the stream.
     pub jid: String,
     n_ids: u64,
@@ -72,18 +74,23 @@ impl<'a> Line<'a> {
             account,
             reach,
             wire: None,
+            route: None,
             jid: String::new(),
             n_ids: 0,
             kept: VecDeque::new(),
         }
     }
 
-    /// Logs in where that is not done.
+    /// Logs in where that is not done, or where the network is another one than it was.
     pub async fn up(&mut self) -> Result<(), AskError> {
+        if self.route.is_some_and(|route| route.is_left()) {
+            self.wire = None;
+        }
         if self.wire.is_none() {
             let logged_in = login::log_in(self.account, self.reach).await?;
             self.jid = logged_in.jid;
             self.wire = Some(logged_in.wire);
+            self.route = Some(logged_in.route);
             self.kept.clear();
         }
         Ok(())
@@ -101,12 +108,14 @@ impl<'a> Line<'a> {
         match answers.pop().flatten() {
             Some(answer) if answer.attr("type") == Some("result") => Ok(answer),
             Some(answer) => Err(AskError::Refused(Refusal::read(&answer))),
-            None => {
-                // The question or its answer is lost, or the way is: a new stream is sure.
-                self.wire = None;
-                Err(AskError::Lost("no answer within 15 seconds".to_owned()))
-            }
+            None => Err(self.unanswered()),
         }
+    }
+
+    /// A question or its answer is lost, or the way is: a new stream is sure.
+    pub fn unanswered(&mut self) -> AskError {
+        self.wire = None;
+        AskError::Lost("no answer within 15 seconds".to_owned())
     }
 
     /// Asks many at once; `None` for who does not answer in time.

@@ -18,7 +18,7 @@ use tokio_xmpp::xmlstream::{ReadError, StreamHeader, Timeouts, initiate_stream};
 use xmpp_parsers::ns;
 
 use super::answers::shown;
-use super::reach::{Place, Reach, is_distrust, tcp};
+use super::reach::{DEAD_AFTER, Place, Reach, Route, is_distrust, tcp};
 use super::stanzas::{attr, child_text, iq, text_in};
 use crate::xmpp::{Guard, Socket, StreamError, Wire};
 
@@ -53,6 +53,8 @@ pub struct LoggedIn {
     pub wire: Wire,
     /// Our full address, as the server spells it.
     pub jid: String,
+    /// The way it takes.
+    pub route: Route,
 }
 
 /// Connects and logs in, at the first place that lets itself be reached.
@@ -70,11 +72,13 @@ pub async fn log_in(account: &Account, reach: &Reach) -> Result<LoggedIn, LoginE
 
 async fn at_place(account: &Account, reach: &Reach, place: &Place) -> Result<LoggedIn, LoginError> {
     let named = format!("{}:{}", place.host, place.port);
-    let socket = tcp(&place.host, place.port).await.map_err(|error| {
-        LoginError::Unreachable(format!(
-            "cannot connect to the XMPP server {named}: {error}"
-        ))
-    })?;
+    let unreached = |error: std::io::Error| {
+        let words = format!("cannot connect to the XMPP server {named}: {error}");
+        LoginError::Unreachable(words)
+    };
+    let socket = tcp(&place.host, place.port, DEAD_AFTER).await;
+    let socket = socket.map_err(unreached)?;
+    let route = Route::of(&socket).map_err(unreached)?;
     let allows_plain = reach.allows_plain(&socket);
     let login = async {
         let socket: Box<dyn Socket> = Box::new(socket);
@@ -97,7 +101,8 @@ async fn at_place(account: &Account, reach: &Reach, place: &Place) -> Result<Log
         authenticate(account, wire, &features).await
     };
     let ended = tokio::time::timeout(LOGIN_WITHIN, login).await;
-    ended.unwrap_or_else(|_| Err(lost("it did not finish within 30 seconds")))
+    let ended = ended.unwrap_or_else(|_| Err(lost("it did not finish within 30 seconds")));
+    ended.map(|(wire, jid)| LoggedIn { wire, jid, route })
 }
 
 fn lost(words: &str) -> LoginError {
@@ -200,7 +205,7 @@ async fn authenticate(
     account: &Account,
     mut wire: Wire,
     features: &Element,
-) -> Result<LoggedIn, LoginError> {
+) -> Result<(Wire, String), LoginError> {
     let offered: Vec<String> = features
         .get_child("mechanisms", ns::SASL)
         .map(|mechanisms| mechanisms.children().map(Element::text).collect())
@@ -265,7 +270,7 @@ fn refused(account: &Account, failure: &Element) -> LoginError {
 }
 
 /// Gets a resource: RFC 6120 #7.
-async fn bind(account: &Account, mut wire: Wire) -> Result<LoggedIn, LoginError> {
+async fn bind(account: &Account, mut wire: Wire) -> Result<(Wire, String), LoginError> {
     let mut wish = Element::bare("bind", ns::BIND);
     if let Some(resource) = account.jid.resource() {
         wish.append_child(text_in("resource", ns::BIND, resource.as_str()));
@@ -279,7 +284,7 @@ async fn bind(account: &Account, mut wire: Wire) -> Result<LoggedIn, LoginError>
         let bound = answer.get_child("bind", ns::BIND);
         let jid = bound.map(|bound| child_text(bound, "jid", ns::BIND));
         return match jid {
-            Some(jid) if answer.attr("type") == Some("result") => Ok(LoggedIn { wire, jid }),
+            Some(jid) if answer.attr("type") == Some("result") => Ok((wire, jid)),
             _ => Err(lost("it gives no resource")),
         };
     }

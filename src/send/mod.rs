@@ -224,8 +224,8 @@ impl One<'_> {
             )));
         }
         let show = Show::new(&content.name, content.size_bytes, self.args.quiet);
-        show.hush();
-        let sha256 = content.sha256(|_| {})?;
+        show.say("reading the file");
+        let sha256 = content.sha256()?;
         let account = self.args.account.to_bare().to_string();
         let state = self.hold_state(&hex(&sha256), &account, &show)?;
         let earlier = self.earlier(state.as_ref(), line).await;

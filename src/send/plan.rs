@@ -158,16 +158,16 @@ impl Plan {
                 offset,
                 is_resumable,
             } => self.stands(state, offset, is_resumable),
-            Event::Offset(offset) => {
-                self.note(offset);
-                Step::Append { offset }
-            }
+            Event::Offset(offset) => self.go_on(offset, since, random),
             Event::Complete => Step::Done,
             Event::Trouble { words, retry_after } => {
                 self.trouble(&words, retry_after, since, random)
             }
             Event::Stale => self.stale(),
-            Event::Conflict if self.has_session => Step::Query,
+            Event::Conflict if self.has_session => {
+                let words = "the upload service contradicts itself";
+                self.rest(Step::Query, words, None, since, random)
+            }
             Event::Conflict if self.step == Step::Look => self.restart("its slot is used up"),
             Event::Conflict => Step::Look,
             Event::Gone(words) => self.restart(&words),
@@ -193,6 +193,21 @@ impl Plan {
         }
     }
 
+    /// An answer to bytes that were sent says where to go on; one that is of no use is trouble, or
+    /// it would be got for ever.
+    fn go_on(&mut self, offset: u64, since: Duration, random: u64) -> Step {
+        let append = Step::Append { offset };
+        let is_vain = matches!(self.step, Step::Append { .. }) && offset <= self.offset;
+        self.note(offset);
+        match is_vain {
+            true => {
+                let words = "the upload service takes nothing";
+                self.rest(append, words, None, since, random)
+            }
+            false => append,
+        }
+    }
+
     /// Bytes were taken: the way is good again.
     fn note(&mut self, offset: u64) {
         if self.offset < offset {
@@ -209,10 +224,7 @@ impl Plan {
         since: Duration,
         random: u64,
     ) -> Step {
-        if self.give_up_after <= since {
-            return Step::GiveUp(words.to_owned());
-        }
-        self.after_rest = match self.step {
+        let next = match self.step {
             Step::Append { .. } | Step::AskOffset => Step::AskOffset,
             Step::Put if self.slot_at + SLOT_FOR <= since => match self.has_session {
                 true => Step::Refresh,
@@ -220,6 +232,22 @@ impl Plan {
             },
             ref same => same.clone(),
         };
+        self.rest(next, words, retry_after, since, random)
+    }
+
+    /// A pause before the next step, if there is time for one.
+    fn rest(
+        &mut self,
+        next: Step,
+        words: &str,
+        retry_after: Option<Duration>,
+        since: Duration,
+        random: u64,
+    ) -> Step {
+        if self.give_up_after <= since {
+            return Step::GiveUp(words.to_owned());
+        }
+        self.after_rest = next;
         let rest = match retry_after {
             Some(wanted) => wanted.clamp(PAUSE_MIN, RETRY_AFTER_MAX),
             None => pause(self.n_troubles, random),
@@ -318,7 +346,24 @@ mod tests {
                 vec![START, SLOT, Event::Stale, session(State::Complete, 9)],
                 Step::Done,
             ),
-            (vec![START, SLOT, Event::Conflict], Step::Query),
+            (
+                vec![START, SLOT, Event::Conflict, Event::Rested],
+                Step::Query,
+            ),
+            (
+                vec![START, SLOT, Event::Offset(9)],
+                Step::Append { offset: 9 },
+            ),
+            (
+                vec![
+                    START,
+                    SLOT,
+                    Event::Offset(9),
+                    Event::Offset(9),
+                    Event::Rested,
+                ],
+                Step::Append { offset: 9 },
+            ),
             (vec![START, PLAIN, Event::Stale], Step::AskSlot),
             (vec![START, PLAIN, Event::Conflict], Step::Look),
             (
@@ -388,6 +433,41 @@ mod tests {
         assert_eq!(plan.next(Event::Rested, SLOT_FOR, 0), Step::Put);
         plan.next(trouble(), SLOT_FOR + SECOND, 0);
         assert_eq!(plan.next(Event::Rested, DAY, 0), Step::AskSlot);
+    }
+
+    /// A service whose answers lead nowhere is asked ever more seldom, and given up in the end.
+    #[test]
+    fn contradictions_are_no_loop() {
+        for (answer, sent) in [
+            (Event::Offset(0), Event::Offset(0)),
+            (Event::Offset(9), Event::Offset(9)),
+            (Event::Offset(9), Event::Offset(3)),
+            (Event::Offset(9), Event::Conflict),
+            (Event::Conflict, Event::Conflict),
+        ] {
+            let mut plan = Plan::new(DAY);
+            let mut step = plan.next(KNOWN, SECOND, 0);
+            let mut since = SECOND;
+            let mut n_steps = 0;
+            while !matches!(step, Step::GiveUp(_)) {
+                n_steps += 1;
+                assert!(
+                    n_steps < 100_000,
+                    "{answer:?}, {sent:?}: {step:?} after {since:?}"
+                );
+                let event = match step {
+                    Step::Query | Step::Refresh => session(State::Open, 9),
+                    Step::AskOffset => answer.clone(),
+                    Step::Append { .. } => sent.clone(),
+                    Step::Rest(pause) => {
+                        since += pause;
+                        Event::Rested
+                    }
+                    other => panic!("{other:?}"),
+                };
+                step = plan.next(event, since, 0);
+            }
+        }
     }
 
     #[test]

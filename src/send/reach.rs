@@ -1,16 +1,16 @@
 //! Connections: where the XMPP server is, TCP that notices a network that is gone, and TLS.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::time::Duration;
 
 use hickory_resolver::TokioResolver;
 use hickory_resolver::proto::rr::RData;
 use hickory_resolver::proto::rr::rdata::SRV;
-use rustix::net::sockopt;
+use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpStream, lookup_host};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tokio_rustls::rustls::ClientConfig;
@@ -24,10 +24,14 @@ const CONNECT_WITHIN: Duration = Duration::from_secs(8);
 const TLS_WITHIN: Duration = Duration::from_secs(15);
 /// How long SRV records may take; without them the domain itself is tried.
 const SRV_WITHIN: Duration = Duration::from_secs(5);
-/// After so long without a word from the other side a connection is dead, whether it is idle or
-/// holds bytes that nobody acknowledges: the network may have changed under it.
-const DEAD_AFTER: Duration = Duration::from_secs(10);
+/// After so long without a word from the other side's kernel a connection is dead, whether it is
+/// idle or holds bytes that nobody acknowledges: the network may have changed under it.
+pub const DEAD_AFTER: Duration = Duration::from_secs(5);
 const PROBES: u32 = 3;
+/// So many bytes the kernel takes beyond those on their way: what it holds it cannot tell as sent.
+const UNSENT_BYTES: u32 = 64 * 1024;
+/// How often it is looked whether our own address has changed.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
 /// The port of an XMPP server that names none.
 const XMPP_PORT: u16 = 5222;
 
@@ -67,15 +71,11 @@ impl Reach {
         if domain == "localhost" || bare.parse::<std::net::IpAddr>().is_ok() {
             return vec![at(bare, XMPP_PORT)];
         }
-        let (direct, starttls) = tokio::join!(
-            service_records("_xmpps-client._tcp", domain),
-            service_records("_xmpp-client._tcp", domain)
-        );
-        let places = ordered(direct, starttls);
-        match places.is_empty() {
-            true => vec![at(domain, XMPP_PORT)],
-            false => places,
-        }
+        let found = match TokioResolver::builder_tokio().and_then(|builder| builder.build()) {
+            Ok(resolver) => looked_up(&resolver, domain).await,
+            Err(_) => None,
+        };
+        found.unwrap_or_else(|| vec![at(domain, XMPP_PORT)])
     }
 
     /// TLS over a connection, as `name`; `alpn` where the protocol has one.
@@ -139,52 +139,125 @@ fn ordered(direct: Vec<SRV>, starttls: Vec<SRV>) -> Vec<Place> {
     records.into_iter().filter_map(place).collect()
 }
 
-async fn service_records(service: &str, domain: &str) -> Vec<SRV> {
-    let name = format!("{service}.{domain}.");
-    let asked = async {
-        let resolver = TokioResolver::builder_tokio().ok()?.build().ok()?;
-        let found = resolver.srv_lookup(name).await.ok()?;
-        let records = found
-            .answers()
-            .iter()
-            .filter_map(|record| match &record.data {
-                RData::SRV(record) => Some(record.clone()),
-                _ => None,
-            });
-        Some(records.collect())
-    };
-    let asked = timeout(SRV_WITHIN, asked).await;
-    asked.ok().flatten().unwrap_or_default()
+/// The places that DNS names; none where it names no records, and an empty list where it says that
+/// the domain has no such service.
+async fn looked_up(resolver: &TokioResolver, domain: &str) -> Option<Vec<Place>> {
+    let (direct, starttls) = tokio::join!(
+        service_records(resolver, "_xmpps-client._tcp", domain),
+        service_records(resolver, "_xmpp-client._tcp", domain)
+    );
+    let is_named = !direct.is_empty() || !starttls.is_empty();
+    is_named.then(|| ordered(direct, starttls))
 }
 
-/// Connects to the first address that answers.
-pub async fn tcp(host: &str, port: u16) -> io::Result<TcpStream> {
+async fn service_records(resolver: &TokioResolver, service: &str, domain: &str) -> Vec<SRV> {
+    let asked = resolver.srv_lookup(format!("{service}.{domain}."));
+    let Ok(Ok(found)) = timeout(SRV_WITHIN, asked).await else {
+        return Vec::new();
+    };
+    let record = |data: &RData| match data {
+        RData::SRV(record) => Some(record.clone()),
+        _ => None,
+    };
+    let answers = found.answers().iter();
+    answers.filter_map(|answer| record(&answer.data)).collect()
+}
+
+/// The way of a connection: from an address of ours to one of theirs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Route {
+    /// Ours; none while there is no network.
+    local: Option<IpAddr>,
+    peer: SocketAddr,
+}
+
+impl Route {
+    /// The way of a connection that is made.
+    pub fn of(socket: &TcpStream) -> io::Result<Self> {
+        Ok(Self {
+            local: Some(socket.local_addr()?.ip()),
+            peer: socket.peer_addr()?,
+        })
+    }
+
+    /// The way that a connection would take that is made now. Nothing is sent to find out.
+    fn now(peer: SocketAddr) -> Self {
+        let any: IpAddr = match peer {
+            SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+            SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+        };
+        let local = UdpSocket::bind((any, 0)).and_then(|socket| {
+            socket.connect(peer)?;
+            socket.local_addr()
+        });
+        Self {
+            local: local.ok().map(|local| local.ip()),
+            peer,
+        }
+    }
+
+    /// The way to the same place as it is now.
+    pub fn again(&self) -> Self {
+        Self::now(self.peer)
+    }
+
+    /// Whether a connection that is made now would come from another address of ours.
+    pub fn is_left(&self) -> bool {
+        let now = self.again();
+        now.local.is_some() && now != *self
+    }
+
+    /// Whether both come from the same address.
+    pub fn is_from(&self, other: &Self) -> bool {
+        self.local == other.local
+    }
+
+    /// Ends when the way is left.
+    pub async fn left(&self) {
+        while !self.is_left() {
+            sleep(LOOK_EVERY).await;
+        }
+    }
+}
+
+/// Connects to the first address that answers. The kernel ends the connection where it has bytes
+/// that nobody acknowledges for `dead_after`.
+pub async fn tcp(host: &str, port: u16, dead_after: Duration) -> io::Result<TcpStream> {
     let host = host.trim_start_matches('[').trim_end_matches(']');
     let addresses = timeout(CONNECT_WITHIN, lookup_host((host, port))).await??;
     let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
     for address in addresses {
-        match timeout(CONNECT_WITHIN, TcpStream::connect(address)).await {
-            Ok(Ok(socket)) => {
-                watch(&socket)?;
+        match connect(address).await {
+            Ok(socket) => {
+                watch(&socket, dead_after)?;
                 return Ok(socket);
             }
-            Ok(Err(error)) => last = error,
-            Err(_) => last = io::ErrorKind::TimedOut.into(),
+            Err(error) => last = error,
         }
     }
     Err(last)
 }
 
-/// Has the kernel end a connection whose network is gone.
-fn watch(socket: &TcpStream) -> io::Result<()> {
+async fn connect(address: SocketAddr) -> io::Result<TcpStream> {
+    let route = Route::now(address);
+    tokio::select! {
+        socket = TcpStream::connect(address) => socket,
+        () = route.left() => Err(io::Error::other("the network has changed")),
+        () = sleep(CONNECT_WITHIN) => Err(io::ErrorKind::TimedOut.into()),
+    }
+}
+
+/// Has the kernel end a connection whose network is gone, and hold little.
+fn watch(socket: &TcpStream, dead_after: Duration) -> io::Result<()> {
     socket.set_nodelay(true)?;
-    sockopt::set_socket_keepalive(socket, true)?;
-    sockopt::set_tcp_keepidle(socket, DEAD_AFTER / 2)?;
-    sockopt::set_tcp_keepintvl(socket, DEAD_AFTER / 5)?;
-    sockopt::set_tcp_keepcnt(socket, PROBES)?;
-    let dead_after_ms = u32::try_from(DEAD_AFTER.as_millis()).expect("10 s fit into 32 bits");
-    sockopt::set_tcp_user_timeout(socket, dead_after_ms)?;
-    Ok(())
+    let socket = SockRef::from(socket);
+    let keepalive = TcpKeepalive::new()
+        .with_time(DEAD_AFTER / 2)
+        .with_interval(DEAD_AFTER / 5)
+        .with_retries(PROBES);
+    socket.set_tcp_keepalive(&keepalive)?;
+    socket.set_tcp_user_timeout(Some(dead_after))?;
+    socket.set_tcp_notsent_lowat(UNSENT_BYTES)
 }
 
 #[cfg(test)]

@@ -2,7 +2,6 @@
 
 use std::error::Error as _;
 use std::io;
-use std::net::IpAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -15,17 +14,23 @@ use hyper::body::Incoming;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::answers::{self, Answer};
 use super::content::Content;
 use super::error::SendError;
 use super::pace::Pace;
-use super::reach::{Reach, is_distrust, tcp};
+use super::reach::{DEAD_AFTER, Reach, Route, is_distrust, tcp};
 use crate::xmpp::Socket;
 
 /// How long the other side may take nothing. A network that is gone is noticed sooner.
 const STALL_FOR: Duration = Duration::from_secs(20);
+/// How long nothing is taken before it counts that our own address is another one now.
+const MOVED_AFTER: Duration = Duration::from_millis(500);
+/// The kernel is more patient with what cannot go on where it was.
+const WHOLE_DEAD_AFTER: Duration = Duration::from_secs(20);
+/// Most bytes that are held between the file and the kernel, and of an answer's head.
+const HELD_BYTES: usize = 64 * 1024;
 /// How long an answer may take once all is handed to the kernel, and the longest such time.
 const ANSWER_WITHIN: Duration = Duration::from_secs(60);
 const ANSWER_WITHIN_MAX: Duration = Duration::from_secs(600);
@@ -66,7 +71,7 @@ pub struct Order<'a> {
 pub struct Http<'a> {
     reach: &'a Reach,
     kept: Option<Kept>,
-    local: Option<IpAddr>,
+    route: Option<Route>,
     /// How often our own address was another one than before.
     pub n_network_changes: u32,
 }
@@ -75,6 +80,7 @@ pub struct Http<'a> {
 struct Kept {
     uri: Uri,
     sender: SendRequest<Outgoing>,
+    route: Route,
     /// Drives the connection, and ends with it.
     _driver: JoinSet<()>,
 }
@@ -85,17 +91,22 @@ impl<'a> Http<'a> {
         Self {
             reach,
             kept: None,
-            local: None,
+            route: None,
             n_network_changes: 0,
         }
     }
 
     /// Sends a request without a body.
     pub async fn ask(&mut self, order: &Order<'_>) -> Result<Answer, Failure> {
-        let mut connection = self.connect(order.url).await?;
+        let mut connection = self.connect(order).await?;
         let request = request(order, &connection.uri, None, Either::Left(Empty::new()))?;
-        let answer = timeout(ANSWER_WITHIN, connection.sender.send_request(request)).await;
-        let answer = answer.map_err(|_| Failure::trouble("no answer within 60 seconds"))?;
+        let answer = tokio::select! {
+            answer = connection.sender.send_request(request) => answer,
+            () = moved(&connection.route) => return Err(changed()),
+            () = sleep(ANSWER_WITHIN) => {
+                return Err(Failure::trouble("no answer within 60 seconds"));
+            }
+        };
         let answer = told(answer.map_err(|error| lost(&error))?).await;
         self.kept = Some(connection);
         Ok(answer)
@@ -110,7 +121,7 @@ impl<'a> Http<'a> {
         pace: &mut Pace,
         sent: &mut (dyn FnMut(u64) + Send),
     ) -> Result<Answer, Failure> {
-        let mut connection = self.connect(order.url).await?;
+        let mut connection = self.connect(order).await?;
         let (body, receiver) = Channel::new(1);
         let length = content.size_bytes - from;
         let request = request(
@@ -121,17 +132,20 @@ impl<'a> Http<'a> {
         )?;
         let began = Instant::now();
         let answer = connection.sender.send_request(request);
-        let feeding = feed(body, content, from, pace, sent);
+        let route = connection.route;
+        let feeding = feed(body, content, from, pace, &route, sent);
         tokio::pin!(answer, feeding);
         let mut answer_by = None;
         let answer = loop {
             let overdue = sleep_until(answer_by.unwrap_or(began));
+            let left = moved(&route);
             tokio::select! {
                 answer = &mut answer => break answer.map_err(|error| lost(&error))?,
                 fed = &mut feeding, if answer_by.is_none() => {
                     fed?;
                     answer_by = Some(Instant::now() + answer_within(length, began.elapsed()));
                 }
+                () = left, if answer_by.is_some() => return Err(changed()),
                 () = overdue, if answer_by.is_some() => {
                     return Err(Failure::trouble("all is sent, and no answer comes"));
                 }
@@ -140,12 +154,22 @@ impl<'a> Http<'a> {
         Ok(told(answer).await)
     }
 
-    async fn connect(&mut self, url: &str) -> Result<Kept, Failure> {
-        let uri = parse(url)?;
+    /// Waits, at most until there is another network.
+    pub async fn rest(&self, pause: Duration) {
+        let Some(route) = self.route.map(|route| route.again()) else {
+            return sleep(pause).await;
+        };
+        // A way that is there again after a rest without any is another one, too.
+        let _ = timeout(pause, route.left()).await;
+    }
+
+    async fn connect(&mut self, order: &Order<'_>) -> Result<Kept, Failure> {
+        let uri = parse(order.url)?;
         if let Some(kept) = self.kept.take()
             && kept.uri.scheme() == uri.scheme()
             && kept.uri.authority() == uri.authority()
             && kept.sender.is_ready()
+            && !kept.route.is_left()
         {
             return Ok(Kept { uri, ..kept });
         }
@@ -153,12 +177,16 @@ impl<'a> Http<'a> {
         let host = uri.host().unwrap_or_default();
         let port = uri.port_u16().unwrap_or(if is_tls { 443 } else { 80 });
         let unreached = |error: io::Error| Failure::Trouble(format!("no way to {host}: {error}"));
-        let socket = tcp(host, port).await.map_err(unreached)?;
-        let local = socket.local_addr().map_err(unreached)?.ip();
-        if self.local.is_some_and(|before| before != local) {
+        let dead_after = match order.method {
+            Method::PUT => WHOLE_DEAD_AFTER,
+            _ => DEAD_AFTER,
+        };
+        let socket = tcp(host, port, dead_after).await.map_err(unreached)?;
+        let route = Route::of(&socket).map_err(unreached)?;
+        if self.route.is_some_and(|before| !before.is_from(&route)) {
             self.n_network_changes += 1;
         }
-        self.local = Some(local);
+        let was_reached = self.route.replace(route).is_some();
         if !is_tls && !self.reach.allows_plain(&socket) {
             return Err(Failure::Final(SendError::Refused(format!(
                 "the upload service gives a link to {host} without encryption (http:); \
@@ -170,7 +198,8 @@ impl<'a> Http<'a> {
             let name = host.trim_start_matches('[').trim_end_matches(']');
             match self.reach.tls(socket, name, None).await {
                 Ok(encrypted) => socket = Box::new(encrypted),
-                Err(error) if is_distrust(&error) => {
+                // Where it was trusted before, a stranger stands between: a captive portal.
+                Err(error) if is_distrust(&error) && !was_reached => {
                     return Err(Failure::Final(SendError::Failed(format!(
                         "the certificate of {host} is not to be trusted: {error}; if it is your \
                          own server, name its certificate or its authority's with --ca"
@@ -179,7 +208,9 @@ impl<'a> Http<'a> {
                 Err(error) => return Err(unreached(error)),
             }
         }
-        let (sender, connection) = http1::handshake(TokioIo::new(socket))
+        let (sender, connection) = http1::Builder::new()
+            .max_buf_size(HELD_BYTES)
+            .handshake(TokioIo::new(socket))
             .await
             .map_err(|error| lost(&error))?;
         let mut driver = JoinSet::new();
@@ -190,6 +221,7 @@ impl<'a> Http<'a> {
         Ok(Kept {
             uri,
             sender,
+            route,
             _driver: driver,
         })
     }
@@ -254,6 +286,7 @@ async fn feed(
     content: &Content,
     from: u64,
     pace: &mut Pace,
+    route: &Route,
     sent: &mut (dyn FnMut(u64) + Send),
 ) -> Result<(), Failure> {
     let mut at = from;
@@ -262,16 +295,30 @@ async fn feed(
         let piece = piece.map_err(Failure::Final)?;
         let n_bytes = piece.len() as u64;
         pace.wait(n_bytes).await;
-        match timeout(STALL_FOR, body.send_data(piece)).await {
-            Ok(Ok(())) => {}
-            // The connection is gone or has its answer, and the request hears of it.
-            Ok(Err(_)) => return Ok(()),
-            Err(_) => return Err(Failure::trouble("nothing was taken for 20 seconds")),
+        tokio::select! {
+            taken = body.send_data(piece) => if taken.is_err() {
+                // The connection is gone or has its answer, and the request hears of it.
+                return Ok(());
+            },
+            () = moved(route) => return Err(changed()),
+            () = sleep(STALL_FOR) => {
+                return Err(Failure::trouble("nothing was taken for 20 seconds"));
+            }
         }
         at += n_bytes;
         sent(at);
     }
     Ok(())
+}
+
+/// Ends when nothing has happened for a moment, and a new connection would take another way.
+async fn moved(route: &Route) {
+    sleep(MOVED_AFTER).await;
+    route.left().await;
+}
+
+fn changed() -> Failure {
+    Failure::trouble("the network has changed")
 }
 
 /// How long the answer may take: what the kernel still holds leaves at the speed of the rest.

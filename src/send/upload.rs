@@ -3,7 +3,7 @@
 use std::time::{Duration, SystemTime};
 
 use minidom::Element;
-use tokio::time::{Instant, sleep};
+use tokio::time::Instant;
 use xmpp_parsers::ns;
 
 use super::asks;
@@ -162,7 +162,7 @@ impl<'a, 'l> Upload<'a, 'l> {
     /// The stream is kept alive while nothing else is done.
     async fn rest(&mut self, pause: Duration) {
         tokio::select! {
-            () = sleep(pause) => {}
+            () = self.http.rest(pause) => {}
             never = self.line.idle() => match never {},
         }
     }

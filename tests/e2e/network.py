@@ -20,6 +20,7 @@ import itertools
 import os
 import socket
 import struct
+import subprocess
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -143,6 +144,16 @@ class Network:
     def unplug(self, name):
         """The phones' interface goes down."""
         self._ip(self.phones, f"link set {name}0 down")
+
+    def prefer(self, name):
+        """Phones' connections that name no address of theirs take this network from now on."""
+        net = NETWORKS[name]
+        self._ip(self.phones, f"route replace default via 198.18.{net}.1 dev {name}0")
+
+    def start(self, argv, **more):
+        """A program on the phones, as subprocess.Popen starts it."""
+        with self._in(self.phones):
+            return subprocess.Popen(argv, **more)
 
     def hold(self, name):
         """What phones send is held on its way from now on."""

@@ -105,8 +105,7 @@ impl Upload<'_, '_> {
         self.figures.sent_twice_bytes += twice;
         self.figures.n_attempts += 1;
         self.record.sent_bytes = offset;
-        self.show.hush();
-        self.show.from(offset);
+        self.show.from(offset, self.figures.sent_twice_bytes);
         let (show, state, record) = (self.show, self.state, &mut self.record);
         let mut noted_at = Instant::now();
         let mut sent = |at| {

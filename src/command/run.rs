@@ -1,0 +1,44 @@
+//! `slotd run`.
+
+use std::process::ExitCode;
+
+use slotd::config::{Config, Loaded};
+use slotd::daemon;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::oneshot;
+
+use super::{ConfigArgs, EXIT_FAILURE, End, failed, load_to_serve, runtime, start_log};
+
+/// Serves until a signal comes.
+pub fn run(args: ConfigArgs) -> Result<ExitCode, End> {
+    let Loaded { config, warnings } = load_to_serve(args)?;
+    start_log(&config);
+    for warning in warnings {
+        tracing::warn!("{warning}");
+    }
+    let runtime = runtime(config.worker_threads)?;
+    runtime.block_on(run_until_signal(config))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn run_until_signal(config: Config) -> Result<(), End> {
+    let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
+    let (stop, stopped) = oneshot::channel();
+    let shutdown = async {
+        // Also where the sender is gone, which then waits for no more signals.
+        let _ = stopped.await;
+    };
+    // A task of its own: the service may be busy with the disk, and shall end all the same.
+    let signals = tokio::spawn(async move {
+        tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
+        tracing::info!("stopping");
+        let _ = stop.send(());
+        tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
+        tracing::warn!("ended by a second signal");
+        std::process::exit(EXIT_FAILURE.into());
+    });
+    let done = daemon::run(config, shutdown).await;
+    signals.abort();
+    done.map_err(failed)
+}
