@@ -36,9 +36,6 @@ pub enum RunError {
     /// A store broke while it was looked through.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// The data directory cannot be written.
-    #[error("data_dir cannot be written: {0}")]
-    Boot(std::io::Error),
     /// The operating system gave no random numbers.
     #[error("the operating system gives no random numbers: {0}")]
     Random(getrandom::Error),
@@ -93,7 +90,10 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
     let service = Service::new(settings(&config), keys, stores, world);
     if boot::is_started_anew(&config.data_dir) {
         service.recover().await?;
-        boot::note_start(&config.data_dir).map_err(RunError::Boot)?;
+        if let Err(e) = boot::note_start(&config.data_dir) {
+            // A full disk, most likely: the next start looks through the uploads once more.
+            warn!(error = %e, "cannot note in data_dir that the machine was started anew");
+        }
     }
     let (stop, stopped) = watch::channel(false);
     let mut parts = JoinSet::new();

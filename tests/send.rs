@@ -26,6 +26,7 @@ const BUSY: &str =
 const TOO_LARGE: &str = "HTTP/1.1 413 Content Too Large\r\nContent-Type: application/problem+json\
     \r\nContent-Length: 25\r\n\r\n{\"detail\":\"far too long\"}";
 const USED_UP: &str = "HTTP/1.1 409 Conflict\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+const NOT_THERE: &str = "HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
 const THERE: &str = "HTTP/1.1 200 OK\r\nContent-Length: 300000\r\n\r\n";
 
 const SESSIONS: &str = "urn:slotd:upload-session:0";
@@ -338,6 +339,35 @@ fn a_run_that_gave_up_is_taken_up_by_the_next() {
     assert!(home.records().is_empty());
 }
 
+/// Makes a record say that its upload was complete, at a link of `port`.
+fn complete(record: &std::path::Path, port: u16) {
+    let text = std::fs::read_to_string(record).expect("a record");
+    let mut record_now: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+    record_now["is_complete"] = true.into();
+    record_now["get_url"] = format!("http://127.0.0.1:{port}/f/a.bin").into();
+    std::fs::write(record, record_now.to_string()).expect("written");
+}
+
+#[test]
+fn a_complete_upload_is_begun_anew_only_if_its_file_has_gone() {
+    for (look, n_bodies) in [(THERE, 1), (NOT_THERE, 2)] {
+        let home = Home::new();
+        let uploads = Uploads::start(vec![Act::Cut(200_000)]);
+        let (port, _) = xmpp(answers(uploads.port, true, no_refresh));
+        let output = home.send(port, &["--no-message", "--give-up-after", "1s"]);
+        check_status(&output, 1, "given up after 1s");
+        let uploads = Uploads::start(vec![Act::Answer(look), Act::Answer(CREATED)]);
+        complete(&home.records()[0], uploads.port);
+        let (port, stanzas) = xmpp(answers(uploads.port, true, no_refresh));
+        told(&home.send(port, &["--no-message"]));
+        let bodies = uploads.bodies.lock().expect("bodies");
+        assert_eq!(bodies.len(), n_bodies);
+        assert!(n_bodies == 1 || bodies[1] == home.content);
+        let asks_anew = all(&stanzas).iter().any(|text| text.contains("<request"));
+        assert_eq!(asks_anew, n_bodies == 2);
+    }
+}
+
 #[test]
 fn fresh_gives_the_old_session_up() {
     let home = Home::new();
@@ -409,7 +439,7 @@ fn a_wrong_password_is_3() {
 }
 
 #[test]
-fn a_recipient_that_is_refused_is_4_and_the_upload_is_kept() {
+fn a_recipient_that_tells_nothing_of_itself_is_sent_a_message() {
     let home = Home::new();
     let uploads = Uploads::start(vec![Act::Answer(CREATED)]);
     let usual = answers(uploads.port, true, no_refresh);

@@ -135,7 +135,10 @@ async fn to_room(
             Err(DeliverError::Refused(SendError::Refused(words)))
         }
         Some(_) => Ok(()),
-        None => Err(DeliverError::Lost(format!("{room} does not show the link"))),
+        // Sent again it might stand there twice.
+        None => Err(DeliverError::Refused(SendError::Failed(format!(
+            "{room} does not show the link"
+        )))),
     }
 }
 

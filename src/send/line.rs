@@ -38,7 +38,7 @@ impl From<LoginError> for AskError {
     fn from(error: LoginError) -> Self {
         match error {
             LoginError::Unreachable(words) => Self::Lost(words),
-            LoginError::Refused(words) => Self::LoginRefused(words),
+            LoginError::Refused(words) | LoginError::Distrusted(words) => Self::LoginRefused(words),
         }
     }
 }
@@ -87,7 +87,13 @@ impl<'a> Line<'a> {
             self.wire = None;
         }
         if self.wire.is_none() {
-            let logged_in = login::log_in(self.account, self.reach).await?;
+            let logged_in = match login::log_in(self.account, self.reach).await {
+                // It was the right one before: a captive portal, say, that stands in its place.
+                Err(LoginError::Distrusted(words)) if self.route.is_some() => {
+                    return Err(AskError::Lost(words));
+                }
+                logged_in => logged_in?,
+            };
             self.jid = logged_in.jid;
             self.wire = Some(logged_in.wire);
             self.route = Some(logged_in.route);

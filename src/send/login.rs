@@ -37,6 +37,9 @@ pub enum LoginError {
     /// The server refuses us.
     #[error("{0}")]
     Refused(String),
+    /// Whoever answers may be somebody else: no password is sent.
+    #[error("{0}")]
+    Distrusted(String),
 }
 
 /// Who we are.
@@ -93,7 +96,7 @@ async fn at_place(account: &Account, reach: &Reach, place: &Place) -> Result<Log
             let socket = encrypted(account, reach, socket, None).await?;
             (wire, features) = open(account, socket).await?;
         } else if !allows_plain {
-            return Err(LoginError::Refused(format!(
+            return Err(LoginError::Distrusted(format!(
                 "the XMPP server {named} offers no encryption, and the password would be seen on \
                  the way; --insecure goes on all the same"
             )));
@@ -120,7 +123,7 @@ async fn encrypted(
     let domain = account.jid.domain().as_str();
     match reach.tls(socket, domain, alpn).await {
         Ok(socket) => Ok(Box::new(socket)),
-        Err(error) if is_distrust(&error) => Err(LoginError::Refused(format!(
+        Err(error) if is_distrust(&error) => Err(LoginError::Distrusted(format!(
             "the XMPP server's certificate for {domain} is not to be trusted: {error}; if it is \
              your own server, name its certificate or its authority's with --ca"
         ))),

@@ -329,7 +329,7 @@ impl One<'_> {
                     }
                     Err(DeliverError::Refused(error)) => {
                         let url = &upload.record.get_url;
-                        show.note(&format!("uploaded to {url}, but: {error}"));
+                        show.complain(&format!("uploaded to {url}, but: {error}"));
                         refused = Some(error);
                         break;
                     }

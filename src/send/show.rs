@@ -81,9 +81,13 @@ impl Show {
 
     /// What stays to be read: above the bar, or as a line.
     pub fn note(&self, words: &str) {
-        if self.is_quiet {
-            return;
+        if !self.is_quiet {
+            self.complain(words);
         }
+    }
+
+    /// The same for what is wrong, which is told in any case.
+    pub fn complain(&self, words: &str) {
         let line = match self.name.as_str() {
             "" => words.to_owned(),
             name => format!("{name}: {words}"),

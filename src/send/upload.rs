@@ -109,7 +109,7 @@ impl<'a, 'l> Upload<'a, 'l> {
 
     /// Uploads; the link is in the record then.
     pub async fn run(&mut self, give_up_after: Duration) -> Result<(), SendError> {
-        if self.record.is_complete {
+        if self.record.is_complete && !self.is_lost().await? {
             return Ok(());
         }
         let began = Instant::now();
@@ -149,6 +149,17 @@ impl<'a, 'l> Upload<'a, 'l> {
         self.record.is_complete = true;
         self.write_record();
         Ok(())
+    }
+
+    /// Whether an upload that was complete is to be begun anew: its file has gone since.
+    async fn is_lost(&mut self) -> Result<bool, SendError> {
+        let is_lost = matches!(self.look().await?, Event::Conflict);
+        if is_lost {
+            self.record.is_complete = false;
+            self.record.session.clear();
+            self.record.told.clear();
+        }
+        Ok(is_lost)
     }
 
     fn tell(&self, event: &Event) {

@@ -29,7 +29,9 @@ impl Service {
         let now = self.world.now();
         row.check_resume(claims, now)?;
         let (mut seen, visitor) = (row.clone(), visitor.clone());
-        seen.note_visitor(&visitor, now);
+        if visitor != Visitor::default() {
+            seen.note_visitor(&visitor, now);
+        }
         // A write for what is new alone: clients ask for the offset often.
         let row = match seen == row || !row.is_open() {
             true => row,
@@ -51,9 +53,8 @@ impl Service {
     pub async fn cancel_upload(self: &Arc<Self>, sealed: &str) -> Result<(), Refusal> {
         let (claims, row) = self.check_resume(sealed).await?;
         let now = self.world.now();
-        let change: Change = Box::new(move |row| row.cancel_by_url(claims, now));
-        let row = self.update(row.id, change).await?;
-        self.discard(row.id).await
+        let cancel: Change = Box::new(move |row| row.cancel_by_url(claims, now));
+        self.give_up(row.id, cancel).await
     }
 
     /// Refuses what the resume URL does not open: before a request is refused for its own sake, so

@@ -2,6 +2,7 @@
 //!
 //! All are bound to the owner's bare JID. Somebody else's session and none are answered alike.
 
+use std::fmt;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
@@ -21,12 +22,12 @@ use crate::store::{Change, Failure};
 /// Most sessions in a list.
 pub const LIST_MAX: usize = 50;
 /// Most sessions looked at for a list of those in one state.
-const LOOK_MAX: usize = 1000;
+const LOOK_MAX: usize = 250;
 /// How often a row is read again because its holder has just gone.
 const LOOKS_MAX: usize = 100;
 
 /// An upload session as its owner is told of it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct SessionView {
     /// Its name.
     pub id: SessionId,
@@ -46,6 +47,17 @@ pub struct SessionView {
     pub refreshes_left: u8,
     /// Where the upload goes on, while it can.
     pub resume_url: Option<String>,
+}
+
+/// Without the resume URL: it would write to the slot.
+impl fmt::Debug for SessionView {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SessionView")
+            .field("standing", &self.standing)
+            .field("offset", &self.offset)
+            .field("refreshes_left", &self.refreshes_left)
+            .finish_non_exhaustive()
+    }
 }
 
 /// A list of sessions.
@@ -172,15 +184,19 @@ impl Service {
         let owner = requester.to_bare();
         let row = self.owned_row(&owner, id).await?;
         let now = self.world.now();
-        let change: Change = Box::new(move |row| row.cancel(&owner, now));
-        let row = self.change_session(row.id, change).await?;
-        self.discard(row.id).await
+        self.give_up(row.id, Box::new(move |row| row.cancel(&owner, now)))
+            .await
     }
 
-    /// Removes the bytes of an upload that was given up, also when the caller's future is dropped.
-    pub(super) async fn discard(self: &Arc<Self>, id: SlotId) -> Result<(), Refusal> {
+    /// Ends an upload by `cancel`, and removes its bytes; also when the caller's future is dropped.
+    pub(super) async fn give_up(
+        self: &Arc<Self>,
+        id: SlotId,
+        cancel: Change,
+    ) -> Result<(), Refusal> {
         let service = self.clone();
         let discarding = tokio::spawn(async move {
+            service.change_session(id, cancel).await?;
             let _holder = service.take_over(id).await?;
             let removed = service.stores.files.remove(id).await;
             removed.map_err(|e| broken("remove a cancelled upload", &e))?;

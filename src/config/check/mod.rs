@@ -237,6 +237,11 @@ impl Checker {
                 raw.keys.keep_old_for
             );
             self.refuse("keys.keep_old_for", what, "raise it: \"72 hours\"");
+        } else if is_longer(&("", &raw.limits.session_age)) {
+            self.warn(
+                "keys.keep_old_for",
+                "is shorter than limits.session_age: uploads that take longer end with a rotation",
+            );
         }
         Some(Keys {
             rotate_every: rotate_every?,

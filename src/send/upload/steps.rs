@@ -127,6 +127,10 @@ impl Upload<'_, '_> {
             answer = sending => answer,
             never = self.line.idle() => match never {},
         };
+        if answer.is_ok() {
+            // What was written to the file meanwhile was sent half old, half new.
+            self.content.check()?;
+        }
         self.read(asked, answer)
     }
 
