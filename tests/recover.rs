@@ -84,6 +84,15 @@ async fn lengths(bench: &Bench, id: SlotId) -> Vec<(u16, u64)> {
     parts.collect()
 }
 
+/// Two uploads that were broken off, each with more bytes than its row vouches for.
+async fn two_longer(bench: &Bench) -> [Session; 2] {
+    let sessions = [broken_off(bench).await, broken_off(bench).await];
+    for session in &sessions {
+        lengthen(bench, part(session.put.id, 0), 600, 300).await;
+    }
+    sessions
+}
+
 #[tokio::test]
 async fn a_part_is_cut_back_to_what_was_told() {
     let directory = directory();
@@ -150,10 +159,7 @@ async fn a_recovery_that_breaks_off_is_made_again() {
     let mut k = 0;
     loop {
         let bench = bench(settings());
-        let sessions = [broken_off(&bench).await, broken_off(&bench).await];
-        for session in &sessions {
-            lengthen(&bench, part(session.put.id, 0), 600, 300).await;
-        }
+        let sessions = two_longer(&bench).await;
         let plan = Plan::new();
         let stores = faulty(&bench.stores, &plan);
         let keys = bench.service.keys();
@@ -184,10 +190,7 @@ async fn a_recovery_that_breaks_off_is_made_again() {
 #[tokio::test]
 async fn a_damaged_row_does_not_keep_the_service_down() {
     let bench = bench(settings());
-    let sessions = [broken_off(&bench).await, broken_off(&bench).await];
-    for session in &sessions {
-        lengthen(&bench, part(session.put.id, 0), 600, 300).await;
-    }
+    two_longer(&bench).await;
     let plan = Plan::new();
     let stores = faulty(&bench.stores, &plan);
     let keys = bench.service.keys();
