@@ -77,7 +77,9 @@ impl UploadSession {
     /// Lets the newest attempt's bytes count only once its checksum was found right: they may be
     /// none of the file's.
     pub fn hold_back(mut self) -> Self {
-        self.is_held_back = self.newest.is_some();
+        if self.is_open() {
+            self.is_held_back = self.newest.is_some();
+        }
         self
     }
 
@@ -383,6 +385,12 @@ mod tests {
         assert_eq!(cut.offset(), 600);
         let good = row.vouch(0, part(0), 800, at(4)).expect("alive");
         assert_eq!((good.offset(), good.is_held_back), (800, false));
+    }
+
+    #[test]
+    fn a_checksum_on_the_repeat_of_a_finished_upload_changes_nothing() {
+        let repeated = begin(complete(), 3);
+        assert_eq!(repeated.clone().hold_back(), repeated);
     }
 
     #[test]
