@@ -24,7 +24,9 @@ pub async fn answer(
     let download = service
         .open_file(id, name, &head.method, &head.headers)
         .await?;
-    let body = download.body.map_or_else(Body::empty, Body::from_stream);
+    let body = download.body.map_or_else(Body::empty, |content| {
+        Body::from_stream(content.into_body())
+    });
     let mut response = Response::new(body);
     *response.status_mut() = download.answer.status;
     *response.headers_mut() = download.answer.headers;

@@ -18,7 +18,7 @@ use crate::core::session::UploadSession;
 use crate::core::slot::{SessionId, Slot, SlotId, SlotRequest};
 use crate::core::time::Timestamp;
 use crate::core::token::{self, Keys};
-use crate::store::{Body, Failure, StoreError, Stores};
+use crate::store::{Content, Failure, StoreError, Stores};
 
 pub mod audit;
 mod ending;
@@ -90,7 +90,7 @@ pub struct Download {
     /// Its head.
     pub answer: Answer,
     /// Its bytes.
-    pub body: Option<Body>,
+    pub body: Option<Content>,
 }
 
 /// The service: shared by all edges behind `Arc`.

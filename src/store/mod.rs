@@ -23,11 +23,14 @@ use crate::core::slot::{PartId, SessionId, SlotId};
 use crate::core::time::Timestamp;
 
 pub mod boot;
+mod content;
 pub mod keys;
 pub mod local;
 pub mod memory;
 pub mod redb;
 pub mod row;
+
+pub use content::{Content, Opened};
 
 /// Why something could not be done.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -274,8 +277,8 @@ pub trait FileStore: Send + Sync {
     /// replaces a file: that is `Corrupt`.
     fn commit(&self, part: PartId, size_bytes: u64) -> BoxFuture<'_, Result<(), StoreError>>;
 
-    /// The bytes of a file.
-    fn open(&self, id: SlotId, bytes: Range<u64>) -> BoxFuture<'_, Result<Body, StoreError>>;
+    /// The bytes of a file. A removal or another name that comes later does not change them.
+    fn open(&self, id: SlotId, bytes: Range<u64>) -> BoxFuture<'_, Result<Content, StoreError>>;
 
     /// The first `n_bytes` bytes of a part: to hash them again after a restart.
     fn open_part(&self, part: PartId, n_bytes: u64) -> BoxFuture<'_, Result<Body, StoreError>>;

@@ -55,7 +55,8 @@ async fn put(files: &dyn FileStore, part: PartId, content: &'static str) {
 
 async fn get(files: &dyn FileStore, id: u128, size_bytes: u64) -> Vec<u8> {
     let opened = files.open(SlotId(id), 0..size_bytes).await;
-    let pieces = opened.expect("opened").map(|piece| piece.expect("read"));
+    let body = opened.expect("opened").into_body();
+    let pieces = body.map(|piece| piece.expect("read"));
     pieces.collect::<Vec<_>>().await.concat()
 }
 
