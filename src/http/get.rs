@@ -10,6 +10,15 @@ use crate::core::refusal::Refusal;
 use crate::core::slot::SlotId;
 use crate::service::Service;
 
+/// Who gets an answer first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum By {
+    /// The client itself.
+    Client,
+    /// A proxy that is trusted.
+    Proxy,
+}
+
 /// Sends a file, or what its preconditions and ranges make of it.
 ///
 /// The length of a file is always in the answer, so nothing is sent in chunks and a download that
@@ -18,12 +27,19 @@ pub async fn answer(
     service: &Arc<Service>,
     id: SlotId,
     name: &str,
+    by: By,
     request: Request,
 ) -> Result<Response, Refusal> {
     let (head, _) = request.into_parts();
-    let download = service
-        .open_file(id, name, &head.method, &head.headers)
-        .await?;
+    let (method, headers) = (&head.method, &head.headers);
+    let download = match by {
+        By::Client => service.open_file(id, name, method, headers).await?,
+        By::Proxy => {
+            service
+                .open_file_for_proxy(id, name, method, headers)
+                .await?
+        }
+    };
     let body = download.body.map_or_else(Body::empty, |content| {
         Body::from_stream(content.into_body())
     });

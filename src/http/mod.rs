@@ -236,7 +236,13 @@ impl Edge {
                 resume::answer(&self.service, sealed, dialect, visitor, request).await
             }
             (head::Place::File(id, name), Method::GET | Method::HEAD) => {
-                get::answer(&self.service, id, &name, request).await
+                let by = match origin {
+                    Some(origin) if forwarded::is_proxy(origin.peer, &self.trusted) => {
+                        get::By::Proxy
+                    }
+                    _ => get::By::Client,
+                };
+                get::answer(&self.service, id, &name, by, request).await
             }
             (head::Place::File(id, name), Method::PUT) => {
                 let caller = put::Caller {

@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use futures_util::future::BoxFuture;
 
 use crate::config::Durability;
+use crate::core::accel;
 use crate::core::policy::Room;
 use crate::core::slot::{PartId, SlotId};
 use crate::store::{Body, Content, Failure, FileStore, OpenError, Progress, StoreError, Stored};
@@ -200,6 +201,13 @@ impl FileStore for LocalFiles {
     fn open(&self, id: SlotId, bytes: Range<u64>) -> BoxFuture<'_, Result<Content, StoreError>> {
         let opened = self.inner.open(id, bytes).map(Content::File);
         Box::pin(std::future::ready(opened))
+    }
+
+    fn place(&self, id: SlotId) -> Option<accel::Place> {
+        Some(accel::Place {
+            directory: self.inner.place.files_path.to_str()?.to_owned(),
+            name: place::file_name(id),
+        })
     }
 
     fn open_part(&self, part: PartId, n_bytes: u64) -> BoxFuture<'_, Result<Body, StoreError>> {
