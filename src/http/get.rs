@@ -5,10 +5,11 @@ use std::sync::Arc;
 use axum::body::Body;
 use axum::extract::Request;
 use axum::response::Response;
+use http::{HeaderMap, Method};
 
 use crate::core::refusal::Refusal;
 use crate::core::slot::SlotId;
-use crate::service::Service;
+use crate::service::{Download, Service};
 
 /// Who gets an answer first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,4 +48,19 @@ pub async fn answer(
     *response.status_mut() = download.answer.status;
     *response.headers_mut() = download.answer.headers;
     Ok(response)
+}
+
+/// What is to be sent of a file.
+pub async fn open(
+    service: &Service,
+    id: SlotId,
+    name: &str,
+    by: By,
+    method: &Method,
+    headers: &HeaderMap,
+) -> Result<Download, Refusal> {
+    match by {
+        By::Client => service.open_file(id, name, method, headers).await,
+        By::Proxy => service.open_file_for_proxy(id, name, method, headers).await,
+    }
 }
