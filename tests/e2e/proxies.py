@@ -17,6 +17,7 @@ async def suite(bed, server, report):
     server.start()
     server.accounts("alice", "bob")
     await _behind_nginx(bed, server, report)
+    await _files_by_nginx(bed, server, report)
     await _own_tls(bed, server, report)
 
 
@@ -44,6 +45,54 @@ async def _behind_nginx(bed, server, report):
         log.read_text() for log in nginx.dir.glob("*.log"))
     report.check("address.bin" not in logs, "nginx's logs have no links")
     await alice.close()
+    report.equal(slotd.stop(), 0, "SIGTERM ends slotd with")
+
+
+async def _files_by_nginx(bed, server, report):
+    """http.accel: nginx sends the files, with all that slotd would have said of them."""
+    port = free_port()
+    data_dir = bed.sub("slotd-accel") / "data"
+    nginx = Nginx(bed, port, "slotd-accel.conf", data_dir)
+    slotd = Slotd(bed, server, "slotd-accel", data_dir=data_dir, port=port,
+                  http={"public_url": f"https://localhost:{nginx.port}/",
+                        "trusted_proxies": ["127.0.0.1"], "accel": "x-accel-redirect"})
+    slotd.start()
+    nginx.start()
+    where = "files by nginx"
+    await _one_upload(bed, server, report, where)
+    alice = await Client.login(server, "alice")
+    await alice.service_up()
+    body = os.urandom(300_000)
+    slot = await alice.slot("page.html", len(body))
+    await web.put(slot, body)
+    await alice.close()
+    own = slot.get.replace(f"https://localhost:{nginx.port}/", f"http://localhost:{port}/")
+    redirect = await web.request("GET", own)
+    report.check("x-accel-redirect" in redirect.headers and redirect.body == b"",
+                 f"{where}: slotd sends none of the bytes itself", "")
+    head, whole = await web.request("HEAD", own), await web.get(slot.get)
+    report.equal(whole.sha256, web.sha256(body), f"{where}: SHA-256 received")
+    ours = {name for name in head.headers if name not in ("date", "connection")}
+    # How long a cache may keep the file grows shorter by the second.
+    differ = {name for name in ours - {"last-modified"}
+              if re.sub(r"age=[0-9]+", "age=N", whole.headers.get(name, ""))
+              != re.sub(r"age=[0-9]+", "age=N", head.headers[name])}
+    report.equal(differ, set(), f"{where}: what of slotd's header is missing or other")
+    report.check("x-accel-redirect" not in whole.headers, f"{where}: nobody is told the path", "")
+    etag = whole.headers["etag"]
+    for fields, expected in [
+            ({"Range": "bytes=5-9"}, (206, body[5:10])),
+            ({"Range": "bytes=5-9", "If-Range": etag}, (206, body[5:10])),
+            ({"Range": "bytes=5-9", "If-Range": '"other"'}, (200, body)),
+            ({"Range": "bytes=5-9", "If-Match": etag}, (206, body[5:10])),
+            ({"If-Match": '"other"'}, (412, None)),
+            ({"If-None-Match": etag}, (304, b"")),
+            ({"Range": "bytes=300000-"}, (416, None))]:
+        answer = await web.get(slot.get, fields)
+        got = (answer.status, answer.body if expected[1] is not None else None)
+        report.check(got == expected, f"{where}: {fields}", answer.status)
+    direct = f"https://localhost:{nginx.port}/slotd-files/00/x"
+    report.equal((await web.get(direct)).status, 404, f"{where}: the location itself")
     report.equal(slotd.stop(), 0, "SIGTERM ends slotd with")
 
 

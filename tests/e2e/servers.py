@@ -101,13 +101,14 @@ class Ejabberd(Server):
 
 
 class Nginx:
-    """nginx with TLS in front of slotd, with contrib/nginx."""
+    """nginx with TLS in front of slotd, with a site of contrib/nginx."""
 
-    def __init__(self, bed, upstream_port):
+    def __init__(self, bed, upstream_port, site="slotd.conf", data_dir="/var/lib/slotd"):
         self.port = free_port()
-        self.dir = bed.sub("nginx")
+        name = site.removesuffix(".conf")
+        self.dir = bed.sub(f"nginx-{name}")
         bed.certificate()
-        site = as_shipped("nginx/slotd.conf").replace(
+        site = as_shipped(f"nginx/{site}").replace("/var/lib/slotd", str(data_dir)).replace(
             "listen 443 ssl", f"listen 127.0.0.1:{self.port} ssl").replace(
             "listen [::]:443 ssl;", "").replace("127.0.0.1:5050", f"127.0.0.1:{upstream_port}").replace(
             "/var/log/nginx/error.log", f"{self.dir}/error.log")
@@ -120,7 +121,7 @@ class Nginx:
             f"http {{ access_log {self.dir}/access.log; client_body_temp_path {self.dir}/body;\n"
             f"proxy_temp_path {self.dir}/proxy; fastcgi_temp_path {self.dir}/f; "
             f"uwsgi_temp_path {self.dir}/u; scgi_temp_path {self.dir}/s;\n{site}\n}}\n")
-        self.process = bed.process("nginx", ["nginx", "-p", self.dir, "-c", conf])
+        self.process = bed.process(f"nginx-{name}", ["nginx", "-p", self.dir, "-c", conf])
 
     def start(self):
         """Starts it and waits until it answers."""
