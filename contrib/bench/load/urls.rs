@@ -12,10 +12,16 @@ pub struct Url {
     pub host: String,
     /// Path and query.
     pub target: String,
+    /// What a service wants that takes its token in a header.
+    pub authorization: Option<String>,
 }
 
 impl Url {
-    fn parse(text: &str) -> Option<Self> {
+    fn parse(line: &str) -> Option<Self> {
+        let (text, authorization) = match line.split_once('\t') {
+            Some((text, authorization)) => (text, Some(authorization.to_owned())),
+            None => (line, None),
+        };
         let (scheme, rest) = text.split_once("://")?;
         let (host, target) = rest.split_once('/')?;
         let numeric = host.replace("localhost", "127.0.0.1");
@@ -24,11 +30,14 @@ impl Url {
             address: numeric.parse().ok()?,
             host: host.to_owned(),
             target: format!("/{target}"),
+            authorization,
         })
     }
 }
 
-/// The list in a file. All of it goes to one server, the first URL's.
+/// The list in a file, an URL a line, with a tab and a field `Authorization` where one is needed.
+///
+/// All of it goes to one server, the first URL's.
 pub fn read(path: &Path) -> io::Result<Vec<Url>> {
     let text = std::fs::read_to_string(path)?;
     let urls: Option<Vec<_>> = text.lines().map(Url::parse).collect();

@@ -237,8 +237,12 @@ impl Wire {
 /// The head of a PUT of `size` bytes.
 pub fn put_head(url: &Url, size: u64) -> String {
     let (host, target) = (&url.host, &url.target);
+    let authorization = match &url.authorization {
+        Some(value) => format!("Authorization: {value}\r\n"),
+        None => String::new(),
+    };
     format!(
-        "PUT {target} HTTP/1.1\r\nHost: {host}\r\nContent-Length: {size}\r\n\
+        "PUT {target} HTTP/1.1\r\nHost: {host}\r\nContent-Length: {size}\r\n{authorization}\
          Content-Type: application/octet-stream\r\n\r\n"
     )
 }

@@ -150,6 +150,7 @@ fn settings(config: &Config) -> Settings {
             ..config.policy.clone()
         },
         public_url: config.http.public_url.clone(),
+        accel: config.http.accel.clone(),
         token_in_header: false,
         slot_rate: Rate {
             per_minute: 1_000_000_000,
