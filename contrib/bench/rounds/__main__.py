@@ -15,7 +15,10 @@ from tools import Failed, say
 from bed import Bed, Trouble
 from table import medians, table
 from works import TARGETS, WORKS
+from xmpp import Refused
 
+# What makes one figure missing and lets the others be measured.
+TROUBLE = (Failed, Trouble, Refused, OSError, TimeoutError, subprocess.SubprocessError)
 HEADER = """Paired rounds on one machine, plain HTTP on loopback (tls-*: TLS): each round runs every target once.
 Figures are medians over {n} round(s); a ratio is the median of the ratios within the rounds, with
 the least and the most. The load generator shares the {cores} cores; `loader's` is its own CPU time by the
@@ -77,7 +80,7 @@ def run_work(bed, args, name, targets):
             try:
                 figures[target] = work.measure(target)
                 told = f"{figures[target]['rate']:.0f}"
-            except (Failed, Trouble, OSError, subprocess.TimeoutExpired) as trouble:
+            except TROUBLE as trouble:
                 told = f"FAILED: {trouble}"
             say(f"  {name} {number + 1}/{args.rounds} {target}: {told}"
                 f" ({time.monotonic() - began:.1f} s)")

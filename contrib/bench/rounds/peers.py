@@ -82,7 +82,7 @@ class EjabberdUpload(Peer):
 
     def _configure(self):
         path = self.server.dir / "ejabberd.yml"
-        share = (f'modules:\n  mod_http_upload:\n    host: "{FILES}"\n    max_size: infinity\n'
+        share = (f'modules:\n  mod_http_upload:\n    host: "{FILES}"\n    max_size: infinity\n    access: all\n'
                  f'    put_url: "http://127.0.0.1:{self.port}/upload"\n'
                  f'    docroot: "{self.server.dir}/upload"\n')
         listener = (f'listen:\n  -\n    port: {self.port}\n    ip: "127.0.0.1"\n'
