@@ -33,12 +33,14 @@ pub mod session;
 pub mod sweep;
 mod transfers;
 pub mod upload;
+mod whole;
 mod write;
 
 use hashes::Hashes;
 use rates::Rates;
 use session::SessionView;
 use transfers::Transfers;
+use whole::Gathering;
 
 /// The two things that cannot be computed.
 pub trait World: Send + Sync {
@@ -103,6 +105,7 @@ pub struct Service {
     transfers: Arc<Transfers>,
     rates: Rates,
     hashes: Hashes,
+    gathering: Arc<Gathering>,
 }
 
 impl Service {
@@ -117,6 +120,7 @@ impl Service {
             transfers: Arc::default(),
             rates: Rates::default(),
             hashes: Hashes::default(),
+            gathering: Arc::default(),
         })
     }
 
