@@ -646,7 +646,8 @@ async fn append(store: &dyn FileStore, part: PartId, from: u64, size: u64, body:
 }
 
 async fn read(store: &dyn FileStore, id: u128, range: std::ops::Range<u64>) -> Vec<u8> {
-    let mut body = store.open(SlotId(id), range).await.expect("an open file");
+    let content = store.open(SlotId(id), range).await.expect("an open file");
+    let mut body = content.into_body();
     let mut bytes = Vec::new();
     while let Some(piece) = body.next().await {
         bytes.extend_from_slice(&piece.expect("a piece"));
@@ -945,7 +946,11 @@ async fn removals_can_be_repeated(store: &dyn FileStore) {
             .await
             .expect("removed already");
     }
-    let pieces: Vec<_> = reading.map(|piece| piece.expect("a piece")).collect().await;
+    let pieces: Vec<_> = reading
+        .into_body()
+        .map(|piece| piece.expect("a piece"))
+        .collect()
+        .await;
     assert_eq!(pieces.concat(), b"abc");
     assert!(store.open(SlotId(1), 0..3).await.is_err());
     assert_eq!(store.find(SlotId(2)).await.expect("an answer").len(), 1);

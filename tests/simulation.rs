@@ -1266,7 +1266,8 @@ async fn get(service: &Service, upload: &Put, range: Option<&str>) -> Result<Byt
     let (id, name) = (upload.id, &upload.name);
     let download = service.open_file(id, name, &Method::GET, &headers).await?;
     let mut all = Vec::new();
-    if let Some(mut body) = download.body {
+    if let Some(content) = download.body {
+        let mut body = content.into_body();
         while let Some(piece) = body.next().await {
             all.extend(piece.map_err(|_| Refusal::Broken)?);
         }

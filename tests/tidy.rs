@@ -22,8 +22,9 @@ const WALLS: &[(&str, &[&str])] = &[
     ("store",   &["store", "core", "config::Durability", "config::data_dir"]),
     ("service", &["service", "core", "store"]),
     ("xmpp",    &["xmpp", "core", "service", "config"]),
-    // A body is what `receive` takes and `open_file` gives: the one word of stores at an edge.
-    ("http",    &["http", "core", "service", "config", "store::Body", "store::BodyError"]),
+    // A body is what `receive` takes, content what `open_file` gives: the words of stores at an edge.
+    ("http",    &["http", "core", "service", "config", "store::Body", "store::BodyError",
+                  "store::Content", "store::Opened"]),
     ("upkeep",  &["upkeep", "core", "service", "store::keys"]),
     // A client beside the service: of the edges it has the parser's guard alone.
     ("send",    &["send", "xmpp::Guard", "xmpp::Socket", "xmpp::StreamError", "xmpp::Wire"]),

@@ -670,7 +670,8 @@ async fn a_file_that_is_cut_while_it_is_read_is_an_error() {
     let files = LocalFiles::open(dir.path(), Durability::None).expect("a directory");
     write(&files, 1, 1 << 20).await.expect("written");
     files.commit(part(1, 0), 1 << 20).await.expect("committed");
-    let mut body = files.open(SlotId(1), 0..1 << 20).await.expect("open");
+    let content = files.open(SlotId(1), 0..1 << 20).await.expect("open");
+    let mut body = content.into_body();
     let first = body.next().await.expect("a piece").expect("bytes");
     let path = dir.path().join(format!("files/00/{:032x}", 1));
     let file = fs::File::options().write(true).open(path).expect("a file");

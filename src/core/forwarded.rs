@@ -11,7 +11,7 @@ use http::HeaderMap;
 use ipnet::IpNet;
 
 /// The field that proxies append addresses to.
-const FORWARDED_FOR: &str = "x-forwarded-for";
+pub const FORWARDED_FOR: &str = "x-forwarded-for";
 /// The bits of an IPv6 address that name a customer's network: within it, addresses are free.
 const IPV6_NETWORK: u128 = !0 << 64;
 

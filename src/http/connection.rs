@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::response::Response;
+use bytes::BytesMut;
 use futures_util::future::BoxFuture;
 use http::{Request, Version};
 use hyper::body::Incoming;
@@ -22,7 +23,7 @@ use tower::ServiceExt as _;
 
 use super::early::{CutOff, Interims, Turn, Turns};
 use super::guard::{Guard, Refusals};
-use super::pace::Paced;
+use super::pace::{Pace, Paced};
 use super::{Origin, stopped};
 use crate::config::Limits;
 
@@ -55,7 +56,12 @@ impl Rules {
 
     /// Puts a connection's writing side under these rules.
     pub fn pace<I>(&self, io: I) -> Paced<I> {
-        Paced::new(io, self.stall_for, self.rate_min_bytes)
+        Paced::new(io, self.begin())
+    }
+
+    /// These rules for a connection that begins.
+    pub fn begin(&self) -> Pace {
+        Pace::new(self.stall_for, self.rate_min_bytes)
     }
 }
 
@@ -101,13 +107,22 @@ pub struct Connection {
 
 impl Connection {
     /// Answers the connection's requests; gives it back where it can still be closed in order.
-    pub async fn run<I>(mut self, io: I) -> Option<I>
+    pub async fn run<I>(self, io: I) -> Option<I>
+    where
+        I: AsyncRead + AsyncWrite + Cut + Unpin + Send + 'static,
+    {
+        self.resume(io, BytesMut::new()).await
+    }
+
+    /// The same for a connection of which `read` was read already.
+    pub async fn resume<I>(mut self, io: I, read: BytesMut) -> Option<I>
     where
         I: AsyncRead + AsyncWrite + Cut + Unpin + Send + 'static,
     {
         let refusals = Refusals::default();
         let turns = Turns::default();
-        let io = Interims::new(Guard::new(io, refusals.clone()), turns.clone());
+        let guard = Guard::new(io, read, refusals.clone());
+        let io = Interims::new(guard, turns.clone());
         let n_requests = AtomicU64::new(0);
         let (router, origin) = (self.router, self.origin);
         let service = service_fn(move |mut request: Request<Incoming>| {
@@ -170,7 +185,7 @@ fn answer(
 }
 
 /// Closes the writing side, and reads until the other side closes too or its time is over.
-async fn drain<I: AsyncRead + AsyncWrite + Unpin>(io: &mut I) -> io::Result<()> {
+pub async fn drain<I: AsyncRead + AsyncWrite + Unpin>(io: &mut I) -> io::Result<()> {
     io.shutdown().await?;
     let mut left = io.take(DRAIN_BYTES_MAX);
     let mut bytes = vec![0; BUFFER_BYTES_MAX];

@@ -89,33 +89,60 @@ fn check_size(buffer: &[u8], scan: &Scan) -> Result<(), Refusal> {
     Ok(())
 }
 
+/// A head that everybody reads alike.
+#[derive(Clone, Debug)]
+pub struct Head {
+    pub method: Method,
+    pub uri: Uri,
+    /// HTTP/1.1, not HTTP/1.0.
+    pub is_1_1: bool,
+    pub framing: Framing,
+}
+
 /// Checks a head that is whole: request line, fields and empty line, each ended by CRLF.
 pub fn check_head(head: &[u8]) -> Result<Framing, Refusal> {
+    Ok(read_head(head, |_, _| {})?.framing)
+}
+
+/// The same for who goes on to read the head: `on_field` gets each field's name and value.
+pub fn read_head<'a>(
+    head: &'a [u8],
+    mut on_field: impl FnMut(&'a [u8], &'a [u8]),
+) -> Result<Head, Refusal> {
     let mut lines = head.split(|b| *b == b'\n').map(|line| match line {
         [line @ .., b'\r'] => line,
         line => line,
     });
     // RFC 9112 #2.2: empty lines before the request line are passed over.
     let line = lines.find(|line| !line.is_empty()).unwrap_or_default();
-    let (is_bodiless, is_1_1) = check_line(line)?;
+    let (method, uri, is_1_1) = read_line(line)?;
     let mut fields = Fields::default();
     let mut n_bytes = 0;
     for line in lines.filter(|line| !line.is_empty()) {
         n_bytes += line.len() + 2;
-        fields.read(line)?;
+        let (name, value) = fields.read(line)?;
+        on_field(name, value);
     }
     if FIELDS_BYTES_MAX < n_bytes {
         return Err(Refusal::FieldsTooLarge);
     }
-    fields.framing(is_bodiless, is_1_1)
+    let framing = fields.framing(is_bodiless(&method), is_1_1)?;
+    Ok(Head {
+        method,
+        uri,
+        is_1_1,
+        framing,
+    })
 }
 
-/// Checks `method SP target SP version`; whether the method is bodiless, and the version 1.1.
-fn check_line(line: &[u8]) -> Result<(bool, bool), Refusal> {
-    let parts: Vec<&[u8]> = line.split(|b| *b == b' ').collect();
-    let [method, target, version] = parts[..] else {
+/// Reads `method SP target SP version`; whether the version is 1.1.
+fn read_line(line: &[u8]) -> Result<(Method, Uri, bool), Refusal> {
+    let mut parts = line.split(|b| *b == b' ');
+    let mut next = || parts.next().ok_or(Refusal::BadRequest);
+    let (method, target, version) = (next()?, next()?, next()?);
+    if parts.next().is_some() {
         return Err(Refusal::BadRequest);
-    };
+    }
     if TARGET_BYTES_MAX < target.len() {
         return Err(Refusal::TargetTooLong);
     }
@@ -135,7 +162,7 @@ fn check_line(line: &[u8]) -> Result<(bool, bool), Refusal> {
         b"HTTP/1.0" => false,
         _ => return Err(Refusal::BadRequest),
     };
-    Ok((is_bodiless(&method), is_1_1))
+    Ok((method, uri, is_1_1))
 }
 
 /// The fields that say where the body ends.
@@ -147,8 +174,9 @@ struct Fields {
 }
 
 impl Fields {
-    /// Reads one field line (RFC 9112 #5). Neither folding nor space before the colon is taken.
-    fn read(&mut self, line: &[u8]) -> Result<(), Refusal> {
+    /// Reads one field line (RFC 9112 #5): its name, and its value without the space around it.
+    /// Neither folding nor space before the colon is taken.
+    fn read<'a>(&mut self, line: &'a [u8]) -> Result<(&'a [u8], &'a [u8]), Refusal> {
         let colon = line.iter().position(|b| *b == b':');
         let (name, value) = line.split_at(colon.ok_or(Refusal::BadRequest)?);
         let value = &value[1..];
@@ -172,7 +200,7 @@ impl Fields {
                 self.coding = Some(Refusal::UnknownTransferCoding);
             }
         }
-        Ok(())
+        Ok((name, trim(value)))
     }
 
     /// RFC 9112 #6.3, with nothing left to choose.

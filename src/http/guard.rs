@@ -21,7 +21,7 @@ use super::framing::{Framing, Scan, check_head, scan_head};
 use crate::core::refusal::Refusal;
 
 /// Bytes read at once while a head is awaited.
-const READ_BYTES: usize = 4 * 1024;
+pub const READ_BYTES: usize = 4 * 1024;
 /// How long a client may take for a head, from its first byte; for the first head of a
 /// connection, from the connection.
 pub const HEAD_WITHIN: Duration = Duration::from_secs(10);
@@ -80,11 +80,11 @@ enum State {
 }
 
 impl<I> Guard<I> {
-    /// Guards `io`, which has just been accepted.
-    pub fn new(io: I, refusals: Refusals) -> Self {
+    /// Guards `io`, of which `buffer` was read already; its first head is awaited from now on.
+    pub fn new(io: I, buffer: BytesMut, refusals: Refusals) -> Self {
         Self {
             io,
-            buffer: BytesMut::new(),
+            buffer,
             state: State::Head {
                 scan: Scan::default(),
                 is_timed: true,
@@ -299,7 +299,7 @@ mod tests {
     async fn pass(bytes: &[u8], pieces: &[usize]) -> (Vec<u8>, Option<(u64, Refusal)>) {
         let (near, mut far) = duplex(1 << 20);
         let refusals = Refusals::default();
-        let mut guard = Guard::new(near, refusals.clone());
+        let mut guard = Guard::new(near, BytesMut::new(), refusals.clone());
         let mut passed = Vec::new();
         let mut rest = bytes;
         for n in pieces.iter().cycle() {

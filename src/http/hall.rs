@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use axum::Router;
+use bytes::BytesMut;
 use ipnet::IpNet;
 use rustix::process::{Resource, getrlimit};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
@@ -15,11 +16,14 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::connection::{Connection, Cut, Rules};
+use super::connection::{Connection, Cut, Rules, drain};
+use super::front::wire::Plain;
+use super::front::{End, Front};
 use super::gate::{Gate, Permit};
 use super::listen::{Incoming, Socket};
+use super::pace::Paced;
 use super::tls::{HANDSHAKE_WITHIN, Reloader};
-use super::{Origin, stopped};
+use super::{Edge, Origin, router_of, stopped};
 use crate::config::{Http, Limits};
 use crate::core::forwarded;
 use crate::core::refusal::Refusal;
@@ -37,6 +41,7 @@ const DESCRIPTORS_RESERVED: u64 = 64;
 
 /// What all connections share.
 pub struct Hall {
+    edge: Arc<Edge>,
     router: Router,
     rules: Rules,
     trusted: Vec<IpNet>,
@@ -53,14 +58,15 @@ type Held = (OwnedSemaphorePermit, Option<Permit>);
 impl Hall {
     /// A hall with nobody in it.
     pub fn new(
-        router: Router,
+        edge: Arc<Edge>,
         http: &Http,
         limits: &Limits,
         tls: Option<Arc<Reloader>>,
         shutdown: watch::Receiver<bool>,
     ) -> Self {
         Self {
-            router,
+            router: router_of(edge.clone()),
+            edge,
             rules: Rules::of(limits),
             trusted: http.trusted_proxies.clone(),
             by_address: Gate::new(limits.connections_per_address_max),
@@ -161,21 +167,37 @@ impl Hall {
             stream = handshake => stream,
         };
         match stream {
-            Ok(Ok(stream)) => self.converse(stream, origin, held).await,
+            Ok(Ok(stream)) => {
+                Box::pin(self.converse(stream, BytesMut::new(), origin)).await;
+                drop(held);
+            }
             Ok(Err(error)) => tracing::debug!(%error, "no TLS handshake"),
             Err(_) => tracing::debug!("no TLS handshake in time"),
         }
     }
 
-    async fn host<I>(self: Arc<Self>, stream: I, origin: Origin, held: Held)
-    where
-        I: AsyncRead + AsyncWrite + Cut + Unpin + Send + 'static,
-    {
-        let stream = self.rules.pace(stream);
-        self.converse(stream, origin, held).await;
+    /// Answers a connection without TLS: files in front, and the rest behind.
+    async fn host<S: Plain>(self: Arc<Self>, stream: S, origin: Origin, held: Held) {
+        let (edge, shutdown) = (self.edge.clone(), self.shutdown.clone());
+        let front = Front::new(edge, origin, stream, self.rules.begin(), shutdown);
+        match front.run().await {
+            End::Other(stream, pace, read) => {
+                // What hyper needs is large: who never comes here does not pay for it.
+                let stream = Paced::new(stream, pace);
+                Box::pin(self.converse(stream, read, origin)).await;
+            }
+            End::Close(mut stream, has_more) => {
+                if !has_more || drain(&mut stream).await.is_ok() {
+                    let _ = stream.shutdown().await;
+                }
+            }
+            End::Cut(stream) => stream.cut(),
+        }
+        drop(held);
     }
 
-    async fn converse<I>(self: Arc<Self>, stream: I, origin: Origin, held: Held)
+    /// Answers a connection, of which `read` was read already, by hyper.
+    async fn converse<I>(self: Arc<Self>, stream: I, read: BytesMut, origin: Origin)
     where
         I: AsyncRead + AsyncWrite + Cut + Unpin + Send + 'static,
     {
@@ -184,10 +206,9 @@ impl Hall {
             origin,
             shutdown: self.shutdown.clone(),
         };
-        if let Some(mut stream) = connection.run(stream).await {
+        if let Some(mut stream) = connection.resume(stream, read).await {
             let _ = stream.shutdown().await;
         }
-        drop(held);
     }
 }
 

@@ -12,8 +12,8 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
+use super::Edge;
 use super::hall::Hall;
-use super::router;
 use super::tls::{Reloader, TlsError};
 use crate::config::{Http, Limits, Listen};
 use crate::core::session::network::AddressPolicy;
@@ -127,8 +127,8 @@ impl Listeners {
         service: Arc<Service>,
         shutdown: watch::Receiver<bool>,
     ) {
-        let router = router(service.clone(), http, limits, addresses);
-        let hall = Arc::new(Hall::new(router, http, limits, self.tls, shutdown));
+        let edge = Arc::new(Edge::new(service.clone(), http, limits, addresses));
+        let hall = Arc::new(Hall::new(edge, http, limits, self.tls, shutdown));
         let mut doors = JoinSet::new();
         for socket in self.sockets {
             doors.spawn(hall.clone().admit(socket));

@@ -3,6 +3,7 @@
 //! A log line never holds a path or a query: the path of a file is the secret that opens it, that
 //! of an upload lets write to it, and the query may hold a token.
 
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -17,15 +18,19 @@ use http_body::{Body as HttpBody, Frame, SizeHint};
 
 use super::early::CutOff;
 use super::gate::Permit;
+use crate::core::session::network::AddressPolicy;
+use crate::core::slot::SlotId;
 
 /// What is known of a request when it comes.
 pub struct Facts {
     /// Its method, where it is one of ours.
     pub method: &'static str,
-    /// The short id of the slot in its path.
-    pub slot: Option<String>,
-    /// Whom it counts for, as it may be written down.
-    pub client: Option<String>,
+    /// The slot in its path.
+    pub slot: Option<SlotId>,
+    /// Whom it counts for.
+    pub client: Option<IpAddr>,
+    /// How much of that may be written down.
+    pub addresses: AddressPolicy,
     /// When it came.
     pub started: Instant,
 }
@@ -124,23 +129,45 @@ pub fn outgoing(
     let is_cut = head.extensions.get::<CutOff>().is_some();
     let body = Outgoing {
         body,
-        n_bytes: 0,
-        status: (!is_cut).then_some(head.status),
-        facts,
-        reading,
-        _permit: permit,
+        answered: Answered {
+            n_bytes: 0,
+            status: (!is_cut).then_some(head.status),
+            facts,
+            reading: Some(reading),
+            _permit: permit,
+        },
     };
     Response::from_parts(head, Body::new(body))
 }
 
 struct Outgoing {
     body: Body,
-    n_bytes: u64,
+    answered: Answered,
+}
+
+/// A request that is being answered: when this is dropped, it is logged and counted no more.
+pub struct Answered {
+    /// How much of the answer's body was sent.
+    pub n_bytes: u64,
     /// None where the connection is cut in place of an answer.
     status: Option<StatusCode>,
     facts: Facts,
-    reading: Reading,
+    /// None where there was no body to read.
+    reading: Option<Reading>,
     _permit: Option<Permit>,
+}
+
+impl Answered {
+    /// Of a request without a body.
+    pub fn new(status: StatusCode, facts: Facts, permit: Option<Permit>) -> Self {
+        Self {
+            n_bytes: 0,
+            status: Some(status),
+            facts,
+            reading: None,
+            _permit: permit,
+        }
+    }
 }
 
 impl HttpBody for Outgoing {
@@ -153,7 +180,7 @@ impl HttpBody for Outgoing {
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
         let frame = Pin::new(&mut self.body).poll_frame(cx);
         if let Poll::Ready(Some(Ok(frame))) = &frame {
-            self.n_bytes += frame.data_ref().map_or(0, |data| data.len() as u64);
+            self.answered.n_bytes += frame.data_ref().map_or(0, |data| data.len() as u64);
         }
         frame
     }
@@ -167,8 +194,16 @@ impl HttpBody for Outgoing {
     }
 }
 
-impl Drop for Outgoing {
+impl Drop for Answered {
     fn drop(&mut self) {
+        // Nobody listens: its words cost more than they say.
+        if !tracing::enabled!(target: "slotd::http", tracing::Level::INFO) {
+            return;
+        }
+        let received = |reading: &Reading| reading.0.bytes.load(Ordering::Relaxed);
+        let slot = self.facts.slot.map(SlotId::short);
+        let addresses = self.facts.addresses;
+        let client = self.facts.client.and_then(|client| addresses.apply(client));
         let status = self.status.map(|status| status.as_u16());
         let status: &dyn tracing::Value = match &status {
             Some(status) => status,
@@ -178,9 +213,9 @@ impl Drop for Outgoing {
             target: "slotd::http",
             method = self.facts.method,
             status,
-            slot = self.facts.slot.as_deref().unwrap_or("-"),
-            client = self.facts.client.as_deref().unwrap_or("-"),
-            received_bytes = self.reading.0.bytes.load(Ordering::Relaxed),
+            slot = slot.as_deref().unwrap_or("-"),
+            client = client.as_deref().unwrap_or("-"),
+            received_bytes = self.reading.as_ref().map_or(0, received),
             sent_bytes = self.n_bytes,
             ms = u64::try_from(self.facts.started.elapsed().as_millis()).unwrap_or(u64::MAX),
             "request"

@@ -1,11 +1,14 @@
 //! Edge: PUT, GET, HEAD and OPTIONS of files, HEAD, PATCH and DELETE of uploads; one function from
 //! request to answer.
 //!
-//! The layers, from the socket inwards: `pace` ends clients that do not read, `tls` decrypts,
-//! `guard` lets only request heads through that `framing` finds well-formed, `early` writes interim
-//! responses, hyper parses, `Edge::answer` here decides who answers, `put`, `get` and `resume`
-//! translate for the service, `reply` makes the answer's head. `listen` holds the sockets and their
-//! limits.
+//! On a connection without TLS, `front` answers GET and HEAD of files by itself, with the kernel's
+//! help, and hands the connection on at the first request that is anything else.
+//!
+//! The layers behind it, from the socket inwards: `pace` ends clients that do not read, `tls`
+//! decrypts, `guard` lets only request heads through that `framing` finds well-formed, `early`
+//! writes interim responses, hyper parses, `Edge::answer` here decides who answers, `put`, `get`
+//! and `resume` translate for the service, `reply` makes the answer's head. `listen` holds the
+//! sockets and their limits.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -15,7 +18,7 @@ use std::time::Instant;
 use axum::Router;
 use axum::extract::{Request, State};
 use axum::response::Response;
-use http::{HeaderMap, Method, Version, header};
+use http::{HeaderMap, Method, Uri, Version, header};
 use ipnet::IpNet;
 use tokio::sync::watch;
 
@@ -29,6 +32,7 @@ use crate::service::Service;
 pub mod connection;
 pub mod early;
 mod framing;
+mod front;
 mod gate;
 mod get;
 mod guard;
@@ -72,16 +76,11 @@ pub fn router(
     limits: &config::Limits,
     addresses: AddressPolicy,
 ) -> Router {
-    let edge = Edge {
-        service,
-        site: head::Site::of(&http.public_url),
-        trusted: http.trusted_proxies.clone(),
-        proxy_forwards_1xx: http.proxy_forwards_1xx,
-        addresses,
-        in_flight: gate::Gate::new(limits.connections_per_address_max),
-        told_of_host: AtomicBool::new(false),
-    };
-    Router::new().fallback(handle).with_state(Arc::new(edge))
+    router_of(Arc::new(Edge::new(service, http, limits, addresses)))
+}
+
+fn router_of(edge: Arc<Edge>) -> Router {
+    Router::new().fallback(handle).with_state(edge)
 }
 
 /// Returns when the service shall stop.
@@ -105,10 +104,11 @@ async fn handle(State(edge): State<Arc<Edge>>, request: Request) -> Response {
     let facts = meter::Facts {
         method: meter::method_name(request.method()),
         slot: match &place {
-            Ok(head::Place::File(id, _)) => Some(id.short()),
+            Ok(head::Place::File(id, _)) => Some(*id),
             _ => None,
         },
-        client: client.and_then(|client| edge.addresses.apply(client)),
+        client,
+        addresses: edge.addresses,
         started,
     };
     let asked = Asked {
@@ -165,7 +165,9 @@ fn methods(place: &Result<head::Place, Refusal>) -> &'static str {
 fn visitor(facts: &meter::Facts, headers: &HeaderMap) -> Visitor {
     let agent = headers.get(header::USER_AGENT);
     Visitor {
-        address: facts.client.clone(),
+        address: facts
+            .client
+            .and_then(|client| facts.addresses.apply(client)),
         agent: agent.map(|agent| String::from_utf8_lossy(agent.as_bytes()).into_owned()),
     }
 }
@@ -182,6 +184,23 @@ fn is_framed(request: &Request) -> bool {
 }
 
 impl Edge {
+    fn new(
+        service: Arc<Service>,
+        http: &config::Http,
+        limits: &config::Limits,
+        addresses: AddressPolicy,
+    ) -> Self {
+        Self {
+            service,
+            site: head::Site::of(&http.public_url),
+            trusted: http.trusted_proxies.clone(),
+            proxy_forwards_1xx: http.proxy_forwards_1xx,
+            addresses,
+            in_flight: gate::Gate::new(limits.connections_per_address_max),
+            told_of_host: AtomicBool::new(false),
+        }
+    }
+
     /// Counts a request that came through a trusted proxy, until its answer is sent; other clients
     /// are counted by connection.
     fn enter(
@@ -196,6 +215,14 @@ impl Edge {
             return Ok(None);
         }
         self.in_flight.enter(client).map(Some)
+    }
+
+    /// Who gets the answers of a connection first.
+    fn by(&self, origin: Origin) -> get::By {
+        match forwarded::is_proxy(origin.peer, &self.trusted) {
+            true => get::By::Proxy,
+            false => get::By::Client,
+        }
     }
 
     /// How to send interim responses, where they reach the client: HTTP/1.0 has none (RFC 9110
@@ -221,10 +248,7 @@ impl Edge {
             return Err(refusal.clone());
         }
         let (uri, headers) = (request.uri(), request.headers());
-        let local = origin.and_then(|origin| origin.local);
-        self.site
-            .check_host(uri, request.version(), headers, local)
-            .inspect_err(|refusal| self.tell_of_host(refusal, headers))?;
+        self.check_host(origin, uri, request.version(), headers)?;
         head::check_expect(headers)?;
         if request.method() == Method::OPTIONS {
             return Ok(self.options(&asked, headers));
@@ -236,7 +260,8 @@ impl Edge {
                 resume::answer(&self.service, sealed, dialect, visitor, request).await
             }
             (head::Place::File(id, name), Method::GET | Method::HEAD) => {
-                get::answer(&self.service, id, &name, request).await
+                let by = origin.map_or(get::By::Client, |origin| self.by(origin));
+                get::answer(&self.service, id, &name, by, request).await
             }
             (head::Place::File(id, name), Method::PUT) => {
                 let caller = put::Caller {
@@ -248,6 +273,20 @@ impl Edge {
             }
             (head::Place::File(..), _) => Err(Refusal::MethodNotAllowed),
         }
+    }
+
+    /// Refuses what is for another host.
+    fn check_host(
+        &self,
+        origin: Option<Origin>,
+        uri: &Uri,
+        version: Version,
+        headers: &HeaderMap,
+    ) -> Result<(), Refusal> {
+        let local = origin.and_then(|origin| origin.local);
+        self.site
+            .check_host(uri, version, headers, local)
+            .inspect_err(|refusal| self.tell_of_host(refusal, headers))
     }
 
     /// What may be asked for, and how uploads resume here.

@@ -10,27 +10,61 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep_until};
 
-/// A connection that must take so many bytes in each `stall_for` of waiting.
-pub struct Paced<I> {
-    io: I,
+/// How long a client lets us wait: it must take so many bytes in each `stall_for` of waiting.
+#[derive(Clone, Debug)]
+pub struct Pace {
     stall_for: Duration,
     bytes_min: u64,
     /// Bytes taken, and time waited, since the count began.
     n_bytes: u64,
     waited: Duration,
+}
+
+impl Pace {
+    /// Begins to count; `rate_min_bytes` is a second's.
+    pub fn new(stall_for: Duration, rate_min_bytes: u64) -> Self {
+        Self {
+            stall_for,
+            bytes_min: rate_min_bytes.saturating_mul(stall_for.as_secs()).max(1),
+            n_bytes: 0,
+            waited: Duration::ZERO,
+        }
+    }
+
+    /// How long the wait that begins now may take.
+    pub fn left(&self) -> Duration {
+        self.stall_for.saturating_sub(self.waited)
+    }
+
+    /// Counts a wait.
+    pub fn on_waited(&mut self, waited: Duration) {
+        self.waited += waited;
+    }
+
+    /// Counts bytes that the other end took.
+    pub fn on_taken(&mut self, n_bytes: usize) {
+        self.n_bytes = self.n_bytes.saturating_add(n_bytes as u64);
+        if self.bytes_min <= self.n_bytes {
+            self.n_bytes = 0;
+            self.waited = Duration::ZERO;
+        }
+    }
+}
+
+/// A connection whose other end is kept at its pace.
+pub struct Paced<I> {
+    io: I,
+    pace: Pace,
     /// When the wait that is on began, and what ends it.
     waiting: Option<(Instant, Pin<Box<Sleep>>)>,
 }
 
 impl<I> Paced<I> {
-    /// Watches `io`; `rate_min_bytes` is a second's.
-    pub fn new(io: I, stall_for: Duration, rate_min_bytes: u64) -> Self {
+    /// Watches `io`.
+    pub fn new(io: I, pace: Pace) -> Self {
         Self {
             io,
-            stall_for,
-            bytes_min: rate_min_bytes.saturating_mul(stall_for.as_secs()).max(1),
-            n_bytes: 0,
-            waited: Duration::ZERO,
+            pace,
             waiting: None,
         }
     }
@@ -57,18 +91,14 @@ impl<I> Paced<I> {
 
     fn on_written(&mut self, n_bytes: usize) {
         if let Some((since, _)) = self.waiting.take() {
-            self.waited += since.elapsed();
+            self.pace.on_waited(since.elapsed());
         }
-        self.n_bytes = self.n_bytes.saturating_add(n_bytes as u64);
-        if self.bytes_min <= self.n_bytes {
-            self.n_bytes = 0;
-            self.waited = Duration::ZERO;
-        }
+        self.pace.on_taken(n_bytes);
     }
 
     /// Ready when the other end had its time.
     fn poll_wait(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
-        let left = self.stall_for.saturating_sub(self.waited);
+        let left = self.pace.left();
         let (_, sleep) = self.waiting.get_or_insert_with(|| {
             let now = Instant::now();
             (now, Box::pin(sleep_until(now + left)))
@@ -140,7 +170,7 @@ mod tests {
             }
         });
         let started = Instant::now();
-        let mut paced = Paced::new(near, STALL_FOR, 1024);
+        let mut paced = Paced::new(near, Pace::new(STALL_FOR, 1024));
         let sent = paced.write_all(&vec![0; 1 << 20]).await;
         (sent, started.elapsed())
     }
@@ -161,7 +191,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn our_own_pauses_do_not_count() {
         let (near, mut far) = duplex(100);
-        let mut paced = Paced::new(near, STALL_FOR, 1024);
+        let mut paced = Paced::new(near, Pace::new(STALL_FOR, 1024));
         let mut bytes = [0; 100];
         for _ in 0..10 {
             paced.write_all(&[0; 100]).await.expect("sent");

@@ -1,5 +1,6 @@
 //! What every answer carries, and how a refusal looks over HTTP.
 
+use std::sync::LazyLock;
 use std::time::{Duration, SystemTime};
 
 use axum::body::Body;
@@ -53,6 +54,17 @@ const COMMON: [(HeaderName, &str); 8] = [
     (REFERRER_POLICY, "no-referrer"),
     (X_CONTENT_TYPE_OPTIONS, "nosniff"),
 ];
+
+/// The same as a part of a head.
+pub fn common() -> &'static [u8] {
+    static LINES: LazyLock<Vec<u8>> = LazyLock::new(|| {
+        let lines = COMMON
+            .iter()
+            .map(|(name, value)| format!("{name}: {value}\r\n"));
+        lines.collect::<String>().into_bytes()
+    });
+    &LINES
+}
 
 /// Whether the connection can carry another request after the answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -196,7 +196,7 @@ impl Audit<'_> {
 
     /// The digest of a file; `None` where it cannot be read to its end.
     async fn digest(&self, id: SlotId, size_bytes: u64) -> Result<Option<Sha256>, StoreError> {
-        let mut body = self.stores.files.open(id, 0..size_bytes).await?;
+        let mut body = self.stores.files.open(id, 0..size_bytes).await?.into_body();
         let mut hasher = sha2::Sha256::new();
         while let Some(bytes) = body.next().await {
             match bytes {

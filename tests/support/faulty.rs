@@ -16,8 +16,8 @@ use slotd::core::session::UploadSession;
 use slotd::core::slot::{PartId, SessionId, SlotId};
 use slotd::core::time::Timestamp;
 use slotd::store::{
-    Admit, Body, BodyError, Change, Failure, FileStore, Mend, Progress, Recount, SessionStore,
-    StoreError, Stored, Stores, Totals,
+    Admit, Body, BodyError, Change, Content, Failure, FileStore, Mend, Progress, Recount,
+    SessionStore, StoreError, Stored, Stores, Totals,
 };
 
 /// How a call fails.
@@ -247,8 +247,11 @@ impl FileStore for Faulty<dyn FileStore> {
     }
 
     /// Fails by its own count: once for the opening, and once for each piece.
-    fn open(&self, id: SlotId, bytes: Range<u64>) -> BoxFuture<'_, Result<Body, StoreError>> {
-        let work = async move { Ok(self.pieces(self.inner.open(id, bytes).await?)) };
+    fn open(&self, id: SlotId, bytes: Range<u64>) -> BoxFuture<'_, Result<Content, StoreError>> {
+        let work = async move {
+            let body = self.inner.open(id, bytes).await?.into_body();
+            Ok(Content::Stream(self.pieces(body)))
+        };
         Box::pin(self.call("open", work))
     }
 

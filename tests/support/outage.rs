@@ -17,8 +17,8 @@ use slotd::core::session::UploadSession;
 use slotd::core::slot::{PartId, SessionId, SlotId};
 use slotd::core::time::Timestamp;
 use slotd::store::{
-    Admit, Body, BodyError, Change, Failure, FileStore, Mend, Progress, Recount, SessionStore,
-    StoreError, Stored, Stores, Totals,
+    Admit, Body, BodyError, Change, Content, Failure, FileStore, Mend, Progress, Recount,
+    SessionStore, StoreError, Stored, Stores, Totals,
 };
 
 /// What goes wrong.
@@ -296,7 +296,7 @@ impl FileStore for Files {
         Box::pin(async move { self.1.call(async { self.0.keep(id, bytes).await }).await })
     }
 
-    fn open(&self, id: SlotId, bytes: Range<u64>) -> BoxFuture<'_, Result<Body, StoreError>> {
+    fn open(&self, id: SlotId, bytes: Range<u64>) -> BoxFuture<'_, Result<Content, StoreError>> {
         Box::pin(async move { self.1.call(async { self.0.open(id, bytes).await }).await })
     }
 

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use slotd::core::policy::Room;
 use slotd::core::slot::{PartId, SlotId};
-use slotd::store::{Body, Failure, FileStore, Progress, StoreError, Stored, Stores};
+use slotd::store::{Body, Content, Failure, FileStore, Progress, StoreError, Stored, Stores};
 
 /// `stores`, where `open_part` gives bodies that never end.
 pub fn slow_parts(stores: &Stores) -> Stores {
@@ -43,7 +43,7 @@ impl FileStore for SlowParts {
         self.0.keep(id, bytes)
     }
 
-    fn open(&self, id: SlotId, bytes: Range<u64>) -> BoxFuture<'_, Result<Body, StoreError>> {
+    fn open(&self, id: SlotId, bytes: Range<u64>) -> BoxFuture<'_, Result<Content, StoreError>> {
         self.0.open(id, bytes)
     }
 

@@ -199,7 +199,7 @@ pub async fn get(bench: &Bench, upload: &Put) -> Result<Bytes, Refusal> {
         .service
         .open_file(upload.id, &upload.name, &Method::GET, &headers)
         .await?;
-    let mut body = download.body.expect("GET has a body");
+    let mut body = download.body.expect("GET has a body").into_body();
     let mut all = Vec::new();
     while let Some(bytes) = body.next().await {
         all.extend(bytes.expect("whole"));

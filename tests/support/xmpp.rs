@@ -12,7 +12,7 @@ use slotd::config::{Component, Secret, ServerAddress};
 use slotd::core::policy::Room;
 use slotd::core::slot::{PartId, SlotId};
 use slotd::service::Service;
-use slotd::store::{Body, Failure, FileStore, Progress, StoreError, Stored};
+use slotd::store::{Body, Content, Failure, FileStore, Progress, StoreError, Stored};
 use slotd::xmpp::{self, Connect, Socket};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::sync::{Semaphore, mpsc, watch};
@@ -256,7 +256,7 @@ impl FileStore for Gated {
         self.files.keep(id, bytes)
     }
 
-    fn open(&self, id: SlotId, bytes: Range<u64>) -> BoxFuture<'_, Result<Body, StoreError>> {
+    fn open(&self, id: SlotId, bytes: Range<u64>) -> BoxFuture<'_, Result<Content, StoreError>> {
         self.files.open(id, bytes)
     }
 

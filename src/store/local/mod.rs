@@ -17,9 +17,10 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 
 use crate::config::Durability;
+use crate::core::accel;
 use crate::core::policy::Room;
 use crate::core::slot::{PartId, SlotId};
-use crate::store::{Body, Failure, FileStore, OpenError, Progress, StoreError, Stored};
+use crate::store::{Body, Content, Failure, FileStore, OpenError, Progress, StoreError, Stored};
 use append::Appending;
 use claim::Claims;
 use keep::KEEPING;
@@ -32,6 +33,8 @@ mod listing;
 mod names;
 pub(crate) mod place;
 mod read;
+
+pub(super) use read::body;
 
 /// How long an answer about free space stays good.
 const ROOM_FOR: Duration = Duration::from_secs(1);
@@ -215,13 +218,20 @@ impl FileStore for LocalFiles {
         })
     }
 
-    fn open(&self, id: SlotId, bytes: Range<u64>) -> BoxFuture<'_, Result<Body, StoreError>> {
-        let opened = self.inner.open(id, bytes);
+    fn open(&self, id: SlotId, bytes: Range<u64>) -> BoxFuture<'_, Result<Content, StoreError>> {
+        let opened = self.inner.open(id, bytes).map(Content::File);
         Box::pin(std::future::ready(opened))
     }
 
+    fn place(&self, id: SlotId) -> Option<accel::Place> {
+        Some(accel::Place {
+            directory: self.inner.place.files_path.to_str()?.to_owned(),
+            name: place::file_name(id),
+        })
+    }
+
     fn open_part(&self, part: PartId, n_bytes: u64) -> BoxFuture<'_, Result<Body, StoreError>> {
-        let opened = self.inner.open_part(part, 0..n_bytes);
+        let opened = self.inner.open_part(part, 0..n_bytes).map(read::body);
         Box::pin(std::future::ready(opened))
     }
 

@@ -17,7 +17,7 @@ use rustix::io::{Errno, ReadWriteFlags};
 use crate::core::slot::{PartId, SlotId};
 use crate::store::local::place::{file_name, part_name};
 use crate::store::local::{Inner, damaged, trouble};
-use crate::store::{Body, BodyError, StoreError};
+use crate::store::{Body, BodyError, Opened, StoreError};
 
 /// The largest piece.
 const PIECE_BYTES: u64 = 256 << 10;
@@ -34,18 +34,18 @@ struct Reading {
 
 impl Inner {
     /// The bytes `range` of a file.
-    pub(super) fn open(&self, id: SlotId, range: Range<u64>) -> Result<Body, StoreError> {
+    pub(super) fn open(&self, id: SlotId, range: Range<u64>) -> Result<Opened, StoreError> {
         open(&self.place.files, &file_name(id), id, range)
     }
 
     /// The bytes `range` of a part.
-    pub(super) fn open_part(&self, part: PartId, range: Range<u64>) -> Result<Body, StoreError> {
+    pub(super) fn open_part(&self, part: PartId, range: Range<u64>) -> Result<Opened, StoreError> {
         open(&self.place.parts, &part_name(part), part.slot, range)
     }
 }
 
-/// The bytes `range` of what is called `name`, if it has them.
-fn open(directory: &File, name: &str, id: SlotId, range: Range<u64>) -> Result<Body, StoreError> {
+/// The bytes `bytes` of what is called `name`, if it has them.
+fn open(directory: &File, name: &str, id: SlotId, bytes: Range<u64>) -> Result<Opened, StoreError> {
     let doing = "open a file";
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let file = match rustix::fs::openat(directory, name, flags, Mode::empty()) {
@@ -53,18 +53,19 @@ fn open(directory: &File, name: &str, id: SlotId, range: Range<u64>) -> Result<B
         opened => File::from(opened.map_err(|e| trouble(doing, e.into()))?),
     };
     let metadata = file.metadata().map_err(|e| trouble(doing, e))?;
-    if !metadata.is_file() || metadata.len() < range.end {
+    if !metadata.is_file() || metadata.len() < bytes.end {
         return Err(damaged(id));
     }
-    Ok(body(id, file, range))
+    let file = Arc::new(file);
+    Ok(Opened { id, file, bytes })
 }
 
-/// The bytes `range` of an open file; the caller has checked that it has them.
-fn body(id: SlotId, file: File, range: Range<u64>) -> Body {
+/// The bytes of an open file; the caller has checked that it has them.
+pub(in crate::store) fn body(opened: Opened) -> Body {
     let reading = Reading {
-        id,
-        file: Arc::new(file),
-        rest: range,
+        id: opened.id,
+        file: opened.file,
+        rest: opened.bytes,
         spare: None,
         always_waits: false,
     };
@@ -165,9 +166,17 @@ mod tests {
         file
     }
 
+    fn opened(file: File, bytes: Range<u64>) -> Opened {
+        let file = Arc::new(file);
+        Opened {
+            id: SlotId(1),
+            file,
+            bytes,
+        }
+    }
+
     async fn read(file: &File, range: Range<u64>) -> Vec<u8> {
-        let file = file.try_clone().expect("cloned");
-        let pieces = body(SlotId(1), file, range);
+        let pieces = body(opened(file.try_clone().expect("cloned"), range));
         let pieces: Vec<_> = pieces.map(|piece| piece.expect("read")).collect().await;
         pieces.concat()
     }
@@ -193,7 +202,7 @@ mod tests {
     #[tokio::test]
     async fn pieces_that_are_kept_do_not_change() {
         let content = content(4 * PIECE);
-        let mut body = body(SlotId(1), file_with(&content), 0..content.len() as u64);
+        let mut body = body(opened(file_with(&content), 0..content.len() as u64));
         let first = body.next().await.expect("a piece").expect("read");
         let second = body.next().await.expect("a piece").expect("read");
         let second_at = second.as_ptr();

@@ -11,7 +11,7 @@ use futures_util::{StreamExt as _, stream};
 use crate::core::policy::Room;
 use crate::core::slot::{PartId, SlotId};
 use crate::store::memory::{STORE_ID, done, lock};
-use crate::store::{Body, Failure, FileStore, Progress, StoreError, Stored};
+use crate::store::{Body, Content, Failure, FileStore, Progress, StoreError, Stored};
 
 /// How much of a file goes into one piece of an opened body.
 const PIECE_BYTES: usize = 64 << 10;
@@ -187,12 +187,13 @@ impl FileStore for MemoryFiles {
         done(Ok(()))
     }
 
-    fn open(&self, id: SlotId, bytes: Range<u64>) -> BoxFuture<'_, Result<Body, StoreError>> {
+    fn open(&self, id: SlotId, bytes: Range<u64>) -> BoxFuture<'_, Result<Content, StoreError>> {
         let file = self.held().files.get(&id).cloned();
         let file = file.filter(|file| bytes.end <= file.len() as u64);
         done(file.map_or(Err(lost(id)), |file| {
             let start = bytes.start.min(bytes.end);
-            Ok(pieces(file.slice(start as usize..bytes.end as usize)))
+            let bytes = file.slice(start as usize..bytes.end as usize);
+            Ok(Content::Stream(pieces(bytes)))
         }))
     }
 
