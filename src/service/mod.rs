@@ -34,12 +34,14 @@ pub mod session;
 pub mod sweep;
 mod transfers;
 pub mod upload;
+mod whole;
 mod write;
 
 use hashes::Hashes;
 use rates::Rates;
 use session::SessionView;
 use transfers::Transfers;
+use whole::Gathering;
 
 /// The two things that cannot be computed.
 pub trait World: Send + Sync {
@@ -106,6 +108,7 @@ pub struct Service {
     transfers: Arc<Transfers>,
     rates: Rates,
     hashes: Hashes,
+    gathering: Arc<Gathering>,
 }
 
 impl Service {
@@ -120,6 +123,7 @@ impl Service {
             transfers: Arc::default(),
             rates: Rates::default(),
             hashes: Hashes::default(),
+            gathering: Arc::default(),
         })
     }
 

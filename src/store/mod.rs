@@ -278,6 +278,12 @@ pub trait FileStore: Send + Sync {
     /// replaces a file: that is `Corrupt`.
     fn commit(&self, part: PartId, size_bytes: u64) -> BoxFuture<'_, Result<(), StoreError>>;
 
+    /// Makes `bytes` the file of a slot whose row is not complete, in one go: durable by name and
+    /// content. What a crash left under its name goes.
+    ///
+    /// An error leaves no file, or one that is not to be trusted.
+    fn keep(&self, id: SlotId, bytes: Bytes) -> BoxFuture<'_, Result<(), StoreError>>;
+
     /// The bytes of a file. A removal or another name that comes later does not change them.
     fn open(&self, id: SlotId, bytes: Range<u64>) -> BoxFuture<'_, Result<Content, StoreError>>;
 
