@@ -250,3 +250,25 @@ async fn a_large_file_goes_the_usual_way() {
     assert!(running.await.expect("no panic"));
     assert_eq!(get(&bench, &upload).await, Ok(bytes));
 }
+
+/// A stop comes while a body is gathered: what came is kept, as of any upload.
+#[tokio::test]
+async fn what_came_before_a_stop_is_kept() {
+    let bench = bench(settings());
+    let upload = slot(&bench).await;
+    let (feed, body) = fed();
+    let (service, head) = (bench.service.clone(), upload.clone());
+    let running = tokio::spawn(async move {
+        let received = service.receive(head.into(), body).await;
+        received.map(drop)
+    });
+    feed.send(content(4).slice(..600)).expect("being read");
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(bench.service.drain(), 1);
+    bench.service.cut_uploads().await;
+    assert_eq!(running.await.expect("no panic"), Err(Refusal::Stopping));
+    let row = bench.stores.sessions.get(upload.id).await.expect("read");
+    assert_eq!(row.expect("a row").prefix.1, 600);
+}

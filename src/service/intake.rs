@@ -135,6 +135,9 @@ pub(super) struct Intake {
     handed_over_at: Option<Instant>,
     /// Bytes since the deadline was set.
     n_bytes_now: u64,
+    /// Whether the body was asked for already: what has come before is taken also when the request
+    /// was cut meanwhile.
+    is_begun: bool,
     on_bytes: Box<dyn FnMut() + Send>,
 }
 
@@ -168,6 +171,7 @@ impl Intake {
             deadline: Box::pin(tokio::time::sleep(pace.stall_for)),
             handed_over_at: None,
             n_bytes_now: 0,
+            is_begun: false,
             on_bytes,
         };
         (intake, gauge)
@@ -224,10 +228,11 @@ impl Stream for Intake {
             let later = this.deadline.deadline() + at.elapsed();
             this.deadline.as_mut().reset(later);
         }
-        if this.cut.poll_unpin(context).is_ready() {
-            return this.finish(End::Cut);
-        }
+        let mut is_first = !std::mem::replace(&mut this.is_begun, true);
         loop {
+            if !is_first && this.cut.poll_unpin(context).is_ready() {
+                return this.finish(End::Cut);
+            }
             match this.body.poll_next_unpin(context) {
                 // Empty pieces are no progress and no end.
                 Poll::Ready(Some(Ok(bytes))) if bytes.is_empty() => continue,
@@ -235,6 +240,9 @@ impl Stream for Intake {
                 Poll::Ready(Some(Err(BodyError))) => return this.finish(End::Interrupted),
                 Poll::Ready(None) => return this.finish(End::Whole),
                 Poll::Pending => {}
+            }
+            if std::mem::take(&mut is_first) {
+                continue;
             }
             ready!(this.deadline.as_mut().poll(context));
             if this.is_too_slow() {
@@ -341,6 +349,23 @@ mod tests {
         let (next, _) = tokio::join!(intake.next(), async { cut.send(true) });
         assert!(next.is_some_and(|piece| piece.is_err()));
         assert_eq!(gauge.end(), End::Cut);
+    }
+
+    #[tokio::test]
+    async fn what_came_before_a_cut_is_taken() {
+        let (cut, receiver) = watch::channel(true);
+        let (mut intake, gauge) = Intake::new(
+            pieces(&["abc", "de"]),
+            5,
+            (sha2::Sha256::new(), None),
+            PACE,
+            receiver,
+            Box::new(|| ()),
+        );
+        assert!(intake.next().await.is_some_and(|piece| piece.is_ok()));
+        assert!(intake.next().await.is_some_and(|piece| piece.is_err()));
+        assert_eq!((gauge.n_bytes(), gauge.end()), (3, End::Cut));
+        drop(cut);
     }
 
     #[tokio::test]

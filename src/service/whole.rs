@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::{StreamExt as _, stream};
+use futures_util::{Stream, StreamExt as _, stream};
 use sha2::Digest as _;
 use tokio::sync::watch;
 use tracing::info;
@@ -32,8 +32,8 @@ use crate::store::{Body, BodyError, Change, Failure};
 
 /// How long a body may take to come whole. Until then no row tells of it, and it holds memory.
 const GATHER_WITHIN: Duration = Duration::from_secs(1);
-/// Memory for all bodies that are gathered at a time; more go the usual way.
-const GATHERED_BYTES_MAX: u64 = 64 * WHOLE_BYTES_MAX;
+/// Memory for all bodies that are gathered at a time, 160 usual pictures; more go the usual way.
+const GATHERED_BYTES_MAX: u64 = 16 * WHOLE_BYTES_MAX;
 
 /// What became of an attempt to take a file whole.
 pub(super) enum Taken {
@@ -94,22 +94,25 @@ impl Service {
         transfer: &Transfer,
     ) -> Result<Taken, Refusal> {
         let size_bytes = before.file.size_bytes;
-        let Some(_place) = self.gathering.reserve(size_bytes) else {
+        let Some(place) = self.gathering.reserve(size_bytes) else {
             return Ok(Taken::Not(body));
         };
         let begun_at = self.world.now();
         transfer.note_byte(begun_at);
         before.clone().begin(&claims, begun_at)?;
-        let (bytes, sha256) = match gather(body, size_bytes, transfer.cut()).await {
-            Gathered::Whole(bytes, sha256) => (bytes, sha256),
+        let gathered = gather(body, size_bytes, transfer.cut(), place).await;
+        let (bytes, sha256, place) = match gathered {
+            Gathered::Whole(bytes, sha256, place) => (bytes, sha256, place),
             Gathered::Not(body) => return Ok(Taken::Not(body)),
         };
         let announced = [upload.sha256, before.expected];
         let is_other = announced.iter().flatten().any(|it| *it != sha256);
         if is_other || self.settings.policy.access.check(&before.owner).is_err() {
-            return Ok(Taken::Not(stream::iter([Ok(bytes)]).boxed()));
+            return Ok(Taken::Not(again([Ok(bytes)], place, stream::empty())));
         }
-        if let Err(e) = self.stores.files.keep(before.id, bytes).await {
+        let kept = self.stores.files.keep(before.id, bytes).await;
+        drop(place);
+        if let Err(e) = kept {
             let refusal = broken("keep an upload", &e);
             // It may be there, only not for good.
             self.remove_kept(before.id).await;
@@ -158,16 +161,23 @@ impl Service {
     }
 }
 
+type Piece = Result<Bytes, BodyError>;
+
 /// What came of a body.
 enum Gathered {
     /// All of it, and its digest.
-    Whole(Bytes, Sha256),
+    Whole(Bytes, Sha256, Place),
     /// The same body again.
     Not(Body),
 }
 
 /// Gathers a body of `size_bytes`, unless it is another, too slow, or not wanted any more.
-async fn gather(mut body: Body, size_bytes: u64, mut cut: watch::Receiver<bool>) -> Gathered {
+async fn gather(
+    mut body: Body,
+    size_bytes: u64,
+    mut cut: watch::Receiver<bool>,
+    place: Place,
+) -> Gathered {
     let size_bytes = size_bytes as usize;
     let mut bytes = Vec::new();
     let mut hasher = sha2::Sha256::new();
@@ -190,7 +200,7 @@ async fn gather(mut body: Body, size_bytes: u64, mut cut: watch::Receiver<bool>)
             }
             None if bytes.len() == size_bytes => {
                 let sha256 = Sha256(hasher.finalize().into());
-                return Gathered::Whole(bytes.into(), sha256);
+                return Gathered::Whole(bytes.into(), sha256, place);
             }
             // Too long, too short or broken: as it would have come.
             Some(piece) => break Some(piece),
@@ -200,9 +210,21 @@ async fn gather(mut body: Body, size_bytes: u64, mut cut: watch::Receiver<bool>)
             }
         }
     };
-    let first: Option<Result<Bytes, BodyError>> = (!bytes.is_empty()).then(|| Ok(bytes.into()));
-    let seen = stream::iter(first.into_iter().chain(last));
-    Gathered::Not(seen.chain(body).boxed())
+    let first = (!bytes.is_empty()).then(|| Ok(bytes.into()));
+    Gathered::Not(again(first.into_iter().chain(last), place, body))
+}
+
+/// A body of the pieces that were gathered, and of the rest; the place in memory is given back
+/// when the pieces were taken.
+fn again<P>(pieces: P, place: Place, rest: impl Stream<Item = Piece> + Send + 'static) -> Body
+where
+    P: IntoIterator<Item = Piece, IntoIter: Send + 'static>,
+{
+    let pieces = stream::iter(pieces).map(move |piece| {
+        let _held = &place;
+        piece
+    });
+    pieces.chain(rest).boxed()
 }
 
 #[cfg(test)]
@@ -214,11 +236,15 @@ mod tests {
         pieces.iter().map(piece).collect()
     }
 
+    fn place() -> Place {
+        Arc::new(Gathering::default()).reserve(6).expect("room")
+    }
+
     /// The bytes of a body of 6, and whether it ended in order; `Err` where they are not the file.
     async fn run(body: Body) -> Result<Vec<u8>, (Vec<u8>, bool)> {
         let (_cut, cut) = watch::channel(false);
-        match gather(body, 6, cut).await {
-            Gathered::Whole(bytes, sha256) => {
+        match gather(body, 6, cut, place()).await {
+            Gathered::Whole(bytes, sha256, _) => {
                 let expected: [u8; 32] = sha2::Sha256::digest(&bytes).into();
                 assert_eq!(sha256.0, expected);
                 Ok(bytes.to_vec())
@@ -267,12 +293,28 @@ mod tests {
         let (cut, receiver) = watch::channel(false);
         let silent = stream::iter(pieces(&[b"abc"])).chain(stream::pending());
         let cutting = async { cut.send(true) };
-        let (gathered, _) = tokio::join!(gather(silent.boxed(), 6, receiver), cutting);
+        let (gathered, _) = tokio::join!(gather(silent.boxed(), 6, receiver, place()), cutting);
         let Gathered::Not(mut body) = gathered else {
             panic!("half of it is not whole");
         };
         let first = body.next().await.expect("a piece").expect("whole");
         assert_eq!(first, &b"abc"[..]);
+    }
+
+    #[tokio::test]
+    async fn what_goes_the_usual_way_holds_its_place_until_it_is_taken() {
+        let gathering = Arc::new(Gathering::default());
+        let is_held = || gathering.n_bytes.load(Ordering::Relaxed) != 0;
+        let (_cut, receiver) = watch::channel(false);
+        let short = stream::iter(pieces(&[b"abc"])).boxed();
+        let place = gathering.reserve(6).expect("room");
+        let Gathered::Not(mut body) = gather(short, 6, receiver, place).await else {
+            panic!("half of it is not whole");
+        };
+        assert!(is_held());
+        assert!(body.next().await.is_some_and(|piece| piece.is_ok()));
+        assert!(body.next().await.is_none());
+        assert!(!is_held());
     }
 
     #[test]
