@@ -2,7 +2,7 @@
 
 use std::future::Future;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -47,6 +47,33 @@ pub enum RunError {
 /// Clock and random numbers of the operating system.
 struct SystemWorld {
     started: Instant,
+    random: Mutex<Random>,
+}
+
+/// Random bytes asked for at once: each slot takes two names, and a system call for each would cost
+/// more than their making.
+const RANDOM_BYTES: usize = 4096;
+
+/// Random bytes of the operating system that nobody has taken yet.
+struct Random {
+    bytes: [u8; RANDOM_BYTES],
+    n_taken: usize,
+}
+
+impl Random {
+    fn take(&mut self) -> u128 {
+        const N: usize = size_of::<u128>();
+        if self.n_taken == RANDOM_BYTES {
+            getrandom::fill(&mut self.bytes).expect("it gave random numbers at the start");
+            self.n_taken = 0;
+        }
+        let place = &mut self.bytes[self.n_taken..self.n_taken + N];
+        self.n_taken += N;
+        let number = u128::from_ne_bytes((&*place).try_into().expect("so many bytes"));
+        // Nothing that was given out stays here.
+        place.fill(0);
+        number
+    }
 }
 
 impl World for SystemWorld {
@@ -56,9 +83,8 @@ impl World for SystemWorld {
     }
 
     fn random(&self) -> u128 {
-        let mut bytes = [0; 16];
-        getrandom::fill(&mut bytes).expect("it gave random numbers at the start");
-        u128::from_ne_bytes(bytes)
+        let random = self.random.lock();
+        random.unwrap_or_else(PoisonError::into_inner).take()
     }
 
     fn monotonic(&self) -> Duration {
@@ -69,6 +95,10 @@ impl World for SystemWorld {
 fn world() -> Arc<SystemWorld> {
     Arc::new(SystemWorld {
         started: Instant::now(),
+        random: Mutex::new(Random {
+            bytes: [0; RANDOM_BYTES],
+            n_taken: RANDOM_BYTES,
+        }),
     })
 }
 

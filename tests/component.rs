@@ -365,6 +365,34 @@ async fn slow_slots_hold_up_nobody() {
     );
 }
 
+/// Who asks for large answers and takes none is not read from when a megabyte waits.
+#[tokio::test(start_paused = true)]
+async fn answers_that_nobody_takes_are_counted_in_bytes() {
+    const WAITING_BYTES_MAX: usize = 1024 * 1024;
+    // One more answer, and the answers to what was read of the connection and not yet looked at.
+    const SLACK_BYTES: usize = 256 * 1024;
+    let bench = bench(settings());
+    let components = vec![component(server())];
+    let mut fake = Fake::start(bench.service.clone(), components, 1024);
+    let mut peer = fake.log_in().await;
+    let asked = iq(
+        "get",
+        ROMEO,
+        "<query xmlns='http://jabber.org/protocol/disco#info'/>",
+    );
+    let answers = peer.ask(&asked).await.expect("an answer");
+    let answer_bytes = String::from(&answers[0]).len();
+    let mut n_taken = 0;
+    while let Ok(sent) = timeout(Duration::from_secs(1), peer.send(&asked)).await {
+        sent.expect("the stream goes on");
+        n_taken += 1;
+        let waiting_bytes = n_taken * answer_bytes;
+        assert!(waiting_bytes < WAITING_BYTES_MAX + SLACK_BYTES, "{n_taken}");
+    }
+    // On the wire they are somewhat longer.
+    assert!(WAITING_BYTES_MAX / 2 < n_taken * answer_bytes, "{n_taken}");
+}
+
 /// A service whose files wait for a gate with `n_open` permits.
 fn gated(n_open: usize) -> (Bench, Arc<Gated>) {
     let made = bench(settings());

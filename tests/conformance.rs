@@ -958,6 +958,7 @@ async fn removals_can_be_repeated(store: &dyn FileStore) {
 
 async fn listings_follow_the_ids(store: &dyn FileStore) {
     assert_eq!(store.page(None, 9).await.expect("a page"), []);
+    assert_eq!(store.parts(None, 9).await.expect("a page"), []);
     let ids = [0, 1, 1 << 120, 2 << 120, 3 << 120, u128::MAX];
     for id in ids {
         append(store, part(id, 0), 0, 1, body(&[b"a"])).await;
@@ -983,6 +984,17 @@ async fn listings_follow_the_ids(store: &dyn FileStore) {
         }
         let wanted: Vec<_> = ids.into_iter().flat_map(all_of).collect();
         assert_eq!(seen, wanted, "in pages of {n_max}");
+        let (mut seen, mut after) = (Vec::new(), None);
+        loop {
+            let page = store.parts(after, n_max).await.expect("a page");
+            assert!(page.len() <= n_max + 1, "{} for {n_max}", page.len());
+            let Some((last, _)) = page.last() else { break };
+            after = Some(last.slot);
+            seen.extend(page);
+        }
+        let parts_of = |id| [(part(id, 20), 3), (part(id, 300), 2)];
+        let wanted: Vec<_> = ids.into_iter().flat_map(parts_of).collect();
+        assert_eq!(seen, wanted, "parts in pages of {n_max}");
     }
 }
 

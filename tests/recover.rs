@@ -218,6 +218,20 @@ async fn parts_are_cut_on_a_full_disk() {
     assert_eq!(lengths(&bench, session.put.id).await, [(0, 600)]);
 }
 
+/// A million files take a minute to list, and have nothing to be recovered.
+#[tokio::test]
+async fn files_are_not_looked_at() {
+    let directory = directory();
+    let bench = disk_bench(settings(), directory.path());
+    let session = broken_off(&bench).await;
+    lengthen(&bench, part(session.put.id, 0), 600, 300).await;
+    fs::remove_dir(directory.path().join("files/00")).expect("removed");
+    fs::write(directory.path().join("files/00"), b"no directory").expect("written");
+    let bench = restarted(bench);
+    assert_eq!(bench.service.recover().await.expect("recovered"), 1);
+    assert_eq!(lengths(&bench, session.put.id).await, [(0, 600)]);
+}
+
 /// Otherwise the next start would rely on what was never looked at.
 #[test]
 fn the_start_is_noted_after_the_recovery_alone() {
@@ -258,7 +272,7 @@ fn the_start_is_noted_after_the_recovery_alone() {
     let output = run().output().expect("slotd starts");
     let words = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(
-        !output.status.success() && words.contains("list files"),
+        !output.status.success() && words.contains("list uploads under way"),
         "{words}"
     );
     assert!(!data.join("boot-id").exists());

@@ -1056,3 +1056,36 @@ async fn an_upload_that_goes_on_by_itself_has_longer() {
     bench.world.pass(1);
     assert_eq!(offset(&bench, &url).await, Err(Refusal::Gone));
 }
+
+/// The first request with new credentials is written down once, whoever sends it.
+#[tokio::test]
+async fn who_asks_for_an_offset_costs_no_write_of_its_own() {
+    let mut n_calls = Vec::new();
+    for address in [None, Some("192.0.2.7".to_owned())] {
+        let mut bench = bench(settings());
+        let old = session(&bench).await;
+        let cut = bench
+            .service
+            .receive(old.put.clone().into(), broken_after(all().slice(..600)));
+        assert_eq!(cut.await.err(), Some(Refusal::Interrupted));
+        bench.world.pass(REFRESH_PAUSE.as_secs());
+        let new = refresh(&bench, &old).await.expect("refreshed");
+        let plan = Plan::new();
+        let keys = bench.service.keys();
+        let stores = faulty(&bench.stores, &plan);
+        bench.service = Service::new(settings(), keys, stores, bench.world.clone());
+        let visitor = slotd::core::session::network::Visitor {
+            address: address.clone(),
+            ..visitor()
+        };
+        let found = bench.service.find_offset(&new.url, &visitor).await;
+        let found = found.expect("an offset");
+        assert_eq!(found.extant, Extant::Partial { offset: 600 });
+        n_calls.push(plan.n_calls());
+        let row = row(&bench, new.put.id).await;
+        let last = row.networks.last().map(|last| last.address.clone());
+        assert!(row.is_presented);
+        assert_eq!(last.unwrap_or_default(), address);
+    }
+    assert_eq!(n_calls[0], n_calls[1]);
+}

@@ -88,7 +88,7 @@ impl Service {
                 (Opened::Put(claims), row)
             }
             (Credential::Resume(sealed), Beginning::At(offset)) => {
-                let (claims, row) = self.check_resume(sealed).await?;
+                let (claims, row) = self.check_resume(sealed, &Visitor::default()).await?;
                 (Opened::Resume(claims, offset), row)
             }
             _ => return Err(Refusal::BadRequest),
@@ -133,7 +133,7 @@ impl Service {
         let row = row.map_err(|e| broken("look a slot up", &e))?;
         // We sealed its token, so there was such a slot once.
         let row = row.ok_or(Refusal::Gone)?;
-        let row = self.present(row, claims.generation).await?;
+        let row = self.present(row, claims.generation, None).await?;
         let row = self.with_live_byte(row);
         row.clone().begin(&claims, self.world.now())?;
         if name != row.file.name.as_str() {

@@ -7,7 +7,7 @@ use tracing::{error, info};
 
 use crate::core::slot::PartId;
 use crate::service::Service;
-use crate::store::{StoreError, Stored};
+use crate::store::StoreError;
 
 /// Parts looked at in one step.
 const PAGE: usize = 1000;
@@ -15,23 +15,22 @@ const PAGE: usize = 1000;
 impl Service {
     /// Cuts each part back to what its row vouches for; returns how many were longer.
     ///
-    /// For the start, before anybody can ask for an offset. Costs a look at each file and part.
+    /// For the start, before anybody can ask for an offset. Costs a look at each part, and none
+    /// at files.
     pub async fn recover(&self) -> Result<usize, StoreError> {
         let mut n_cut = 0;
         let mut after = None;
         loop {
-            let page = self.stores.files.page(after, PAGE).await?;
-            let Some(last) = page.last() else {
+            let page = self.stores.files.parts(after, PAGE).await?;
+            let Some((last, _)) = page.last() else {
                 if 0 < n_cut {
                     info!(n_cut, "uploads under way were cut back to what was durable");
                 }
                 return Ok(n_cut);
             };
-            after = Some(last.slot());
-            for stored in page {
-                if let Stored::Part { part, size_bytes } = stored {
-                    n_cut += usize::from(self.recover_part(part, size_bytes).await?);
-                }
+            after = Some(last.slot);
+            for (part, length) in page {
+                n_cut += usize::from(self.recover_part(part, length).await?);
             }
         }
     }

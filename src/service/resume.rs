@@ -21,7 +21,7 @@ impl Service {
         sealed: &str,
         visitor: &Visitor,
     ) -> Result<Received, Refusal> {
-        let (claims, row) = self.check_resume(sealed).await?;
+        let (claims, row) = self.check_resume(sealed, visitor).await?;
         let (row, offset) = match row.is_open() {
             true => self.settled(row.id).await?,
             false => (row.clone(), row.offset()),
@@ -51,7 +51,7 @@ impl Service {
     ///
     /// Refuses as `UploadSession::cancel_by_url` does.
     pub async fn cancel_upload(self: &Arc<Self>, sealed: &str) -> Result<(), Refusal> {
-        let (claims, row) = self.check_resume(sealed).await?;
+        let (claims, row) = self.check_resume(sealed, &Visitor::default()).await?;
         let now = self.world.now();
         let cancel: Change = Box::new(move |row| row.cancel_by_url(claims, now));
         self.give_up(row.id, cancel).await
@@ -60,13 +60,15 @@ impl Service {
     /// Refuses what the resume URL does not open: before a request is refused for its own sake, so
     /// that a stranger learns nothing by it.
     pub async fn check_resume_url(&self, sealed: &str) -> Result<(), Refusal> {
-        self.check_resume(sealed).await.map(drop)
+        let nobody = Visitor::default();
+        self.check_resume(sealed, &nobody).await.map(drop)
     }
 
-    /// Opens a resume URL, and notes that it was presented.
+    /// Opens a resume URL, and notes that it was presented; where that is news, also by whom.
     pub(super) async fn check_resume(
         &self,
         sealed: &str,
+        visitor: &Visitor,
     ) -> Result<(ResumeClaims, UploadSession), Refusal> {
         let claims = {
             let keys = self.keys.read().unwrap_or_else(PoisonError::into_inner);
@@ -76,7 +78,8 @@ impl Service {
         let row = row.map_err(|e| broken("look a slot up", &e))?;
         // We sealed it, so there was such a slot once.
         let row = row.ok_or(Refusal::Gone)?;
-        let row = self.present(row, claims.generation).await?;
+        let by = (*visitor != Visitor::default()).then(|| (claims, visitor.clone()));
+        let row = self.present(row, claims.generation, by).await?;
         let row = self.with_live_byte(row);
         row.check_resume(claims, self.world.now())?;
         Ok((claims, row))
@@ -88,12 +91,20 @@ impl Service {
         &self,
         row: UploadSession,
         generation: u8,
+        by: Option<(ResumeClaims, Visitor)>,
     ) -> Result<UploadSession, Refusal> {
         if row.is_presented || generation == 0 || generation != row.generation || !row.is_open() {
             return Ok(row);
         }
+        let now = self.world.now();
         let change: Change = Box::new(move |mut row| {
             row.is_presented |= row.generation == generation;
+            // Nobody who is refused is noted.
+            if let Some((claims, visitor)) = &by
+                && row.check_resume(*claims, now).is_ok()
+            {
+                row.note_visitor(visitor, now);
+            }
             Ok(row)
         });
         self.update(row.id, change).await

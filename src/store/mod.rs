@@ -312,6 +312,14 @@ pub trait FileStore: Send + Sync {
         n_max: usize,
     ) -> BoxFuture<'_, Result<Vec<Stored>, StoreError>>;
 
+    /// Up to about `n_max` parts of slots after `after`, each with its length, in order, all of a
+    /// slot together. Costs a look at parts alone, however many files there are.
+    fn parts(
+        &self,
+        after: Option<SlotId>,
+        n_max: usize,
+    ) -> BoxFuture<'_, Result<Vec<(PartId, u64)>, StoreError>>;
+
     /// Free bytes and inodes.
     fn room(&self) -> BoxFuture<'_, Result<Room, StoreError>>;
 

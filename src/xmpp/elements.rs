@@ -4,7 +4,7 @@
 //! requests are read here. What is written holds checked values and fixed words only.
 
 use jid::Jid;
-use minidom::rxml::xml_ncname;
+use minidom::rxml::{NcName, xml_ncname};
 use minidom::{Element, Node};
 use xmpp_parsers::ns;
 use xmpp_parsers::stanza_error::StanzaError;
@@ -141,6 +141,30 @@ pub fn echo(payload: &Element) -> Option<Element> {
     let mut xml = Vec::new();
     payload.write_to(&mut xml).ok()?;
     (xml.len() <= ECHOED_BYTES_MAX).then(|| payload.clone())
+}
+
+/// The only element in a stanza, kept for an error to come; `None` where it is not small.
+///
+/// It is measured without being written: nearly every request is granted.
+pub fn small_child(mut stanza: Element) -> Option<Element> {
+    let mut children = stanza
+        .take_nodes()
+        .into_iter()
+        .filter_map(Node::into_element);
+    children
+        .next()
+        .filter(|child| bytes_min(child) <= ECHOED_BYTES_MAX)
+}
+
+/// The fewest bytes that an element takes as XML.
+fn bytes_min(element: &Element) -> usize {
+    let attribute = |((_, name), value): ((_, &NcName), &String)| name.len() + value.len() + 4;
+    let attributes = element.attrs().iter().map(attribute).sum::<usize>();
+    let node = |node: &Node| match node {
+        Node::Element(child) => bytes_min(child),
+        Node::Text(text) => text.len(),
+    };
+    element.name().len() + 3 + attributes + element.nodes().map(node).sum::<usize>()
 }
 
 /// The requester's JID as decisions need it; `None` where even its bare part is none.

@@ -20,6 +20,7 @@ use xmpp_parsers::component::Handshake;
 use xmpp_parsers::ns;
 
 use super::guard::Guard;
+use super::shared::Shared;
 use crate::config::{Component, ServerAddress};
 
 /// Longest log-in, from the connection to the server's handshake.
@@ -41,6 +42,14 @@ pub type Connect =
 
 /// A stream to the server, as elements.
 pub type Wire = XmlStream<Guard<BufWriter<Box<dyn Socket>>>, Element>;
+
+/// A stream that is logged in, and the socket under it.
+pub struct Line {
+    /// What is read from.
+    pub wire: Wire,
+    /// What answers are written to.
+    pub socket: Shared,
+}
 
 /// Why a log-in failed, in words for an admin.
 #[derive(Debug, thiserror::Error)]
@@ -191,7 +200,7 @@ pub fn spell(server: &ServerAddress) -> String {
 }
 
 /// Connects and logs in, within `LOGIN_WITHIN` in all.
-pub async fn log_in(component: &Component, connect: &Connect) -> Result<Wire, LoginError> {
+pub async fn log_in(component: &Component, connect: &Connect) -> Result<Line, LoginError> {
     let server = || spell(&component.server);
     let login = async {
         let socket = connect(component.server.clone()).await;
@@ -230,7 +239,9 @@ fn watch_peer(socket: &TcpStream) -> io::Result<()> {
     Ok(())
 }
 
-async fn log_in_over(socket: Box<dyn Socket>, component: &Component) -> Result<Wire, LoginError> {
+async fn log_in_over(socket: Box<dyn Socket>, component: &Component) -> Result<Line, LoginError> {
+    let shared = Shared::new(socket);
+    let socket: Box<dyn Socket> = Box::new(shared.clone());
     let header = StreamHeader {
         to: Some((&component.jid).into()),
         ..StreamHeader::default()
@@ -254,7 +265,10 @@ async fn log_in_over(socket: Box<dyn Socket>, component: &Component) -> Result<W
     match answer {
         Some(Ok(element)) if element.is("handshake", ns::COMPONENT) => {
             sent.map_err(|error| failed(component, &error))?;
-            Ok(wire)
+            Ok(Line {
+                wire,
+                socket: shared,
+            })
         }
         Some(Ok(element)) => Err(match StreamError::read(&element) {
             Some(error) => error.into_login_error(component),

@@ -1,8 +1,9 @@
 //! Edge: streams to the XMPP server. Logs in, stays logged in, and says in the log why it is not.
 //!
-//! `login` connects, `stream` serves, `route` answers (`places` says how many at once), `elements`,
-//! `session` and `disco` translate; `guard`, with `filter`, `limits` and `names`, keeps the parser
-//! safe. Here is what happens between two streams: how long to wait, and what to say.
+//! `login` connects, `stream` serves, `route` answers (`places` says how many at once), `outbox`
+//! writes past the stream's own writer (`shared` is the socket of both), `elements`, `session` and
+//! `disco` translate; `guard`, with `filter`, `limits` and `names`, keeps the parser safe.
+//! Here is what happens between two streams: how long to wait, and what to say.
 //! Nothing is kept for a lost stream: XEP-0114 has no resumption, so every IQ can be asked again.
 
 use std::panic::AssertUnwindSafe;
@@ -27,9 +28,11 @@ mod guard;
 mod limits;
 mod login;
 mod names;
+mod outbox;
 mod places;
 mod route;
 mod session;
+mod shared;
 mod stream;
 
 pub use disco::Contact;
@@ -111,7 +114,7 @@ pub async fn run_over(
 ///
 /// With Prosody's `kick_old` this takes the name from a running slotd, which then logs in again.
 pub async fn try_login(component: &Component) -> Result<(), LoginError> {
-    let mut wire = login::log_in(component, &over_sockets()).await?;
+    let mut wire = login::log_in(component, &over_sockets()).await?.wire;
     // The answer is known; a server that does not say good-bye does not change it.
     let closed = timeout(LOGIN_WITHIN, SinkExt::<&Element>::close(&mut wire)).await;
     drop(closed);
@@ -163,10 +166,10 @@ async fn hold(held: Held, mut stop: watch::Receiver<bool>) {
                 attempts = attempts.saturating_add(1);
                 error.is_refusal()
             }
-            Ok(wire) => {
+            Ok(line) => {
                 lines.info(&component.jid, "component is online", COMING_AND_GOING_MAX);
                 let since = Instant::now();
-                let end = stream::serve(wire, &desk, &component.jid, &mut stop).await;
+                let end = stream::serve(line, &desk, &component.jid, &mut stop).await;
                 if let End::Stopped = end {
                     return;
                 }

@@ -21,8 +21,8 @@ use super::elements;
 use super::places::{Place, Places};
 use super::session;
 use crate::core::refusal::Refusal;
-use crate::core::slot::{SessionId, SlotRequest};
-use crate::service::Service;
+use crate::core::slot::{SessionId, Slot, SlotRequest};
+use crate::service::{Issued, Service};
 
 /// Servers write stanzas in the component's namespace and take both.
 const STANZAS: NSChoice<'static> = NSChoice::AnyOf(&[ns::COMPONENT, ns::JABBER_CLIENT]);
@@ -54,7 +54,15 @@ pub enum Answer {
     /// A stanza.
     Now(Element),
     /// A stanza that waits for the store.
-    Later(BoxFuture<'static, Element>),
+    Later(BoxFuture<'static, Reply>),
+}
+
+/// What waited for the store.
+pub enum Reply {
+    /// Any stanza.
+    Element(Element),
+    /// A slot alone, as most are: it is written without being made into elements.
+    Slot(Head, Slot),
 }
 
 /// What a handler made of a payload.
@@ -121,50 +129,50 @@ fn disco_info(desk: &Desk, query: &Element) -> Result<Work, Refusal> {
 }
 
 /// Answers a stanza of any kind.
-pub fn route(desk: &Arc<Desk>, stanza: &Element) -> Answer {
+pub fn route(desk: &Arc<Desk>, stanza: Element) -> Answer {
     if !stanza.has_ns(STANZAS) {
         debug!(name = stanza.name(), "element that is no stanza is ignored");
         return Answer::None;
     }
     match stanza.name() {
         "iq" => route_iq(desk, stanza),
-        "presence" => answer_presence(stanza),
+        "presence" => answer_presence(&stanza),
         _ => Answer::None,
     }
 }
 
-fn route_iq(desk: &Arc<Desk>, stanza: &Element) -> Answer {
+fn route_iq(desk: &Arc<Desk>, stanza: Element) -> Answer {
     let kind = stanza.attr("type").unwrap_or_default();
     if kind == "result" || kind == "error" {
         return Answer::None;
     }
-    let Some(head) = Head::read(stanza) else {
+    let Some(head) = Head::read(&stanza) else {
         debug!("IQ without usable id or sender is dropped");
         return Answer::None;
     };
-    let payload = elements::only_child(stanza);
-    let refuse = |refusal: &Refusal| {
-        debug!(from = head.from, to = head.to, ?refusal, "IQ refused");
-        Answer::Now(head.error(refusal, payload))
-    };
-    match handle(desk, &head, kind, payload) {
-        Ok(Work::Done(payload)) => Answer::Now(head.result(payload)),
-        Ok(Work::Ask(ask)) => {
-            let Some(requester) = elements::requester(&head.from) else {
-                return refuse(&Refusal::NotAllowed);
-            };
-            match desk.places.take(requester.to_bare()) {
-                Ok(place) => {
-                    let payload = payload.and_then(elements::echo);
-                    let desk = Arc::clone(desk);
-                    let answer = answer_ask(desk, place, head, requester, ask, payload);
-                    Answer::Later(answer.boxed())
-                }
-                Err(refusal) => refuse(&refusal),
+    let payload = elements::only_child(&stanza);
+    let refused = match handle(desk, &head, kind, payload) {
+        Ok(Work::Done(payload)) => return Answer::Now(head.result(payload)),
+        Ok(Work::Ask(ask)) => match admit(desk, &head) {
+            Ok((requester, place)) => {
+                let payload = elements::small_child(stanza);
+                let desk = Arc::clone(desk);
+                let answer = answer_ask(desk, place, head, requester, ask, payload);
+                return Answer::Later(answer.boxed());
             }
-        }
-        Err(refusal) => refuse(&refusal),
-    }
+            Err(refusal) => refusal,
+        },
+        Err(refusal) => refusal,
+    };
+    debug!(from = head.from, to = head.to, refusal = ?refused, "IQ refused");
+    Answer::Now(head.error(&refused, payload))
+}
+
+/// Who asks, and a place for what waits for the store.
+fn admit(desk: &Desk, head: &Head) -> Result<(Jid, Place), Refusal> {
+    let requester = elements::requester(&head.from).ok_or(Refusal::NotAllowed)?;
+    let place = desk.places.take(requester.to_bare())?;
+    Ok((requester, place))
 }
 
 fn handle(
@@ -205,7 +213,7 @@ async fn answer_ask(
     requester: Jid,
     ask: Ask,
     payload: Option<Element>,
-) -> Element {
+) -> Reply {
     let is_logged = matches!(ask, Ask::Slot(_));
     // A fault in one request must not end the stream of all.
     let answer = AssertUnwindSafe(ask.answer(&desk.service, &requester)).catch_unwind();
@@ -213,8 +221,9 @@ async fn answer_ask(
         error!(from = head.from, "answering an IQ ended in a panic");
         Err(Refusal::Broken)
     });
-    match answer {
-        Ok(payload) => head.result(payload),
+    Reply::Element(match answer {
+        Ok(Payload::Slot(slot)) => return Reply::Slot(head, slot),
+        Ok(Payload::Element(payload)) => head.result(payload),
         Err(refusal) => {
             // The service tells of refused slots itself.
             if !is_logged {
@@ -222,21 +231,28 @@ async fn answer_ask(
             }
             head.error(&refusal, payload.as_ref())
         }
-    }
+    })
+}
+
+/// The payload of a result.
+enum Payload {
+    /// A slot and nothing else.
+    Slot(Slot),
+    /// Any other, or none.
+    Element(Option<Element>),
 }
 
 impl Ask {
     /// The payload of the result.
-    async fn answer(
-        self,
-        service: &Arc<Service>,
-        requester: &Jid,
-    ) -> Result<Option<Element>, Refusal> {
-        Ok(match self {
-            Self::Slot(request) => {
-                let issued = service.request_slot(requester, request).await?;
-                Some(elements::issued(issued))
-            }
+    async fn answer(self, service: &Arc<Service>, requester: &Jid) -> Result<Payload, Refusal> {
+        let payload = match self {
+            Self::Slot(request) => match service.request_slot(requester, request).await? {
+                Issued {
+                    slot,
+                    session: None,
+                } => return Ok(Payload::Slot(slot)),
+                issued => Some(elements::issued(issued)),
+            },
             Self::Query(id) => {
                 let view = service.query_session(requester, id).await?;
                 Some(session::session(view))
@@ -256,7 +272,8 @@ impl Ask {
                 to_its_end(cancel).await?;
                 None
             }
-        })
+        };
+        Ok(Payload::Element(payload))
     }
 }
 
@@ -299,10 +316,13 @@ fn is_address(text: &str) -> bool {
 }
 
 /// What an IQ's answer needs, as it came.
-struct Head {
-    id: String,
-    from: String,
-    to: String,
+pub struct Head {
+    /// Of the stanza.
+    pub id: String,
+    /// Who asked.
+    pub from: String,
+    /// Which of our hosts was asked.
+    pub to: String,
 }
 
 impl Head {
@@ -326,11 +346,13 @@ impl Head {
             .attr(xml_ncname!("id").to_owned(), &self.id)
     }
 
-    fn result(&self, payload: Option<Element>) -> Element {
+    /// The result.
+    pub fn result(&self, payload: Option<Element>) -> Element {
         self.answer("result").append_all(payload).build()
     }
 
-    fn error(&self, refusal: &Refusal, payload: Option<&Element>) -> Element {
+    /// The error for a refusal, with the payload where it is small.
+    pub fn error(&self, refusal: &Refusal, payload: Option<&Element>) -> Element {
         self.answer("error")
             .append_all(payload.and_then(elements::echo))
             .append(elements::error(refusal))

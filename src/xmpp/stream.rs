@@ -5,7 +5,6 @@
 //! until the outbox is full. Slot requests wait for the store side by side and are answered in the
 //! order in which they finish.
 
-use std::collections::VecDeque;
 use std::collections::hash_map::RandomState;
 use std::future::{Future as _, poll_fn};
 use std::hash::{BuildHasher as _, Hasher as _};
@@ -17,26 +16,24 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
-use futures_util::{Sink, SinkExt as _, Stream as _, StreamExt as _};
+use futures_util::{SinkExt as _, Stream as _, StreamExt as _};
 use minidom::Element;
 use minidom::rxml::xml_ncname;
 use tokio::sync::watch;
 use tokio::time::{Instant, Sleep, sleep, timeout};
 use tokio_xmpp::xmlstream::ReadError;
-use tracing::{debug, warn};
+use tracing::debug;
 use xmpp_parsers::ns;
 use xmpp_parsers::stream_error::{self, DefinedCondition};
 
-use super::elements;
 use super::limits::Broken;
-use super::login::{self, StreamError, Wire};
-use super::route::{self, Answer, Desk};
-use crate::core::refusal::Refusal;
+use super::login::{self, Line, StreamError, Wire};
+use super::outbox::Outbox;
+use super::route::{self, Answer, Desk, Reply};
+use super::shared::Shared;
 
 /// Most stanzas read before what they asked for is written.
 const BATCH_MAX: usize = 64;
-/// Most answers that wait for the server to take them; then we stop reading.
-const OUTBOX_MAX: usize = 1024;
 /// How long the server may take nothing of what we write.
 const WRITE_WITHIN: Duration = Duration::from_secs(10);
 /// How often a silent server is asked for a sign of life.
@@ -63,18 +60,18 @@ pub enum End {
 
 /// Serves a stream until it ends. When `stop` turns true, answers under way are still sent.
 pub async fn serve(
-    wire: Wire,
+    line: Line,
     desk: &Arc<Desk>,
     host: &str,
     stop: &mut watch::Receiver<bool>,
 ) -> End {
     let mut stream = Served {
-        wire,
+        wire: line.wire,
+        socket: line.socket,
         desk,
         host,
-        outbox: VecDeque::new(),
+        outbox: Outbox::new(),
         running: FuturesUnordered::new(),
-        is_dirty: false,
         is_stopping: false,
         write_by: None,
         ping_at: None,
@@ -102,14 +99,15 @@ pub async fn stopped(stop: &mut watch::Receiver<bool>) {
 }
 
 struct Served<'a> {
+    /// What is read from; after the log-in only the good-bye is written by it.
     wire: Wire,
+    /// What answers are written to, past the wire.
+    socket: Shared,
     desk: &'a Arc<Desk>,
     host: &'a str,
-    /// Answers not yet taken by the wire.
-    outbox: VecDeque<Element>,
-    running: FuturesUnordered<BoxFuture<'static, Element>>,
-    /// Something was given to the wire and not yet flushed.
-    is_dirty: bool,
+    /// Answers not yet taken by the server.
+    outbox: Outbox,
+    running: FuturesUnordered<BoxFuture<'static, Reply>>,
     /// Nothing more is read.
     is_stopping: bool,
     /// When the server must have taken something; set while it takes nothing.
@@ -123,14 +121,16 @@ impl Served<'_> {
         if let Poll::Ready(end) = self.poll_read(cx) {
             return Poll::Ready(end);
         }
-        let was_full = OUTBOX_MAX <= self.outbox.len();
         self.poll_ping(cx);
-        while let Poll::Ready(Some(answer)) = self.running.poll_next_unpin(cx) {
-            self.outbox.push_back(answer);
+        while !self.outbox.is_full()
+            && let Poll::Ready(Some(answer)) = self.running.poll_next_unpin(cx)
+        {
+            self.outbox.push_reply(answer);
         }
+        let was_full = self.outbox.is_full();
         let written = self.poll_write(cx);
-        if was_full && self.outbox.len() < OUTBOX_MAX {
-            // Nothing was read meanwhile, so nothing else would wake us for it.
+        if was_full && !self.outbox.is_full() {
+            // Nothing was read or decided meanwhile, so nothing else would wake us for it.
             cx.waker().wake_by_ref();
         }
         match written {
@@ -146,7 +146,7 @@ impl Served<'_> {
     /// Reads what is ready, up to a batch; pending in any case but the stream's end.
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<End> {
         for _ in 0..BATCH_MAX {
-            if self.is_stopping || OUTBOX_MAX <= self.outbox.len() {
+            if self.is_stopping || self.outbox.is_full() {
                 return Poll::Pending;
             }
             let Poll::Ready(read) = Pin::new(&mut self.wire).poll_next(cx) else {
@@ -158,9 +158,9 @@ impl Served<'_> {
                     if let Some(error) = StreamError::read(&element) {
                         return Poll::Ready(End::Error(error));
                     }
-                    match route::route(self.desk, &element) {
+                    match route::route(self.desk, element) {
                         Answer::None => {}
-                        Answer::Now(answer) => self.outbox.push_back(answer),
+                        Answer::Now(answer) => self.outbox.push(&answer),
                         Answer::Later(answer) => self.running.push(answer),
                     }
                 }
@@ -190,38 +190,18 @@ impl Served<'_> {
                 break;
             }
             ping_at.as_mut().reset(Instant::now() + PING_EVERY);
-            self.outbox.push_back(ping(self.host));
+            self.outbox.push(&ping(self.host));
         }
     }
 
     /// Ready when all is written and flushed.
     fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let mut wire = Pin::new(&mut self.wire);
-        while let Some(answer) = self.outbox.front() {
-            match Sink::<&Element>::poll_ready(wire.as_mut(), cx)? {
-                Poll::Pending => return Poll::Pending,
-                Poll::Ready(()) => self.write_by = None,
-            }
-            match wire.as_mut().start_send(answer) {
-                Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
-                    warn!(%error, "answer that cannot be written is replaced by an error");
-                    if let Some(plain) = plain_error(answer) {
-                        wire.as_mut().start_send(&plain).or_else(ignore_invalid)?;
-                    }
-                }
-                other => other?,
-            }
-            self.is_dirty = true;
-            self.outbox.pop_front();
+        let mut has_taken = false;
+        let written = self.outbox.poll_write(&mut self.socket, &mut has_taken, cx);
+        if has_taken || written.is_ready() {
+            self.write_by = None;
         }
-        if self.is_dirty {
-            match Sink::<&Element>::poll_flush(wire, cx)? {
-                Poll::Pending => return Poll::Pending,
-                Poll::Ready(()) => self.is_dirty = false,
-            }
-        }
-        self.write_by = None;
-        Poll::Ready(Ok(()))
+        written
     }
 
     fn poll_stuck(&mut self, cx: &mut Context<'_>) -> Poll<End> {
@@ -238,6 +218,8 @@ impl Served<'_> {
             _ => None,
         };
         let farewell = async {
+            // The end of an answer that went out in part.
+            poll_fn(|cx| self.poll_write(cx)).await?;
             if let Some(condition) = condition {
                 let error = stream_error::StreamError::new(condition, "en", "");
                 self.wire.send(&error).await?;
@@ -268,29 +250,6 @@ fn ended(wire: &Wire, error: &io::Error) -> End {
         io::ErrorKind::TimedOut => End::Silent,
         _ => End::Closed,
     }
-}
-
-fn ignore_invalid(error: io::Error) -> io::Result<()> {
-    match error.kind() {
-        io::ErrorKind::InvalidInput => Ok(()),
-        _ => Err(error),
-    }
-}
-
-/// The error that takes the place of an answer with unwritable content; its addresses came from
-/// the parser and can be written.
-fn plain_error(answer: &Element) -> Option<Element> {
-    if answer.name() != "iq" {
-        return None;
-    }
-    let attribute = |name| answer.attr(name);
-    let plain = Element::builder("iq", ns::COMPONENT)
-        .attr(xml_ncname!("type").to_owned(), "error")
-        .attr(xml_ncname!("from").to_owned(), attribute("from"))
-        .attr(xml_ncname!("to").to_owned(), attribute("to"))
-        .attr(xml_ncname!("id").to_owned(), attribute("id"))
-        .append(elements::error(&Refusal::Broken));
-    Some(plain.build())
 }
 
 /// A ping through the server to ourselves: XEP-0199 #s2c.

@@ -283,6 +283,15 @@ impl FileStore for Faulty<dyn FileStore> {
         Box::pin(self.call("page", work))
     }
 
+    fn parts(
+        &self,
+        after: Option<SlotId>,
+        n_max: usize,
+    ) -> BoxFuture<'_, Result<Vec<(PartId, u64)>, StoreError>> {
+        let work = async move { self.inner.parts(after, n_max).await };
+        Box::pin(self.call("parts", work))
+    }
+
     fn room(&self) -> BoxFuture<'_, Result<Room, StoreError>> {
         Box::pin(self.call("room", async move { self.inner.room().await }))
     }

@@ -328,6 +328,18 @@ impl FileStore for Files {
         Box::pin(async move { self.1.call(async { self.0.page(after, n_max).await }).await })
     }
 
+    fn parts(
+        &self,
+        after: Option<SlotId>,
+        n_max: usize,
+    ) -> BoxFuture<'_, Result<Vec<(PartId, u64)>, StoreError>> {
+        Box::pin(async move {
+            self.1
+                .call(async { self.0.parts(after, n_max).await })
+                .await
+        })
+    }
+
     fn room(&self) -> BoxFuture<'_, Result<Room, StoreError>> {
         Box::pin(async move { self.1.call(async { self.0.room().await }).await })
     }

@@ -74,6 +74,14 @@ impl FileStore for SlowParts {
         self.0.page(after, n_max)
     }
 
+    fn parts(
+        &self,
+        after: Option<SlotId>,
+        n_max: usize,
+    ) -> BoxFuture<'_, Result<Vec<(PartId, u64)>, StoreError>> {
+        self.0.parts(after, n_max)
+    }
+
     fn room(&self) -> BoxFuture<'_, Result<Room, StoreError>> {
         self.0.room()
     }

@@ -288,6 +288,14 @@ impl FileStore for Gated {
         self.files.page(after, n_max)
     }
 
+    fn parts(
+        &self,
+        after: Option<SlotId>,
+        n_max: usize,
+    ) -> BoxFuture<'_, Result<Vec<(PartId, u64)>, StoreError>> {
+        self.files.parts(after, n_max)
+    }
+
     fn room(&self) -> BoxFuture<'_, Result<Room, StoreError>> {
         async {
             let _passed = self.gate.acquire().await.expect("the gate stays");

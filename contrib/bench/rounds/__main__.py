@@ -32,7 +32,7 @@ def arguments():
     words.add_argument("--rounds", type=int, default=5)
     words.add_argument("--only", default="", metavar="WORK,...", help="these works alone")
     words.add_argument("--targets", default="", metavar="NAME,...", help="these targets alone")
-    words.add_argument("--base", default="nginx", help="what ratios are to")
+    words.add_argument("--base", help="what ratios are to (nginx; for slots: prosody)")
     words.add_argument("--quick", action="store_true", help="tiny sizes: does it work at all?")
     words.add_argument("--markdown", action="store_true", help="the tables as Markdown")
     words.add_argument("--json", metavar="FILE", help="every figure of every round")
@@ -67,7 +67,7 @@ def plan(args):
 
 
 def run_work(bed, args, name, targets):
-    """All rounds of one work: a list of {target: figures}, and what CPU time is given by."""
+    """All rounds of one work: a list of {target: figures}, and the work."""
     kind, usual, quick, _, options = WORKS[name]
     work = kind(bed, quick if args.quick else usual, targets, **options)
     rounds = []
@@ -85,7 +85,8 @@ def run_work(bed, args, name, targets):
             say(f"  {name} {number + 1}/{args.rounds} {target}: {told}"
                 f" ({time.monotonic() - began:.1f} s)")
         rounds.append({target: figures[target] for target in targets if target in figures})
-    return rounds, work.unit
+    work.close()
+    return rounds, work
 
 
 def main():
@@ -102,12 +103,13 @@ def main():
     print(HEADER.format(n=args.rounds, cores=os.cpu_count(), system=platform.platform()))
     with Bed("bench") as bed:
         for name, targets in wanted.items():
-            rounds, unit = run_work(bed, args, name, targets)
-            results[name] = {"unit": unit, "rounds": rounds}
+            rounds, work = run_work(bed, args, name, targets)
+            base = args.base or work.base
+            results[name] = {"unit": work.unit, "rounds": rounds}
             n_missing += sum(len(targets) - len(one) for one in rounds)
-            rows = medians(rounds, args.base)
+            rows = medians(rounds, base)
             print(f"\n{'### ' if args.markdown else ''}{name}\n")
-            print("\n".join(table(rows, unit, args.base, args.markdown)), flush=True)
+            print("\n".join(table(rows, work.unit, base, args.markdown)), flush=True)
     if args.json:
         with open(args.json, "w", encoding="utf-8") as file:
             json.dump({"rounds": args.rounds, "works": results}, file, indent=1)

@@ -1,16 +1,19 @@
 """The upload services that XMPP servers bring along: their slots come over XMPP."""
 
 import asyncio
+import time
 
 from servers import Ejabberd, Prosody
 from targets import Target
-from xmpp import Client
+from xmpp import DISCO_INFO, Client, Refused
 
 # The service's name; the shipped configurations have the other one for slotd.
 FILES = "files.localhost"
 USER = "loader"
 # Slot requests under way at a time; Prosody answers each in turn anyway.
 WINDOW = 50
+# How long a component may take to be let in.
+SERVICE_SECONDS_MAX = 30
 
 
 class Peer(Target):
@@ -27,6 +30,9 @@ class Peer(Target):
 
     def _configure(self):
         raise NotImplementedError
+
+    def directories(self):
+        return [self.server.dir]
 
     def start(self):
         self.server.start()
@@ -47,6 +53,21 @@ class Peer(Target):
             self.put_urls += [_with_token(slot) for slot in slots]
             self.get_urls += [slot.get for slot in slots]
         await client.close()
+
+
+def wait_for_service(server, service):
+    """Waits until a service answers through the server."""
+    async def ping():
+        client = await Client.login(server, "u0")
+        began = time.monotonic()
+        while True:
+            try:
+                return await client.iq(f"<query xmlns='{DISCO_INFO}'/>", to=service, within_s=3)
+            except (Refused, asyncio.TimeoutError):
+                if time.monotonic() - began > SERVICE_SECONDS_MAX:
+                    raise
+                await asyncio.sleep(0.05)
+    asyncio.run(ping())
 
 
 def _with_token(slot):

@@ -8,6 +8,7 @@ from tools import MIB, Failed
 
 # A client sends in such pieces; it knows no more of what arrived when it is cut.
 PIECE_BYTES = 64 << 10
+ARRIVED_AFTER_S = 0.5
 
 
 def _connect(url):
@@ -43,6 +44,8 @@ def _send_half(url, size):
     while sent < size // 2:
         connection.sendall(piece)
         sent += len(piece)
+    # What was sent has arrived by then; a reset throws away what the server has not read yet.
+    time.sleep(ARRIVED_AFTER_S)
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
     connection.close()
     return sent

@@ -11,7 +11,7 @@ COLUMNS = [
     ("ready_ms", "ready again ms", 2), ("twice_kib", "KiB sent twice", 0),
     ("seconds", "seconds", 2),
 ]
-RATES = {"GiB": "MiB/s", "1000 req": "req/s", "req": "n"}
+RATES = {"GiB": "MiB/s", "1000 req": "req/s", "1000 slots": "slots/s", "req": "n"}
 
 
 def medians(rounds, base):

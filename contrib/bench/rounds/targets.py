@@ -8,8 +8,8 @@ import itertools
 import re
 import subprocess
 
-from tools import Failed, binary, body_file, write_urls
-from bed import as_shipped, free_port
+from tools import Failed, binary, body_file, run_json, write_urls
+from bed import SECRET, SERVICE, as_shipped, free_port
 
 _numbers = itertools.count(1)
 # Both sides get the threads or workers that their documentation recommends: one for each core.
@@ -49,6 +49,15 @@ class Target:
         """What is counted as the server."""
         return [process.child.pid for process in self.processes]
 
+    def warm(self):
+        """A few requests for nothing: what a server sets up at its start is set up then."""
+        urls = write_urls(self.dir / "warm.urls", [f"{self.base}/nothing"])
+        run_json("bench-load", ["get", "--urls", urls, "--requests", 64, "--connections", 8])
+
+    def directories(self):
+        """Where it keeps files."""
+        return [self.dir]
+
     def lists(self):
         """The URLs as files: (PUT, GET)."""
         return (write_urls(self.dir / "put.urls", self.put_urls),
@@ -77,9 +86,17 @@ class Slotd(Target):
             pem = self.bed.certificate()
             (pem / "tls.key").chmod(0o600)
             http += f'\n[http.tls]\ncertificate = "{pem}/tls.crt"\nkey = "{pem}/tls.key"\n'
+        component = ""
+        if get("component_port"):
+            secret = self.dir / "component.secret"
+            secret.write_text(f"{SECRET}\n")
+            secret.chmod(0o600)
+            component = (f'[component]\njid = "{SERVICE}"\nsecret_file = "{secret}"\n'
+                         f'server = "127.0.0.1:{get("component_port")}"\n')
         return (f'data_dir = "{self.data_dir}"\ndurability = "{get("durability", "full")}"\n'
-                f'[http]\nlisten = ["127.0.0.1:{self.port}"]\npublic_url = "{self.public}/"\n{http}\n'
+                f'[http]\nlisten = ["127.0.0.1:{self.port}"]\npublic_url = "{self.public}/"\n{http}\n{component}'
                 f'[limits]\nmax_file_size = "1 GiB"\nidle_for = "24 hours"\n'
+                f'slots_per_minute = 1000000\n'
                 f'connections_max = {N_OPEN_FILES}\n'
                 f'connections_total_max = {N_OPEN_FILES}\n[access]\ndomains = ["localhost"]\n'
                 f'[log]\nlevel = "warn"\n')
@@ -174,6 +191,9 @@ class Behind(Target):
         self.slotd = Slotd(bed, **{**options, "public": self.base, "http": http})
         front = Front(bed, slotd=self.slotd, accel=accel, port=self.port)
         self.processes = [*self.slotd.processes, *front.processes]
+
+    def directories(self):
+        return [self.slotd.dir]
 
     def launch(self, n_slots, size):
         self.slotd.mint(n_slots, size)

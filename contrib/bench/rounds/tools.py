@@ -30,8 +30,18 @@ def say(text):
     print(text, file=sys.stderr, flush=True)
 
 
+def run_json(name, words):
+    """Runs a generator to its end: the line of JSON that it printed."""
+    words = [str(word) for word in (binary(f"examples/{name}"), *words)]
+    done = subprocess.run(words, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                          timeout=LOAD_SECONDS_MAX)
+    if done.returncode:
+        raise Failed(f"{name} {words[1]}: {done.stderr.strip()[-500:]}")
+    return json.loads(done.stdout)
+
+
 def _load_words(what, options):
-    words = [str(binary("examples/bench-load")), what]
+    words = [what]
     for name, value in options.items():
         if value is not None and value is not False:
             words += [f"--{name.replace('_', '-')}", *([] if value is True else [str(value)])]
@@ -40,11 +50,7 @@ def _load_words(what, options):
 
 def load(what, **options):
     """Runs the load generator to its end: what it counted."""
-    done = subprocess.run(_load_words(what, options), text=True, stdout=subprocess.PIPE,
-                          stderr=subprocess.PIPE, timeout=LOAD_SECONDS_MAX)
-    if done.returncode:
-        raise Failed(f"bench-load {what}: {done.stderr.strip()}")
-    counted = json.loads(done.stdout)
+    counted = run_json("bench-load", _load_words(what, options))
     if counted["errors"]:
         raise Failed(f"bench-load {what}: errors {counted['errors']}")
     return counted
@@ -54,7 +60,8 @@ class Holding:
     """The load generator while it holds connections; a context manager that ends it."""
 
     def __init__(self, what, **options):
-        self.child = subprocess.Popen(_load_words(what, {**options, "hold": LOAD_SECONDS_MAX}),
+        words = _load_words(what, {**options, "hold": LOAD_SECONDS_MAX})
+        self.child = subprocess.Popen([str(binary("examples/bench-load")), *words],
                                       text=True, stdout=subprocess.PIPE)
 
     def __enter__(self):
@@ -128,13 +135,13 @@ def _available_bytes():
     return GIB
 
 
-def settle(directory):
+def settle(*directories):
     """After a part that wrote: the disk is quiet, large files are emptied, small ones uncached.
 
     Nothing is unlinked: ext4 looks at each recently freed inode before it makes a new one.
     """
     os.sync()
-    for path in Path(directory).rglob("*"):
+    for path in (path for directory in directories for path in Path(directory).rglob("*")):
         if not path.is_file() or path.is_symlink():
             continue
         if path.stat().st_size >= 4 * MIB and path.suffix not in (".redb", ".log"):

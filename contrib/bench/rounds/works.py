@@ -8,10 +8,11 @@ import time
 from dataclasses import dataclass
 
 import resume
-from peers import EjabberdUpload, ProsodyShare
+from bed import DOMAIN, SERVICE
+from peers import FILES, EjabberdUpload, ProsodyShare, wait_for_service
 from targets import Behind, Nginx, Sink, Slotd
-from tools import (GIB, KIB, MIB, Failed, Holding, body_file, cpu_s, load, memory_kib, settle, say,
-                   touch, write_urls)
+from tools import (GIB, KIB, MIB, Failed, Holding, body_file, cpu_s, load, memory_kib, run_json,
+                   say, settle, touch, write_urls)
 
 # Name of a target: its class and what the variant changes.
 TARGETS = {
@@ -27,6 +28,9 @@ TARGETS = {
     "disk": (None, {}),
     "disk+sync": (None, {"sync": True}),
     "sink": (Sink, {}),
+    # Only where slots are asked for: the server with slotd in place of its own service.
+    "prosody+slotd": (None, {}),
+    "ejabberd+slotd": (None, {}),
 }
 # Nobody waits longer for one part, however slow a peer is.
 PART_SECONDS = 12
@@ -46,6 +50,8 @@ class Work:
     """One kind of work. `unit` says per what CPU time is given."""
 
     unit = "req"
+    # What ratios are to.
+    base = "nginx"
 
     def __init__(self, bed, size, targets, tls=False):
         self.bed, self.size, self.targets, self.tls = bed, size, targets, tls
@@ -54,6 +60,9 @@ class Work:
         """A new instance of a target."""
         kind, options = TARGETS[name]
         return kind(self.bed, **options, tls=self.tls)
+
+    def close(self):
+        """Gives back what was kept from round to round."""
 
     def timed(self, target, what, **options):
         """Runs a load beside a target's CPU time and memory: the figures of a row."""
@@ -104,10 +113,15 @@ class Gets(Work):
         try:
             options = {"urls": urls, "connections": self.size.connections, "size": self.size.bytes,
                        "seconds": PART_SECONDS}
+            target.warm()
             load("get", requests=self.size.n_files, **options)
             return self.timed(target, "get", requests=self.size.n, **options)
         finally:
             target.stop()
+
+    def close(self):
+        for target, _ in self.filled.values():
+            settle(*target.directories())
 
 
 class Puts(Work):
@@ -126,12 +140,13 @@ class Puts(Work):
         try:
             put, _ = target.lists()
             body = body_file(self.bed.dir, self.size.bytes)
+            target.warm()
             touch(self.size.n * self.size.bytes)
             return self.timed(target, "put", urls=put, connections=self.size.connections,
                               body=body, seconds=PART_SECONDS)
         finally:
             target.stop()
-            settle(self.bed.dir)
+            settle(*target.directories())
 
     def measure_disk(self, name):
         """The same files without a server."""
@@ -157,12 +172,13 @@ class Mixed(Puts):
             load("put", urls=first, body=body)
             put = write_urls(target.dir / "mixed-put.urls", target.put_urls[:n_puts])
             get = write_urls(target.dir / "mixed-get.urls", target.get_urls[n_puts:])
+            target.warm()
             touch(n_puts * self.size.bytes)
             return self.timed(target, "mixed", urls=put, get_urls=get, body=body,
                               connections=self.size.connections, seconds=PART_SECONDS)
         finally:
             target.stop()
-            settle(self.bed.dir)
+            settle(*target.directories())
 
 
 class Held(Work):
@@ -178,6 +194,7 @@ class Held(Work):
             put, get = target.lists()
             if self.what == "idle":
                 load("put", urls=put, body=body_file(self.bed.dir, self.size.bytes))
+            target.warm()
             before = memory_kib(target.pids())
             urls = put if self.what == "stalled" else get
             with Holding(self.what, urls=urls, connections=n) as counted:
@@ -191,7 +208,7 @@ class Held(Work):
                     "kept_kib_each": (memory_kib(target.pids()) - before) / n}
         finally:
             target.stop()
-            settle(self.bed.dir)
+            settle(*target.directories())
 
 
 class Stalled(Held):
@@ -208,6 +225,7 @@ class Sessions(Work):
         target.mint(self.size.n, self.size.bytes, sessions=True)
         target.start()
         try:
+            target.warm()
             before = memory_kib(target.pids())
             for first in range(0, self.size.n, self.size.connections):
                 part = target.put_urls[first:first + self.size.connections]
@@ -222,7 +240,7 @@ class Sessions(Work):
             return {"rate": self.size.n, "kept_kib_each": each}
         finally:
             target.stop()
-            settle(self.bed.dir)
+            settle(*target.directories())
 
 
 class Latency(Work):
@@ -244,12 +262,13 @@ class Latency(Work):
             target.stop()
             target.launch(n_slow, upload_bytes)
             slow = write_urls(target.dir / "slow.urls", target.put_urls[-n_slow:])
+            target.warm()
             row = self.timed(target, "slow-uploads", put_urls=slow, upload_size=upload_bytes,
                              **options)
             return {**row, "quiet_p99_ms": quiet["p99_ms"]}
         finally:
             target.stop()
-            settle(self.bed.dir)
+            settle(*target.directories())
 
 
 class Resume(Work):
@@ -263,7 +282,7 @@ class Resume(Work):
             return resume.measure(target.put_urls[0], target.resume_urls[0], self.size.bytes)
         finally:
             target.stop()
-            settle(self.bed.dir)
+            settle(*target.directories())
 
 
 class Start(Work):
@@ -282,11 +301,50 @@ class Start(Work):
             target.stop()
 
 
+class Slots(Work):
+    """Slot requests of several users, through an XMPP server: its CPU time and the component's."""
+
+    unit, base = "1000 slots", "prosody"
+
+    def measure(self, name):
+        server_name, _, component = name.partition("+")
+        server = self.new(server_name)
+        server.start()
+        targets = [server]
+        try:
+            server.server.accounts(*(f"u{n}" for n in range(self.size.connections)))
+            if component:
+                port = server.server.component_port
+                targets.append(Slotd(self.bed, component_port=port))
+                targets[-1].start()
+            return self.ask(targets, SERVICE if component else FILES)
+        finally:
+            for target in reversed(targets):
+                target.stop()
+
+    def ask(self, targets, service):
+        """Asks for slots as fast as they are issued."""
+        pids = [pid for target in targets for pid in target.pids()]
+        address = f"127.0.0.1:{targets[0].server.c2s_port}"
+        words = ["--server", address, "--domain", DOMAIN, "--service", service, "--window", 50,
+                 "--users", self.size.connections, "--seconds", self.size.n]
+        wait_for_service(targets[0].server, service)
+        before = cpu_s(pids)
+        counted = run_json("bench-slots", words)
+        if counted["errors"] or not counted["slots"]:
+            raise Failed(f"bench-slots: {counted}")
+        per = counted["slots"] / 1000
+        return {"rate": counted["per_second"], "cpu": (cpu_s(pids) - before) / per,
+                "own_cpu": counted["own_cpu_s"] / per, "p50_ms": counted["p50_ms"],
+                "p99_ms": counted["p99_ms"], "peak_mib": memory_kib(pids, "VmHWM") / KIB}
+
+
 PLAIN = ["slotd", "nginx", "nginx-tuned", "ejabberd", "prosody"]
 WRITTEN = ["slotd", "slotd-data", "slotd-none", *PLAIN[1:], "disk", "disk+sync"]
 TLS = ["slotd", "nginx"]
 PROXIED = ["nginx", "slotd", "nginx+slotd", "nginx+slotd-accel"]
 OWN = ["slotd"]
+XMPP = ["prosody", "ejabberd", "prosody+slotd", "ejabberd+slotd"]
 LARGE, SMALL = 256 * MIB, 100 * KIB
 
 # Name: class, usual size, size with --quick, targets, further options.
@@ -310,5 +368,6 @@ WORKS = {
     "sessions": (Sessions, Size(10000, SMALL, 1000), Size(100, SMALL, 50), OWN, {}),
     "latency": (Latency, Size(10, SMALL, 200, 2000), Size(2, SMALL, 20, 100), PLAIN, {}),
     "resume": (Resume, Size(0, 64 * MIB, 1), Size(0, 4 * MIB, 1), OWN, {}),
+    "slots": (Slots, Size(5, SMALL, 8), Size(1, SMALL, 2), XMPP, {}),
     "start": (Start, Size(100000, SMALL, 1), Size(1000, SMALL, 1), OWN, {}),
 }

@@ -16,7 +16,7 @@ use rustix::io::Errno;
 use crate::config::Durability;
 use crate::core::slot::SlotId;
 use crate::store::StoreError;
-use crate::store::local::place::file_name;
+use crate::store::local::place::{FILE_MODE, file_name};
 use crate::store::local::{Inner, trouble};
 
 /// What is being done, for the log.
@@ -53,7 +53,7 @@ impl Inner {
     /// Makes a file that is nobody else's, in place of what a crash left.
     fn make(&self, name: &str) -> Result<File, Errno> {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
-        let make = || rustix::fs::openat(&self.place.files, name, flags, Mode::from(0o600));
+        let make = || rustix::fs::openat(&self.place.files, name, flags, Mode::from(FILE_MODE));
         let made = match make() {
             Err(Errno::EXIST) => {
                 rustix::fs::unlinkat(&self.place.files, name, AtFlags::empty())?;

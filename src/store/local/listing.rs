@@ -57,6 +57,33 @@ impl Inner {
         }
         Ok(page)
     }
+
+    pub(super) fn parts(
+        &self,
+        after: Option<SlotId>,
+        n_max: usize,
+    ) -> io::Result<Vec<(PartId, u64)>> {
+        let first = after.map_or(0, |id| (id.0 >> 120) as u8);
+        let mut page: Vec<(PartId, u64)> = Vec::new();
+        for first_byte in first..=u8::MAX {
+            let mut parts = names(
+                &self.place.parts_path.join(fan_of(first_byte)),
+                parse_part_name,
+            )?;
+            parts.retain(|part| after < Some(part.slot));
+            parts.sort();
+            for part in parts {
+                let is_next = page.last().is_none_or(|(last, _)| last.slot != part.slot);
+                if n_max <= page.len() && is_next {
+                    return Ok(page);
+                }
+                if let Some(size_bytes) = length(&self.place.parts, &part_name(part))? {
+                    page.push((part, size_bytes));
+                }
+            }
+        }
+        Ok(page)
+    }
 }
 
 /// A regular file's length; `None` where there is none.

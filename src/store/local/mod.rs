@@ -263,6 +263,16 @@ impl FileStore for LocalFiles {
         Box::pin(self.read(doing, page))
     }
 
+    fn parts(
+        &self,
+        after: Option<SlotId>,
+        n_max: usize,
+    ) -> BoxFuture<'_, Result<Vec<(PartId, u64)>, StoreError>> {
+        let doing = "list uploads under way";
+        let parts = move |inner: &Inner| inner.parts(after, n_max).map_err(|e| trouble(doing, e));
+        Box::pin(self.read(doing, parts))
+    }
+
     fn room(&self) -> BoxFuture<'_, Result<Room, StoreError>> {
         let room = self.inner.room();
         let room = room.map_err(|e| trouble("ask for free space", e));

@@ -238,6 +238,25 @@ impl FileStore for MemoryFiles {
         done(Ok(listed))
     }
 
+    fn parts(
+        &self,
+        after: Option<SlotId>,
+        n_max: usize,
+    ) -> BoxFuture<'_, Result<Vec<(PartId, u64)>, StoreError>> {
+        let held = self.held();
+        let mut parts: Vec<_> = held
+            .parts
+            .iter()
+            .map(|(part, bytes)| (*part, bytes.len() as u64))
+            .filter(|(part, _)| after < Some(part.slot))
+            .collect();
+        parts.sort();
+        if let Some((last, _)) = parts.get(n_max.saturating_sub(1)).copied() {
+            parts.retain(|(part, _)| part.slot <= last.slot);
+        }
+        done(Ok(parts))
+    }
+
     fn room(&self) -> BoxFuture<'_, Result<Room, StoreError>> {
         done(Ok(self.held().room))
     }

@@ -91,9 +91,7 @@ impl Shared {
             for job in batch {
                 job.run(&mut tables)?;
             }
-            let is_dirty = tables.is_dirty;
-            drop(tables);
-            match is_dirty {
+            match tables.finish()? {
                 true => transaction.commit()?,
                 false => transaction.abort()?,
             }

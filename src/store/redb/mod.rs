@@ -60,6 +60,7 @@ mod migration;
 mod opening;
 mod recount;
 mod schema;
+mod sums;
 mod trouble;
 
 /// Sums forgotten in one operation, so that nobody waits long behind it.

@@ -131,9 +131,7 @@ fn prepare(database: &Database, new_store_id: u128) -> Result<Option<String>, Fa
         tracing::info!("the database is brought to schema {SCHEMA_VERSION}");
         migration::bring_to_today(&mut tables)?;
     }
-    let is_dirty = tables.is_dirty;
-    drop(tables);
-    match is_dirty {
+    match tables.finish()? {
         true => transaction.commit()?,
         false => transaction.abort()?,
     }

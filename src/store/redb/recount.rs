@@ -230,16 +230,9 @@ fn name(kind: u8, who: &str) -> &str {
 
 /// Writes all indexes and sums anew. What removed rows have used stays as it is.
 pub(super) fn mend(tables: &mut Tables<'_>) -> Outcome<()> {
-    let mut sums: BTreeMap<(u8, String, u64), (u64, u64)> = BTreeMap::new();
-    for entry in tables.uses.iter()? {
-        let (key, used) = entry?;
-        let ((kind, who, hour), (_, of_gone)) = (key.value(), used.value());
-        sums.insert((kind, who.to_owned(), hour), (of_gone, of_gone));
-    }
     tables.is_dirty = true;
     tables.indexes.clear()?;
-    tables.hours.retain(|_, ()| false)?;
-    tables.uses.retain(|_, _| false)?;
+    tables.sums.leave_gone()?;
     let since = tables.fact(USES_SINCE)?.unwrap_or(0);
     let mut stored_bytes = 0;
     for entry in tables.rows.iter()? {
@@ -253,16 +246,13 @@ pub(super) fn mend(tables: &mut Tables<'_>) -> Outcome<()> {
         tables.indexes.shift(&Marks::default(), &marks)?;
         stored_bytes += u128::from(marks.stored_bytes);
         if since <= u128::from(marks.hour) {
-            for (kind, who) in scopes(&session.owner) {
-                let sum = sums.entry((kind, who.to_owned(), marks.hour));
-                let sum = &mut sum.or_default().0;
-                *sum = sum.saturating_add(marks.quota_bytes);
+            for scope in scopes(&session.owner) {
+                tables.sums.change(scope, marks.hour, |(sum, gone)| {
+                    (sum.saturating_add(marks.quota_bytes), gone)
+                })?;
             }
         }
     }
     tables.set_fact(STORED_BYTES, stored_bytes)?;
-    for ((kind, who, hour), used) in sums {
-        tables.set_used((kind, &who), hour, used)?;
-    }
     Ok(Ok(()))
 }

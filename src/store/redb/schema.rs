@@ -5,16 +5,17 @@
 //! was, and can be shared with others.
 
 use ::redb::{
-    Key, ReadOnlyTable, ReadTransaction, ReadableTable, Table, TableDefinition, TableError, Value,
-    WriteTransaction,
+    Key, ReadOnlyTable, ReadTransaction, ReadableTable as _, Table, TableDefinition, TableError,
+    Value, WriteTransaction,
 };
 use jid::BareJid;
 
-use crate::core::policy::{Bucket, Usage, Uses};
+use crate::core::policy::{Bucket, Usage};
 use crate::core::refusal::Refusal;
 use crate::core::session::UploadSession;
 use crate::core::slot::SlotId;
 use crate::store::redb::indexes::{Indexes, Marks};
+use crate::store::redb::sums::Sums;
 use crate::store::{Admit, Change, Failure, StoreError, changed, keeps_its_keys, named_twice, row};
 
 /// What redb itself says is wrong: the whole transaction fails.
@@ -75,8 +76,7 @@ pub(super) fn scopes(owner: &BareJid) -> [(u8, &str); 3] {
 pub(super) struct Tables<'t> {
     pub(super) rows: Table<'t, u128, &'static [u8]>,
     pub(super) indexes: Indexes<'t>,
-    pub(super) uses: Table<'t, (u8, &'static str, u64), (u64, u64)>,
-    pub(super) hours: Table<'t, (u64, u8, &'static str), ()>,
+    pub(super) sums: Sums<'t>,
     pub(super) facts: Table<'t, &'static str, u128>,
     /// Whether anything was written: otherwise there is nothing to commit.
     pub(super) is_dirty: bool,
@@ -87,11 +87,16 @@ impl<'t> Tables<'t> {
         Ok(Self {
             rows: transaction.open_table(ROWS)?,
             indexes: Indexes::open(transaction)?,
-            uses: transaction.open_table(USES)?,
-            hours: transaction.open_table(HOURS)?,
+            sums: Sums::open(transaction)?,
             facts: transaction.open_table(FACTS)?,
             is_dirty: false,
         })
+    }
+
+    /// Writes what the operations left to write; tells whether there is anything to commit.
+    pub(super) fn finish(mut self) -> Result<bool, Fault> {
+        self.sums.flush()?;
+        Ok(self.is_dirty)
     }
 
     pub(super) fn fact(&self, name: &str) -> Result<Option<u128>, Fault> {
@@ -113,9 +118,9 @@ impl<'t> Tables<'t> {
     ) -> Outcome<UploadSession> {
         let [requester, domain, total] = scopes(owner);
         let usage = Usage {
-            requester: uses(&self.uses, requester, since)?,
-            domain: uses(&self.uses, domain, since)?,
-            total: uses(&self.uses, total, since)?,
+            requester: self.sums.since(requester, since)?,
+            domain: self.sums.since(domain, since)?,
+            total: self.sums.since(total, since)?,
             n_open_sessions: self.indexes.n_open(owner)?,
         };
         let row = match decide(&usage) {
@@ -236,63 +241,22 @@ impl<'t> Tables<'t> {
             return Ok(());
         }
         for scope in scopes(&row.owner) {
-            let (sum, gone) = self.used(scope, hour)?;
-            let sum = sum.saturating_sub(back).saturating_add(more);
-            self.set_used(scope, hour, (sum, gone.saturating_add(of_gone)))?;
-        }
-        Ok(())
-    }
-
-    fn used(&self, (kind, who): (u8, &str), hour: u64) -> Result<(u64, u64), Fault> {
-        let used = self.uses.get((kind, who, hour))?;
-        Ok(used.map_or((0, 0), |used| used.value()))
-    }
-
-    pub(super) fn set_used(
-        &mut self,
-        (kind, who): (u8, &str),
-        hour: u64,
-        used: (u64, u64),
-    ) -> Result<(), Fault> {
-        self.is_dirty = true;
-        if used == (0, 0) {
-            self.uses.remove((kind, who, hour))?;
-            self.hours.remove((hour, kind, who))?;
-        } else if self.uses.insert((kind, who, hour), used)?.is_none() {
-            self.hours.insert((hour, kind, who), ())?;
+            self.sums.change(scope, hour, |(sum, gone)| {
+                let sum = sum.saturating_sub(back).saturating_add(more);
+                (sum, gone.saturating_add(of_gone))
+            })?;
         }
         Ok(())
     }
 
     /// Forgets up to `n_max` sums of hours before `before`; returns how many there were.
     pub(super) fn forget(&mut self, before: Bucket, n_max: usize) -> Outcome<usize> {
-        let mut old = Vec::new();
-        for entry in self.hours.range(..(before.0, 0, ""))?.take(n_max) {
-            let (key, _) = entry?;
-            let (hour, kind, who) = key.value();
-            old.push((hour, kind, who.to_owned()));
-        }
-        for (hour, kind, who) in &old {
-            self.set_used((*kind, who), *hour, (0, 0))?;
-        }
+        let n_forgotten = self.sums.forget(before, n_max)?;
+        self.is_dirty |= 0 < n_forgotten;
         let since = u128::from(before.0);
         if self.fact(USES_SINCE)?.unwrap_or(0) < since {
             self.set_fact(USES_SINCE, since)?;
         }
-        Ok(Ok(old.len()))
+        Ok(Ok(n_forgotten))
     }
-}
-
-/// What `who` used since `since`, by the hour.
-fn uses(
-    table: &impl ReadableTable<(u8, &'static str, u64), (u64, u64)>,
-    (kind, who): (u8, &str),
-    since: Bucket,
-) -> Result<Uses, Fault> {
-    let mut uses = Uses::new();
-    for entry in table.range((kind, who, since.0)..=(kind, who, u64::MAX))? {
-        let (key, used) = entry?;
-        uses.push((Bucket(key.value().2), used.value().0));
-    }
-    Ok(uses)
 }

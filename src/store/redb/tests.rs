@@ -319,3 +319,42 @@ async fn a_newer_schema_is_refused_in_a_sentence() {
         );
     }
 }
+
+/// What one operation books the next one sees, though it is written when all have run.
+#[tokio::test]
+async fn operations_of_one_commit_see_each_others_sums() {
+    fn used(tables: &mut Tables<'_>, id: Option<u128>) -> Result<[Vec<(Bucket, u64)>; 3], Fault> {
+        let (telling, told) = std::sync::mpsc::channel();
+        let decide = Box::new(move |usage: &Usage| {
+            let uses = [&usage.requester, &usage.domain, &usage.total];
+            telling.send(uses.map(Clone::clone)).expect("waited for");
+            id.map(slot).ok_or(Refusal::NotAllowed)
+        });
+        let admitted = tables.admit(&jid("romeo@example.org"), Bucket(0), decide)?;
+        assert_eq!(admitted.is_ok(), id.is_some());
+        Ok(told.recv().expect("decided"))
+    }
+    let dir = tempfile::tempdir().expect("a directory");
+    let store = open(&dir);
+    let hour = Bucket::of(NOW);
+    let all = store.write("test", move |tables| {
+        let mut all = vec![used(tables, Some(1))?, used(tables, Some(2))?];
+        all.push(used(tables, None)?);
+        drop(tables.remove(SlotId(1))?);
+        all.push(used(tables, Some(3))?);
+        Ok(Ok(all))
+    });
+    let each = |uses: Vec<(Bucket, u64)>| [uses.clone(), uses.clone(), uses];
+    let of = |n_bytes| each(vec![(hour, n_bytes)]);
+    let all = all.await.expect("committed");
+    assert_eq!(all, [each(Vec::new()), of(100), of(200), of(100)]);
+    assert_eq!(wrong(&store, Mend::No).await, [""; 0]);
+    let after = store.write("test", move |tables| {
+        let before = used(tables, Some(4))?;
+        drop(tables.forget(Bucket(hour.0 + 1), 9)?);
+        Ok(Ok([before, used(tables, None)?]))
+    });
+    let after = after.await.expect("committed");
+    assert_eq!(after, [of(200), each(Vec::new())]);
+    assert_eq!(wrong(&store, Mend::Yes).await, [""; 0]);
+}

@@ -1,0 +1,269 @@
+//! Answers on their way to the server: as the bytes that go out, so that what waits is counted in
+//! what it takes up.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::Buf as _;
+use minidom::rxml::bytes::BytesMut;
+use minidom::rxml::writer::{Encoder, Item, SimpleNamespaces, TrackNamespace as _};
+use minidom::rxml::{Namespace, NcNameStr, xml_ncname};
+use minidom::{Element, Node};
+use tokio::io::AsyncWrite;
+use tracing::warn;
+use xmpp_parsers::ns;
+
+use super::elements;
+use super::limits::KEPT_BYTES_MAX;
+use super::route::{Head, Reply};
+use crate::core::refusal::Refusal;
+use crate::core::slot::Slot;
+
+/// Most bytes that wait for the server to take them; then nothing more is read or decided, so one
+/// answer may come on top. A thousand slots, or fifty of the longest lists.
+pub const OUTBOX_BYTES_MAX: usize = 1024 * 1024;
+
+/// What cannot stand in XML.
+type Unwritable = minidom::rxml::Error;
+
+/// Answers not yet taken by the server, the oldest first.
+pub struct Outbox {
+    encoder: Encoder<SimpleNamespaces>,
+    bytes: BytesMut,
+}
+
+impl Outbox {
+    /// Nothing yet, for a stream whose header has been sent.
+    pub fn new() -> Self {
+        Self {
+            encoder: encoder(),
+            bytes: BytesMut::new(),
+        }
+    }
+
+    /// Whether nothing more should be asked for.
+    pub fn is_full(&self) -> bool {
+        OUTBOX_BYTES_MAX <= self.bytes.len()
+    }
+
+    /// Adds an answer.
+    pub fn push_reply(&mut self, reply: Reply) {
+        match reply {
+            Reply::Element(answer) => self.push(&answer),
+            Reply::Slot(head, slot) => {
+                let written = self.write(|out| out.slot(&head, &slot));
+                if let Err(error) = written {
+                    warn!(%error, "answer that cannot be written is replaced by an error");
+                    self.push(&head.error(&Refusal::Broken, None));
+                }
+            }
+        }
+    }
+
+    /// Adds a stanza; one that cannot be written is replaced by an error.
+    pub fn push(&mut self, answer: &Element) {
+        let Err(error) = self.write(|out| out.element(answer)) else {
+            return;
+        };
+        warn!(%error, "answer that cannot be written is replaced by an error");
+        if let Some(plain) = plain_error(answer)
+            && let Err(error) = self.write(|out| out.element(&plain))
+        {
+            warn!(%error, "nor can the error be written");
+        }
+    }
+
+    /// Writes all of a stanza, or nothing.
+    fn write(
+        &mut self,
+        write: impl FnOnce(&mut Self) -> Result<(), Unwritable>,
+    ) -> Result<(), Unwritable> {
+        let n_before = self.bytes.len();
+        let written = write(self);
+        if written.is_err() {
+            self.bytes.truncate(n_before);
+            // It stands inside what could not be written.
+            self.encoder = encoder();
+        }
+        written
+    }
+
+    fn item(&mut self, item: Item<'_>) -> Result<(), Unwritable> {
+        self.encoder.encode_into_bytes(item, &mut self.bytes)
+    }
+
+    fn start(&mut self, namespace: &'static str, name: &NcNameStr) -> Result<(), Unwritable> {
+        let namespace = Namespace::from(namespace);
+        self.item(Item::ElementHeadStart(namespace, name))
+    }
+
+    fn attribute(&mut self, name: &NcNameStr, value: &str) -> Result<(), Unwritable> {
+        self.item(Item::Attribute(Namespace::NONE, name, value))
+    }
+
+    fn element(&mut self, element: &Element) -> Result<(), Unwritable> {
+        let name = element.name().try_into()?;
+        self.item(Item::ElementHeadStart(element.ns().into(), name))?;
+        for ((namespace, name), value) in element.attrs() {
+            self.item(Item::Attribute(namespace.clone(), name, value))?;
+        }
+        self.item(Item::ElementHeadEnd)?;
+        for node in element.nodes() {
+            match node {
+                Node::Element(child) => self.element(child)?,
+                Node::Text(text) => self.item(Item::Text(text))?,
+            }
+        }
+        self.item(Item::ElementFoot)
+    }
+
+    /// What `elements::slot` makes, in a result, without the elements: most answers are slots.
+    fn slot(&mut self, head: &Head, slot: &Slot) -> Result<(), Unwritable> {
+        self.start(ns::COMPONENT, xml_ncname!("iq"))?;
+        self.attribute(xml_ncname!("from"), &head.to)?;
+        self.attribute(xml_ncname!("id"), &head.id)?;
+        self.attribute(xml_ncname!("to"), &head.from)?;
+        self.attribute(xml_ncname!("type"), "result")?;
+        self.item(Item::ElementHeadEnd)?;
+        self.start(ns::HTTP_UPLOAD, xml_ncname!("slot"))?;
+        self.item(Item::ElementHeadEnd)?;
+        self.start(ns::HTTP_UPLOAD, xml_ncname!("put"))?;
+        self.attribute(xml_ncname!("url"), &slot.put_url)?;
+        self.item(Item::ElementHeadEnd)?;
+        for (name, value) in &slot.put_headers {
+            self.start(ns::HTTP_UPLOAD, xml_ncname!("header"))?;
+            self.attribute(xml_ncname!("name"), name)?;
+            self.item(Item::ElementHeadEnd)?;
+            self.item(Item::Text(value))?;
+            self.item(Item::ElementFoot)?;
+        }
+        self.item(Item::ElementFoot)?;
+        self.start(ns::HTTP_UPLOAD, xml_ncname!("get"))?;
+        self.attribute(xml_ncname!("url"), &slot.get_url)?;
+        self.item(Item::ElementHeadEnd)?;
+        for _ in ["get", "slot", "iq"] {
+            self.item(Item::ElementFoot)?;
+        }
+        Ok(())
+    }
+
+    /// Gives the server what it takes. Ready when all is written and flushed; `has_taken` tells
+    /// whether it took anything.
+    pub fn poll_write(
+        &mut self,
+        socket: &mut (impl AsyncWrite + Unpin),
+        has_taken: &mut bool,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<()>> {
+        while !self.bytes.is_empty() {
+            let n = ready!(Pin::new(&mut *socket).poll_write(cx, &self.bytes))?;
+            if n == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            *has_taken = true;
+            self.bytes.advance(n);
+        }
+        if KEPT_BYTES_MAX < self.bytes.capacity() {
+            self.bytes = BytesMut::new();
+        }
+        Pin::new(socket).poll_flush(cx)
+    }
+}
+
+/// An encoder inside a stream whose header was sent by another.
+fn encoder() -> Encoder<SimpleNamespaces> {
+    let mut encoder = Encoder::new();
+    let namespaces = encoder.ns_tracker_mut();
+    namespaces.declare_fixed(Some(xml_ncname!("stream")), ns::STREAM.into());
+    namespaces.declare_fixed(None, ns::COMPONENT.into());
+    let header = Item::ElementHeadStart(ns::STREAM.into(), xml_ncname!("stream"));
+    let mut unsent = BytesMut::new();
+    for item in [header, Item::ElementHeadEnd] {
+        let encoded = encoder.encode_into_bytes(item, &mut unsent);
+        encoded.expect("a document may begin with an element");
+    }
+    encoder
+}
+
+/// The error that takes the place of an answer with unwritable content; its addresses came from
+/// the parser and can be written.
+fn plain_error(answer: &Element) -> Option<Element> {
+    if answer.name() != "iq" {
+        return None;
+    }
+    let attribute = |name| answer.attr(name);
+    let plain = Element::builder("iq", ns::COMPONENT)
+        .attr(xml_ncname!("type").to_owned(), "error")
+        .attr(xml_ncname!("from").to_owned(), attribute("from"))
+        .attr(xml_ncname!("to").to_owned(), attribute("to"))
+        .attr(xml_ncname!("id").to_owned(), attribute("id"))
+        .append(elements::error(&Refusal::Broken));
+    Some(plain.build())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(outbox: &Outbox) -> &str {
+        std::str::from_utf8(&outbox.bytes).expect("UTF-8")
+    }
+
+    fn head(id: &str) -> Head {
+        Head {
+            id: id.to_owned(),
+            from: "romeo@example.org/\u{1f980}'\"<&>".to_owned(),
+            to: "upload.example.org".to_owned(),
+        }
+    }
+
+    fn slot(put_headers: Vec<(&'static str, String)>) -> Slot {
+        Slot {
+            put_url: "https://up.example.org/f/x/a%20b.jpg?t=v1.x".to_owned(),
+            get_url: "https://up.example.org/f/x/a%20b.jpg".to_owned(),
+            put_headers,
+        }
+    }
+
+    #[test]
+    fn a_slot_is_written_as_its_elements_are() {
+        let header = || vec![("Authorization", "Bearer <x>".to_owned())];
+        for headers in [Vec::new, header] {
+            for id in ["1", "a'b\"\t<"] {
+                let (mut written, mut made) = (Outbox::new(), Outbox::new());
+                written.push_reply(Reply::Slot(head(id), slot(headers())));
+                let payload = elements::slot(slot(headers()));
+                made.push(&head(id).result(Some(payload)));
+                assert_eq!(text(&written), text(&made));
+                let again = format!("{0}{0}", text(&made));
+                written.push_reply(Reply::Slot(head(id), slot(headers())));
+                assert_eq!(text(&written), again);
+            }
+        }
+    }
+
+    #[test]
+    fn stanzas_stand_in_the_streams_namespaces() {
+        let mut outbox = Outbox::new();
+        outbox.push(&head("1").result(None));
+        let from = "to='romeo@example.org/\u{1f980}&#39;&#34;&lt;&amp;&gt;'";
+        let expected = format!("<iq from='upload.example.org' id='1' {from} type='result'></iq>");
+        assert_eq!(text(&outbox), expected);
+    }
+
+    #[test]
+    fn what_cannot_be_written_becomes_an_error_and_the_next_is_sound() {
+        let mut outbox = Outbox::new();
+        let payload = Element::builder("x", "urn:example").append("\u{0}").build();
+        outbox.push(&head("1").result(Some(payload)));
+        assert!(text(&outbox).contains("type='error'"), "{}", text(&outbox));
+        assert!(!text(&outbox).contains("urn:example"));
+        let n_before = text(&outbox).len();
+        let mut sound = Outbox::new();
+        for outbox in [&mut outbox, &mut sound] {
+            outbox.push_reply(Reply::Slot(head("2"), slot(Vec::new())));
+        }
+        assert_eq!(&text(&outbox)[n_before..], text(&sound));
+    }
+}
