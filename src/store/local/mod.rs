@@ -20,10 +20,12 @@ use crate::core::slot::{PartId, SlotId};
 use crate::store::{Body, Content, Failure, FileStore, OpenError, Progress, StoreError, Stored};
 use append::Appending;
 use claim::Claims;
+use handles::Handles;
 use place::{Place, Use};
 
 mod append;
 mod claim;
+pub mod handles;
 mod listing;
 mod names;
 pub(crate) mod place;
@@ -44,6 +46,7 @@ struct Inner {
     how: Use,
     durability: Durability,
     claims: Arc<Claims>,
+    handles: Handles,
     room: Mutex<Option<(Instant, Room)>>,
 }
 
@@ -67,6 +70,7 @@ impl LocalFiles {
             how,
             durability,
             claims: Arc::default(),
+            handles: Handles::new(handles::kept_max()),
             room: Mutex::new(None),
         };
         Ok(Self {
