@@ -188,5 +188,6 @@ fn settings(config: &Config) -> Settings {
         total_bytes_max: config.retention.total_bytes_max,
         rotate_every: config.keys.rotate_every,
         keep_old_for: config.keys.keep_old_for,
+        accel: config.http.accel.clone(),
     }
 }

@@ -33,6 +33,8 @@
 //! * `Service::receive` opens the token and asks `UploadSession::begin`: nothing was disturbed so
 //!   far, nothing of the body was read.
 //! * The slot is taken over: an older request is cut, its durable bytes are noted.
+//! * A small plain file that comes whole and soon (`service::whole`) goes to `FileStore::keep` at
+//!   once, and one change of its row begins and completes it; then 201. All others:
 //! * `FileStore::append` takes the body through `service::intake`, which counts, hashes and times
 //!   it.
 //! * Whole: commit the file, then complete the row, then 201. Broken: the bytes stay as the slot's
@@ -63,6 +65,8 @@
 //! **GET to bytes**
 //! * `Service::open_file`: the row, `core::download::answer`, then the bytes. 404 before completion
 //!   and from the very second at which the file's time is over, whether it was swept or not.
+//! * `http::front` answers on connections without TLS, and gives the kernel the file; what is no
+//!   plain GET or HEAD of a file goes on to hyper, with the rest of its connection.
 //!
 //! **Upkeep**
 //! * `Sweeper::sweep` asks for what is due and removes it, a file before its row; never
@@ -71,7 +75,7 @@
 //! # Invariants
 //!
 //! 1. There is no file and no part without a row.
-//! 2. A committed file is whole and never changes; its size is its row's.
+//! 2. The file of a complete row is whole and never changes; its size is its row's.
 //! 3. A row that is complete has its file until it is due.
 //! 4. The durable offset of a session never decreases, and the bytes below it are durable.
 //! 5. At most one writer's progress counts; a dead generation changes nothing.

@@ -297,6 +297,16 @@ fn options_without_effect_are_told() {
     );
     let with = warnings("proxy_forwards_1xx = true\ntrusted_proxies = [\"127.0.0.1\"]");
     assert!(!with.contains("1xx"), "{with}");
+    let alone = warnings("accel = \"x-sendfile\"");
+    let words = "http.accel: changes nothing without http.trusted_proxies or a Unix socket";
+    assert!(alone.contains(words), "{alone}");
+    for proxy in [
+        "trusted_proxies = [\"127.0.0.1\"]",
+        "listen = [\"unix:/run/slotd/http\"]",
+    ] {
+        let with = warnings(&format!("accel = \"x-accel-redirect\"\n{proxy}"));
+        assert!(!with.contains("accel"), "{with}");
+    }
 }
 
 #[test]

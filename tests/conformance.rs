@@ -613,6 +613,7 @@ async fn files(new: impl Fn() -> Arc<dyn FileStore>) {
     progress_never_runs_ahead(&*new()).await;
     attempts_are_apart(&*new()).await;
     a_file_is_never_replaced(&*new()).await;
+    a_small_file_is_kept_in_one_go(&*new()).await;
     a_commit_needs_the_whole_part(&*new()).await;
     what_was_not_told_becomes_a_part_again(&*new()).await;
     ranges_are_exact(&*new()).await;
@@ -820,6 +821,30 @@ async fn a_file_is_never_replaced(store: &dyn FileStore) {
         assert!(matches!(again, Err(StoreError::Corrupt(_))));
         assert_eq!(read(store, 1, 0..3).await, b"abc");
     }
+}
+
+async fn a_small_file_is_kept_in_one_go(store: &dyn FileStore) {
+    let id = SlotId(1);
+    // What a crash leaves is of any length, and replaced.
+    for bytes in [&b"longer than the file"[..], b"", b"abc"] {
+        store
+            .keep(id, Bytes::from_static(bytes))
+            .await
+            .expect("kept");
+        let size_bytes = bytes.len() as u64;
+        let found = store.find(id).await.expect("an answer");
+        assert_eq!(found, [Stored::File { id, size_bytes }]);
+        assert_eq!(read(store, 1, 0..size_bytes).await, bytes);
+    }
+    let bytes = Bytes::from_static(b"other");
+    store.keep(SlotId(2), bytes).await.expect("kept");
+    assert_eq!(read(store, 1, 0..3).await, b"abc");
+    append(store, part(1, 0), 0, 3, body(&[b"xyz"])).await;
+    let refused = store.commit(part(1, 0), 3).await;
+    assert!(matches!(refused, Err(StoreError::Corrupt(_))));
+    store.remove(id).await.expect("removed");
+    assert_eq!(store.find(id).await.expect("an answer"), []);
+    assert_eq!(read(store, 2, 0..5).await, b"other");
 }
 
 async fn a_commit_needs_the_whole_part(store: &dyn FileStore) {

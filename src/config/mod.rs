@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+use crate::core::accel::Accel;
 use crate::core::policy::Policy;
 use crate::core::rate::Rate;
 use crate::core::session::network::AddressPolicy;
@@ -120,6 +121,8 @@ pub struct Http {
     pub proxy_forwards_1xx: bool,
     /// Where a slot carries its token.
     pub token_in: TokenIn,
+    /// Who sends the bytes of downloads that come through a trusted proxy.
+    pub accel: Accel,
     /// TLS on the TCP listeners.
     pub tls: Option<Tls>,
 }

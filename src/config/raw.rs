@@ -101,6 +101,8 @@ pub struct RawHttp {
     pub(super) trusted_proxies: Vec<String>,
     pub(super) proxy_forwards_1xx: bool,
     pub(super) token_in: String,
+    pub(super) accel: String,
+    pub(super) accel_location: String,
     pub(super) tls: Option<RawTls>,
 }
 
@@ -117,6 +119,9 @@ impl Default for RawHttp {
             proxy_forwards_1xx: false,
             // Works with every client; some send no headers of a slot.
             token_in: "url".to_owned(),
+            // Needs a proxy that can read the files.
+            accel: "none".to_owned(),
+            accel_location: "/slotd-files/".to_owned(),
             tls: None,
         }
     }

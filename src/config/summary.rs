@@ -6,6 +6,7 @@ use std::time::Duration;
 use bytesize::ByteSize;
 
 use super::{Component, Config, Listen, ServerAddress, value};
+use crate::core::accel::Accel;
 use crate::core::session::network::AddressPolicy;
 
 /// A configuration, told in lines.
@@ -70,6 +71,16 @@ impl Summary<'_> {
                 "  proxies    {}{forwards}",
                 joined(&http.trusted_proxies)
             )?;
+        }
+        match &http.accel {
+            Accel::Off => {}
+            Accel::XAccelRedirect { location } => {
+                writeln!(
+                    f,
+                    "  downloads  sent by nginx, from its location {location}"
+                )?;
+            }
+            Accel::XSendfile => writeln!(f, "  downloads  sent by the proxy (X-Sendfile)")?,
         }
         Ok(())
     }

@@ -235,6 +235,19 @@ pub fn bare_jid(text: &str) -> Result<BareJid, Problem> {
     }
 }
 
+/// Reads a location of nginx: a path that begins and ends in `/`.
+pub fn location(text: &str) -> Result<String, Problem> {
+    let is_plain = |b: u8| b.is_ascii_alphanumeric() || b"-_./".contains(&b);
+    let is_whole = text.starts_with('/') && text.ends_with('/') && 1 < text.len();
+    match is_whole && text.bytes().all(is_plain) && !text.contains("//") && !text.contains("..") {
+        true => Ok(text.to_owned()),
+        false => {
+            let what = format!("{text:?} is no path that begins and ends in \"/\"");
+            Err(Problem::new(what, "try \"/slotd-files/\""))
+        }
+    }
+}
+
 /// Reads what every URL given out begins with; adds the last `/`.
 pub fn public_url(text: &str, insecure: bool) -> Result<String, Problem> {
     let example = "try \"https://upload.example.org/\"";
@@ -312,9 +325,9 @@ pub fn contact(text: &str) -> Result<String, Problem> {
 }
 
 /// Reads one of a few words.
-pub fn word<T: Copy>(text: &str, words: &[(&str, T)]) -> Result<T, Problem> {
+pub fn word<T: Clone>(text: &str, words: &[(&str, T)]) -> Result<T, Problem> {
     if let Some((_, value)) = words.iter().find(|(word, _)| *word == text) {
-        return Ok(*value);
+        return Ok(value.clone());
     }
     let what = format!("{text:?} is not known");
     let quoted: Vec<String> = words.iter().map(|(word, _)| format!("{word:?}")).collect();

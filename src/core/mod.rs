@@ -3,6 +3,7 @@
 //! Everything a decision needs arrives as an argument; what it decides goes back as a value. The
 //! walls of this room are checked by `tests/tidy.rs`.
 
+pub mod accel;
 pub mod download;
 pub mod forwarded;
 pub mod policy;

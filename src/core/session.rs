@@ -17,7 +17,7 @@ use crate::core::slot::{ContentType, FileName, PartId, Purpose, SessionId, Sha25
 use crate::core::time::Timestamp;
 use crate::core::token::{Claims, Scope, owner_hash};
 
-pub use self::attempt::Start;
+pub use self::attempt::{Start, WHOLE_BYTES_MAX};
 
 mod attempt;
 pub mod end;

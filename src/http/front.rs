@@ -21,7 +21,7 @@ use tokio::time::Instant;
 use super::framing::{Scan, scan_head};
 use super::guard::{HEAD_WITHIN, IDLE_FOR};
 use super::pace::Pace;
-use super::{Edge, Origin, meter, stopped};
+use super::{Edge, Origin, get, meter, stopped};
 use crate::core::forwarded;
 use crate::core::refusal::Refusal;
 use crate::service::Download;
@@ -223,8 +223,6 @@ impl<S: Plain> Front<S> {
 async fn open(edge: &Edge, origin: Origin, ask: &Ask) -> Result<Download, Refusal> {
     edge.check_host(Some(origin), &ask.uri, http::Version::HTTP_11, &ask.headers)?;
     let (id, name) = ask.place.as_ref().map_err(Refusal::clone)?;
-    let service = &edge.service;
-    service
-        .open_file(*id, name, &ask.method, &ask.headers)
-        .await
+    let by = edge.by(origin);
+    get::open(&edge.service, *id, name, by, &ask.method, &ask.headers).await
 }

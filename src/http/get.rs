@@ -5,10 +5,20 @@ use std::sync::Arc;
 use axum::body::Body;
 use axum::extract::Request;
 use axum::response::Response;
+use http::{HeaderMap, Method};
 
 use crate::core::refusal::Refusal;
 use crate::core::slot::SlotId;
-use crate::service::Service;
+use crate::service::{Download, Service};
+
+/// Who gets an answer first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum By {
+    /// The client itself.
+    Client,
+    /// A proxy that is trusted.
+    Proxy,
+}
 
 /// Sends a file, or what its preconditions and ranges make of it.
 ///
@@ -18,12 +28,19 @@ pub async fn answer(
     service: &Arc<Service>,
     id: SlotId,
     name: &str,
+    by: By,
     request: Request,
 ) -> Result<Response, Refusal> {
     let (head, _) = request.into_parts();
-    let download = service
-        .open_file(id, name, &head.method, &head.headers)
-        .await?;
+    let (method, headers) = (&head.method, &head.headers);
+    let download = match by {
+        By::Client => service.open_file(id, name, method, headers).await?,
+        By::Proxy => {
+            service
+                .open_file_for_proxy(id, name, method, headers)
+                .await?
+        }
+    };
     let body = download.body.map_or_else(Body::empty, |content| {
         Body::from_stream(content.into_body())
     });
@@ -31,4 +48,19 @@ pub async fn answer(
     *response.status_mut() = download.answer.status;
     *response.headers_mut() = download.answer.headers;
     Ok(response)
+}
+
+/// What is to be sent of a file.
+pub async fn open(
+    service: &Service,
+    id: SlotId,
+    name: &str,
+    by: By,
+    method: &Method,
+    headers: &HeaderMap,
+) -> Result<Download, Refusal> {
+    match by {
+        By::Client => service.open_file(id, name, method, headers).await,
+        By::Proxy => service.open_file_for_proxy(id, name, method, headers).await,
+    }
 }

@@ -217,6 +217,14 @@ impl Edge {
         self.in_flight.enter(client).map(Some)
     }
 
+    /// Who gets the answers of a connection first.
+    fn by(&self, origin: Origin) -> get::By {
+        match forwarded::is_proxy(origin.peer, &self.trusted) {
+            true => get::By::Proxy,
+            false => get::By::Client,
+        }
+    }
+
     /// How to send interim responses, where they reach the client: HTTP/1.0 has none (RFC 9110
     /// #15.2), and most proxies drop those that they do not know, or take them for the answer.
     fn early(&self, origin: Option<Origin>, request: &Request) -> Option<early::Early> {
@@ -252,7 +260,8 @@ impl Edge {
                 resume::answer(&self.service, sealed, dialect, visitor, request).await
             }
             (head::Place::File(id, name), Method::GET | Method::HEAD) => {
-                get::answer(&self.service, id, &name, request).await
+                let by = origin.map_or(get::By::Client, |origin| self.by(origin));
+                get::answer(&self.service, id, &name, by, request).await
             }
             (head::Place::File(id, name), Method::PUT) => {
                 let caller = put::Caller {

@@ -10,6 +10,7 @@ use http::{HeaderMap, Method};
 use jid::Jid;
 use tracing::{debug, error, info};
 
+use crate::core::accel::Accel;
 use crate::core::download::{self, Answer};
 use crate::core::policy::{self, NewIds, Policy, STORAGE_RETRY_IN};
 use crate::core::rate::Rate;
@@ -33,12 +34,14 @@ pub mod session;
 pub mod sweep;
 mod transfers;
 pub mod upload;
+mod whole;
 mod write;
 
 use hashes::Hashes;
 use rates::Rates;
 use session::SessionView;
 use transfers::Transfers;
+use whole::Gathering;
 
 /// The two things that cannot be computed.
 pub trait World: Send + Sync {
@@ -75,6 +78,8 @@ pub struct Settings {
     pub rotate_every: Option<Duration>,
     /// How long a replaced key still opens tokens.
     pub keep_old_for: Duration,
+    /// Who sends the bytes of downloads that come through a trusted proxy.
+    pub accel: Accel,
 }
 
 /// What a requester gets.
@@ -103,6 +108,7 @@ pub struct Service {
     transfers: Arc<Transfers>,
     rates: Rates,
     hashes: Hashes,
+    gathering: Arc<Gathering>,
 }
 
 impl Service {
@@ -117,6 +123,7 @@ impl Service {
             transfers: Arc::default(),
             rates: Rates::default(),
             hashes: Hashes::default(),
+            gathering: Arc::default(),
         })
     }
 
@@ -233,10 +240,39 @@ impl Service {
         method: &Method,
         headers: &HeaderMap,
     ) -> Result<Download, Refusal> {
+        let answer = self.decide_download(id, name, method, headers).await?;
+        self.open_decided(id, answer).await
+    }
+
+    /// The same for a request that came through a trusted proxy, which may send the bytes itself.
+    pub async fn open_file_for_proxy(
+        &self,
+        id: SlotId,
+        name: &str,
+        method: &Method,
+        headers: &HeaderMap,
+    ) -> Result<Download, Refusal> {
+        let mut answer = self.decide_download(id, name, method, headers).await?;
+        if let Some(place) = self.stores.files.place(id) {
+            self.settings.accel.hand_over(&mut answer, headers, &place);
+        }
+        self.open_decided(id, answer).await
+    }
+
+    async fn decide_download(
+        &self,
+        id: SlotId,
+        name: &str,
+        method: &Method,
+        headers: &HeaderMap,
+    ) -> Result<Answer, Refusal> {
         let row = self.stores.sessions.get(id).await;
         let row = row.map_err(|e| broken("look a file up", &e))?;
         let row = row.ok_or(Refusal::UnknownFile)?;
-        let answer = download::answer(&row, name, method, headers, self.world.now())?;
+        download::answer(&row, name, method, headers, self.world.now())
+    }
+
+    async fn open_decided(&self, id: SlotId, answer: Answer) -> Result<Download, Refusal> {
         let body = match answer.bytes.clone() {
             Some(bytes) => {
                 let body = self.stores.files.open(id, bytes).await;

@@ -1,6 +1,7 @@
 //! An upload request from its head to its answer: admitted, and then written or compared.
 //!
-//! `write` takes the bytes in, `replay` compares. Whatever a request does, its slot stays usable.
+//! `write` takes the bytes in, `whole` a small file at once, `replay` compares. Whatever a request
+//! does, its slot stays usable.
 
 use std::sync::{Arc, PoisonError};
 
@@ -17,6 +18,7 @@ use crate::core::token::{self, Claims, ResumeClaims};
 use crate::service::intake::{End, Intake, Pace, SharedGauge, Sum};
 use crate::service::transfers::Transfer;
 use crate::service::upload::{Beginning, Credential, Received, Upload};
+use crate::service::whole::{Taken, may_be_whole};
 use crate::service::write::Incoming;
 use crate::service::{Service, broken, refusal_of};
 use crate::store::{Body, Change};
@@ -155,6 +157,18 @@ impl Service {
             let n_bytes = before.file.size_bytes.saturating_sub(opened.from());
             self.check_room(n_bytes).await?;
         }
+        let body = match opened {
+            Opened::Put(claims) if may_be_whole(&before, &upload) => {
+                match self
+                    .take_whole(&before, claims, &upload, body, &transfer)
+                    .await?
+                {
+                    Taken::Whole(received) => return Ok(received),
+                    Taken::Not(body) => body,
+                }
+            }
+            _ => body,
+        };
         let row = self
             .admit_upload(&before, &upload, opened, &transfer)
             .await?;
@@ -235,6 +249,12 @@ impl Service {
                 let length = self.stores.files.settle(part).await;
                 let length = length.map_err(|e| broken("look for an earlier attempt", &e))?;
                 Ok(Some((part, length)))
+            }
+            // Nobody was told anything of it, and it may be anything.
+            _ if row.may_come_whole() => {
+                let removed = self.stores.files.remove(row.id).await;
+                removed.map_err(|e| broken("remove an earlier attempt", &e))?;
+                Ok(None)
             }
             _ => Ok(None),
         }

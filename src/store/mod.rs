@@ -16,6 +16,7 @@ use futures_util::future::BoxFuture;
 use jid::BareJid;
 
 use crate::config::Durability;
+use crate::core::accel::Place;
 use crate::core::policy::{Bucket, Room, Usage};
 use crate::core::refusal::Refusal;
 use crate::core::session::UploadSession;
@@ -278,8 +279,19 @@ pub trait FileStore: Send + Sync {
     /// replaces a file: that is `Corrupt`.
     fn commit(&self, part: PartId, size_bytes: u64) -> BoxFuture<'_, Result<(), StoreError>>;
 
+    /// Makes `bytes` the file of a slot whose row is not complete, in one go: durable by name and
+    /// content. What a crash left under its name goes.
+    ///
+    /// An error leaves no file, or one that is not to be trusted.
+    fn keep(&self, id: SlotId, bytes: Bytes) -> BoxFuture<'_, Result<(), StoreError>>;
+
     /// The bytes of a file. A removal or another name that comes later does not change them.
     fn open(&self, id: SlotId, bytes: Range<u64>) -> BoxFuture<'_, Result<Content, StoreError>>;
+
+    /// Where a proxy of the operator's finds a file; `None` for files that are in no directory.
+    fn place(&self, _id: SlotId) -> Option<Place> {
+        None
+    }
 
     /// The first `n_bytes` bytes of a part: to hash them again after a restart.
     fn open_part(&self, part: PartId, n_bytes: u64) -> BoxFuture<'_, Result<Body, StoreError>>;

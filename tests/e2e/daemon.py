@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 
 from bed import ROOT, SECRET, SERVICE, free_port
@@ -17,7 +18,7 @@ def _toml(value):
 class Slotd:
     """One slotd beside one server. `tables` are further configuration: {"limits": {"x": 1}}."""
 
-    def __init__(self, bed, server, name="slotd", data_dir=None, port=None, **tables):
+    def __init__(self, bed, server, name="slotd", data_dir=None, port=None, group=None, **tables):
         self.bed, self.server, self.name = bed, server, name
         self.dir = bed.sub(name)
         self.data_dir = data_dir or self.dir / "data"
@@ -37,7 +38,12 @@ class Slotd:
         for table, values in tables.items():
             self.tables.setdefault(table, {}).update(values)
         self.write()
-        self.process = bed.process(name, [BINARY, "run", "--config", self.conf])
+        # As a unit with Group= runs it, the data directory open to the group.
+        within = ["setpriv", "--regid", group, "--keep-groups"] if group else []
+        if group:
+            shutil.chown(self.data_dir, group=group)
+            self.data_dir.chmod(0o710)
+        self.process = bed.process(name, [*within, BINARY, "run", "--config", self.conf])
 
     def write(self):
         """Writes the configuration file."""

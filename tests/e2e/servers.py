@@ -101,13 +101,15 @@ class Ejabberd(Server):
 
 
 class Nginx:
-    """nginx with TLS in front of slotd, with contrib/nginx."""
+    """nginx with TLS in front of slotd, with a site of contrib/nginx."""
 
-    def __init__(self, bed, upstream_port):
+    def __init__(self, bed, upstream_port, site="slotd.conf", data_dir="/var/lib/slotd",
+                 user="root"):
         self.port = free_port()
-        self.dir = bed.sub("nginx")
+        name = site.removesuffix(".conf")
+        self.dir = bed.sub(f"nginx-{name}")
         bed.certificate()
-        site = as_shipped("nginx/slotd.conf").replace(
+        site = as_shipped(f"nginx/{site}").replace("/var/lib/slotd", str(data_dir)).replace(
             "listen 443 ssl", f"listen 127.0.0.1:{self.port} ssl").replace(
             "listen [::]:443 ssl;", "").replace("127.0.0.1:5050", f"127.0.0.1:{upstream_port}").replace(
             "/var/log/nginx/error.log", f"{self.dir}/error.log")
@@ -116,11 +118,41 @@ class Nginx:
         conf = self.dir / "nginx.conf"
         conf.write_text(
             f"daemon off; pid {self.dir}/nginx.pid; error_log stderr warn;\n"
-            f"user root;\nworker_processes 1;\nevents {{ worker_connections 256; }}\n"
+            f"user {user};\nworker_processes 1;\nevents {{ worker_connections 256; }}\n"
             f"http {{ access_log {self.dir}/access.log; client_body_temp_path {self.dir}/body;\n"
             f"proxy_temp_path {self.dir}/proxy; fastcgi_temp_path {self.dir}/f; "
             f"uwsgi_temp_path {self.dir}/u; scgi_temp_path {self.dir}/s;\n{site}\n}}\n")
-        self.process = bed.process("nginx", ["nginx", "-p", self.dir, "-c", conf])
+        self.process = bed.process(f"nginx-{name}", ["nginx", "-p", self.dir, "-c", conf])
+
+    def start(self):
+        """Starts it and waits until it answers."""
+        self.process.start()
+        return self.process.wait_for_port(self.port)
+
+
+class Apache:
+    """Apache with TLS in front of slotd, with contrib/apache."""
+
+    MODULES = "/usr/lib/apache2/modules"
+
+    def __init__(self, bed, upstream_port, data_dir):
+        self.port = free_port()
+        self.dir = bed.sub("apache")
+        bed.certificate()
+        site = as_shipped("apache/slotd.conf").replace("/var/lib/slotd", str(data_dir)).replace(
+            "*:443", f"127.0.0.1:{self.port}").replace("127.0.0.1:5050", f"127.0.0.1:{upstream_port}")
+        site = re.sub(r"SSLCertificateFile .*", f"SSLCertificateFile {bed.dir}/tls.crt", site)
+        site = re.sub(r"SSLCertificateKeyFile .*", f"SSLCertificateKeyFile {bed.dir}/tls.key", site)
+        modules = ["mpm_event", "authz_core", "reqtimeout", "ssl", "socache_shmcb", "proxy",
+                   "proxy_http", "xsendfile"]
+        load = "".join(f"LoadModule {name}_module {self.MODULES}/mod_{name}.so\n"
+                       for name in modules)
+        conf = self.dir / "apache.conf"
+        conf.write_text(f"{load}ServerRoot {self.dir}\nPidFile {self.dir}/pid\n"
+                        f"DefaultRuntimeDir {self.dir}\nErrorLog {self.dir}/error.log\n"
+                        f"ServerName localhost\nListen 127.0.0.1:{self.port}\n"
+                        f"User www-data\nGroup www-data\n{site}")
+        self.process = bed.process("apache", ["apache2", "-D", "FOREGROUND", "-f", conf])
 
     def start(self):
         """Starts it and waits until it answers."""

@@ -241,6 +241,11 @@ impl FileStore for Faulty<dyn FileStore> {
         Box::pin(self.call("commit", work))
     }
 
+    fn keep(&self, id: SlotId, bytes: Bytes) -> BoxFuture<'_, Result<(), StoreError>> {
+        let work = async move { self.inner.keep(id, bytes).await };
+        Box::pin(self.call("keep", work))
+    }
+
     /// Fails by its own count: once for the opening, and once for each piece.
     fn open(&self, id: SlotId, bytes: Range<u64>) -> BoxFuture<'_, Result<Content, StoreError>> {
         let work = async move {

@@ -8,6 +8,7 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
+use bytes::Bytes;
 use futures_util::StreamExt as _;
 use futures_util::future::BoxFuture;
 use jid::BareJid;
@@ -289,6 +290,10 @@ impl FileStore for Files {
                 .call(async { self.0.commit(part, size_bytes).await })
                 .await
         })
+    }
+
+    fn keep(&self, id: SlotId, bytes: Bytes) -> BoxFuture<'_, Result<(), StoreError>> {
+        Box::pin(async move { self.1.call(async { self.0.keep(id, bytes).await }).await })
     }
 
     fn open(&self, id: SlotId, bytes: Range<u64>) -> BoxFuture<'_, Result<Content, StoreError>> {

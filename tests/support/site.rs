@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use jid::Jid;
 use slotd::config::{Http, Limits, Listen, TokenIn};
+use slotd::core::accel::Accel;
 use slotd::core::rate::Rate;
 use slotd::core::slot::{ContentType, FileName, Purpose, SessionWish, SlotId, SlotRequest};
 use slotd::service::Settings;
@@ -53,6 +54,7 @@ pub fn http() -> Http {
         trusted_proxies: Vec::new(),
         proxy_forwards_1xx: false,
         token_in: TokenIn::Url,
+        accel: Accel::Off,
         tls: None,
     }
 }

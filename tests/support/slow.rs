@@ -3,6 +3,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use slotd::core::policy::Room;
 use slotd::core::slot::{PartId, SlotId};
@@ -36,6 +37,10 @@ impl FileStore for SlowParts {
 
     fn commit(&self, part: PartId, size_bytes: u64) -> BoxFuture<'_, Result<(), StoreError>> {
         self.0.commit(part, size_bytes)
+    }
+
+    fn keep(&self, id: SlotId, bytes: Bytes) -> BoxFuture<'_, Result<(), StoreError>> {
+        self.0.keep(id, bytes)
     }
 
     fn open(&self, id: SlotId, bytes: Range<u64>) -> BoxFuture<'_, Result<Content, StoreError>> {

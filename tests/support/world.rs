@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use slotd::core::accel::Accel;
 use slotd::core::policy::{Access, Policy, Quota, Room};
 use slotd::core::rate::Rate;
 use slotd::core::session::{Lifetimes, Retention};
@@ -107,6 +108,7 @@ pub fn settings() -> Settings {
         total_bytes_max: None,
         rotate_every: None,
         keep_old_for: Duration::from_secs(72 * 3600),
+        accel: Accel::Off,
     }
 }
 

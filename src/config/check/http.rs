@@ -5,7 +5,8 @@ use std::time::Duration;
 use super::{ANY, Checker, HOUR, SECOND, missing};
 use crate::config::error::Key;
 use crate::config::raw::{RawHttp, RawLimits, RawTls};
-use crate::config::{Http, Limits, Tls, TokenIn, value};
+use crate::config::{Http, Limits, Listen, Tls, TokenIn, value};
+use crate::core::accel::Accel;
 use crate::core::rate::Rate;
 
 impl Checker {
@@ -40,6 +41,7 @@ impl Checker {
                 &[("url", TokenIn::Url), ("header", TokenIn::Header)],
             ),
         );
+        let accel = self.accel(raw, listen.as_deref().unwrap_or_default());
         let tls = match &raw.tls {
             Some(tls) => self.tls(tls).map(Some),
             None => Some(None),
@@ -50,8 +52,28 @@ impl Checker {
             trusted_proxies: trusted_proxies?,
             proxy_forwards_1xx: raw.proxy_forwards_1xx,
             token_in: token_in?,
+            accel: accel?,
             tls: tls?,
         })
+    }
+
+    /// Who sends downloads: only a proxy that is believed is told where the files are.
+    fn accel(&mut self, raw: &RawHttp, listen: &[Listen]) -> Option<Accel> {
+        let location = value::location(&raw.accel_location);
+        let location = self.take("http.accel_location", location)?;
+        let words = &[
+            ("none", Accel::Off),
+            ("x-accel-redirect", Accel::XAccelRedirect { location }),
+            ("x-sendfile", Accel::XSendfile),
+        ];
+        let accel = self.take("http.accel", value::word(&raw.accel, words))?;
+        let is_unix = |socket: &Listen| matches!(socket, Listen::Unix(_));
+        let has_proxy = !raw.trusted_proxies.is_empty() || listen.iter().any(is_unix);
+        if accel != Accel::Off && !has_proxy {
+            let words = "changes nothing without http.trusted_proxies or a Unix socket";
+            self.warn("http.accel", words);
+        }
+        Some(accel)
     }
 
     fn tls(&mut self, raw: &RawTls) -> Option<Tls> {

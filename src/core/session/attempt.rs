@@ -3,6 +3,9 @@
 //! A request that brings bytes is an attempt. One that begins at the first byte gets a part of its
 //! own, whose number no other attempt ever has: whatever an earlier one left behind, or writes too
 //! late, is nobody's. One that goes on does so in the prefix's part.
+//!
+//! The first PUT of a small file may come whole before anything of it is noted: then it begins and
+//! completes in one step, and has no part.
 
 use crate::core::refusal::Refusal;
 use crate::core::session::{
@@ -12,6 +15,10 @@ use crate::core::session::{
 use crate::core::slot::{PartId, Sha256};
 use crate::core::time::Timestamp;
 use crate::core::token::{Claims, owner_hash};
+
+/// The largest file that may come whole before its row says that it began: it is held in memory
+/// until then. Most pictures are smaller.
+pub const WHOLE_BYTES_MAX: u64 = 1 << 20;
 
 /// What `begin` decided, read from the row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,6 +59,43 @@ impl UploadSession {
             return Ok(self);
         }
         self.start_anew()
+    }
+
+    /// Whether nobody has to know of a PUT before its last byte is there: the first of a small
+    /// plain slot, which goes on for nobody and of whose offset nobody is told.
+    ///
+    /// Only beside such a row may lie a file that was not noted: what a crash left.
+    pub fn may_come_whole(&self) -> bool {
+        self.state == State::Pending
+            && self.agreement == Agreement::Slot
+            && self.n_attempts == 0
+            && self.file.size_bytes <= WHOLE_BYTES_MAX
+    }
+
+    /// Begins a PUT with `claims` that came at `begun_at`, and completes it: the file is there,
+    /// whole and durable.
+    ///
+    /// Refuses as `begin` and `complete` do, and `TakenOver` where anything came between.
+    pub fn take_whole(
+        self,
+        claims: &Claims,
+        begun_at: Timestamp,
+        sha256: Sha256,
+        lifetimes: &Lifetimes,
+        now: Timestamp,
+    ) -> Result<Self, Refusal> {
+        let generation = self.generation;
+        let is_untouched = self.may_come_whole() && generation == claims.generation;
+        if !is_untouched && !self.is_tombstone() {
+            return Err(Refusal::TakenOver);
+        }
+        let row = self.begin(claims, begun_at)?;
+        match row.start() {
+            Some(Start::Receive { part, .. }) => {
+                row.complete(generation, part, sha256, lifetimes, now)
+            }
+            Some(Start::Replay { .. } | Start::Done { .. }) | None => Err(Refusal::TakenOver),
+        }
     }
 
     /// Makes a new attempt at the first byte the newest one.
@@ -268,6 +312,57 @@ mod tests {
         row.settle(part(1), 700, at(21));
         assert_eq!(row.prefix, (part(1), 700));
         assert_eq!(row.parts(), [part(1)]);
+    }
+
+    #[test]
+    fn a_file_that_comes_whole_is_complete_as_if_it_had_begun_before() {
+        let row = plain();
+        let (claims, sha256) = (row.put_claims(), Sha256([9; 32]));
+        let at_once = row
+            .clone()
+            .take_whole(&claims, at(1), sha256, &lifetimes(), at(3));
+        let begun = begin(row, 1);
+        assert!(!begun.may_come_whole());
+        let noted = begun.complete(0, part(0), sha256, &lifetimes(), at(3));
+        assert!(noted.is_ok());
+        assert_eq!(at_once, noted);
+    }
+
+    #[test]
+    fn nothing_is_taken_whole_once_something_came_between() {
+        let claims = plain().put_claims();
+        let take = |row: UploadSession| {
+            let sha256 = Sha256([9; 32]);
+            row.take_whole(&claims, at(1), sha256, &lifetimes(), at(3))
+                .err()
+        };
+        assert_eq!(take(begin(plain(), 1)), Some(Refusal::TakenOver));
+        let mut tried = begin(plain(), 1);
+        tried.end_attempt(part(0), 0, at(2));
+        assert_eq!(take(tried), Some(Refusal::TakenOver));
+        let claims_of_old = UploadSession {
+            generation: 1,
+            ..plain()
+        };
+        assert_eq!(take(claims_of_old), Some(Refusal::TakenOver));
+        let agreed = plain().resumable(&lifetimes());
+        assert_eq!(take(agreed), Some(Refusal::TakenOver));
+        assert_eq!(take(complete()), Some(Refusal::TakenOver));
+        assert_eq!(take(plain().expire()), Some(Refusal::Gone));
+        let over = plain().take_whole(&claims, at(1), Sha256([9; 32]), &lifetimes(), at(259_200));
+        assert_eq!(over, Err(Refusal::Gone));
+    }
+
+    #[test]
+    fn only_small_plain_slots_come_whole() {
+        assert!(plain().may_come_whole());
+        assert!(!announced().may_come_whole());
+        assert!(!complete().may_come_whole());
+        let mut row = plain();
+        row.file.size_bytes = WHOLE_BYTES_MAX;
+        assert!(row.may_come_whole());
+        row.file.size_bytes += 1;
+        assert!(!row.may_come_whole());
     }
 
     #[test]

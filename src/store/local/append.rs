@@ -20,7 +20,7 @@ use tokio::task::JoinHandle;
 use crate::config::Durability;
 use crate::core::slot::PartId;
 use crate::store::local::claim::Claim;
-use crate::store::local::place::part_name;
+use crate::store::local::place::{FILE_MODE, part_name};
 use crate::store::local::{Inner, blocking, damaged, trouble};
 use crate::store::{Body, Failure, Progress, StoreError};
 
@@ -60,7 +60,7 @@ impl Part {
         if from == 0 {
             flags |= OFlags::CREATE;
         }
-        let open = || rustix::fs::openat(&inner.place.parts, &name, flags, Mode::from(0o600));
+        let open = || rustix::fs::openat(&inner.place.parts, &name, flags, Mode::from(FILE_MODE));
         let file = match open() {
             Err(Errno::NOENT) => return Err(damaged(id.slot)),
             opened => File::from(opened.map_err(|e| trouble(doing, e.into()))?),

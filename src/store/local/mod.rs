@@ -1,8 +1,9 @@
 //! Bytes in a directory of this machine.
 //!
 //! Order of events: bytes, their sync, the new name, its directory's sync; only then anybody is
-//! told. A part that is cut back is durably shorter before it grows again. Parallel syncs of
-//! directories share one write of the file system's journal, so they are not gathered here.
+//! told. A small file that comes whole has its name first (`keep`). A part that is cut back is
+//! durably shorter before it grows again. Parallel syncs of directories share one write of the file
+//! system's journal, so they are not gathered here.
 //!
 //! Assumptions: a rename is atomic; after a sync of a file and of its directory both survive.
 
@@ -12,20 +13,24 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use futures_util::future::BoxFuture;
 
 use crate::config::Durability;
+use crate::core::accel;
 use crate::core::policy::Room;
 use crate::core::slot::{PartId, SlotId};
 use crate::store::{Body, Content, Failure, FileStore, OpenError, Progress, StoreError, Stored};
 use append::Appending;
 use claim::Claims;
 use handles::Handles;
+use keep::KEEPING;
 use place::{Place, Use};
 
 mod append;
 mod claim;
 pub mod handles;
+mod keep;
 mod listing;
 mod names;
 pub(crate) mod place;
@@ -201,9 +206,32 @@ impl FileStore for LocalFiles {
         })
     }
 
+    fn keep(&self, id: SlotId, bytes: Bytes) -> BoxFuture<'_, Result<(), StoreError>> {
+        let first = PartId {
+            slot: id,
+            attempt: 0,
+        };
+        Box::pin(async move {
+            let claim = self.inner.claims.claim(first, KEEPING).await?;
+            let keep = move |inner: &Inner| {
+                let kept = inner.keep(id, &bytes);
+                drop(claim);
+                kept
+            };
+            self.write(KEEPING, keep).await
+        })
+    }
+
     fn open(&self, id: SlotId, bytes: Range<u64>) -> BoxFuture<'_, Result<Content, StoreError>> {
         let opened = self.inner.open(id, bytes).map(Content::File);
         Box::pin(std::future::ready(opened))
+    }
+
+    fn place(&self, id: SlotId) -> Option<accel::Place> {
+        Some(accel::Place {
+            directory: self.inner.place.files_path.to_str()?.to_owned(),
+            name: place::file_name(id),
+        })
     }
 
     fn open_part(&self, part: PartId, n_bytes: u64) -> BoxFuture<'_, Result<Body, StoreError>> {

@@ -17,8 +17,13 @@ use crate::store::OpenError;
 
 /// Directories under `files` and under `parts`: one for each first byte of an id.
 const FAN_OUT: u16 = 256;
-/// Our files are nobody else's.
-const DIR_MODE: u32 = 0o700;
+/// Ours alone.
+const DATA_DIR_MODE: u32 = 0o700;
+/// Our group may read files, so that a proxy can send them: it gets to them once the admin opens
+/// the data directory to it, and the umask lets the bits be.
+const DIR_MODE: u32 = 0o750;
+/// The same of a file.
+pub(super) const FILE_MODE: u32 = 0o640;
 /// Longest `store-id` read.
 const STORE_ID_BYTES_MAX: u64 = 64;
 
@@ -129,7 +134,7 @@ impl Place {
 
 /// Makes the data directory where its parent exists: a slip in a longer path is no directory.
 fn create_data_dir(data_dir: &Path) -> Result<(), OpenError> {
-    match DirBuilder::new().mode(DIR_MODE).create(data_dir) {
+    match DirBuilder::new().mode(DATA_DIR_MODE).create(data_dir) {
         Ok(()) => {
             let parent = data_dir.parent().filter(|parent| *parent != Path::new(""));
             // Nothing is in it yet: an unsynced parent loses nothing.

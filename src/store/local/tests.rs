@@ -185,7 +185,8 @@ async fn a_reader_changes_nothing() {
     assert_eq!(listed.len(), 2);
 }
 
-/// Files are for their owner alone; a link in a file's place leads nowhere.
+/// Files are for their owner, and for the group that the data directory is opened to; a link in a
+/// file's place leads nowhere.
 #[tokio::test]
 async fn files_are_private() {
     let dir = TempDir::new().expect("made");
@@ -193,8 +194,8 @@ async fn files_are_private() {
     put(&files, part(1, 0), "file").await;
     let file = dir.path().join("files").join(file_name(SlotId(1)));
     let mode = |path: &Path| fs::metadata(path).expect("there").mode() & 0o777;
-    assert_eq!(mode(&file), 0o600);
-    assert_eq!(mode(&dir.path().join("files/00")), 0o700);
+    assert_eq!(mode(&file), 0o640);
+    assert_eq!(mode(&dir.path().join("files/00")), 0o750);
     assert_eq!(mode(&dir.path().join("store-id")), 0o600);
     let target = dir.path().join("target");
     fs::write(&target, "untouched").expect("written");

@@ -1,0 +1,66 @@
+//! A small file in one go: made, written, synced and named in one job of the blocking pool.
+//!
+//! It has its lasting name before its bytes are durable, so that the sync that writes the bytes
+//! finds the name in the same step of the file system's journal, and the directory's sync has
+//! nothing left to write. That harms nobody: a file is served because its row says that it is
+//! complete, and the row is written after this. What a crash leaves lies beside a row that says
+//! that nothing came yet. Its length says nothing, and nobody believes it: the next request makes
+//! the file anew, or takes it for a part and cuts it to nothing; otherwise the sweep takes it away.
+
+use std::fs::File;
+use std::io::Write as _;
+
+use rustix::fs::{AtFlags, Mode, OFlags};
+use rustix::io::Errno;
+
+use crate::config::Durability;
+use crate::core::slot::SlotId;
+use crate::store::StoreError;
+use crate::store::local::place::{FILE_MODE, file_name};
+use crate::store::local::{Inner, trouble};
+
+/// What is being done, for the log.
+pub(super) const KEEPING: &str = "keep an upload";
+
+impl Inner {
+    pub(super) fn keep(&self, id: SlotId, bytes: &[u8]) -> Result<(), StoreError> {
+        let kept = self.try_keep(id, bytes);
+        if kept.is_err() {
+            // The kernel may have dropped the bytes: nothing is left that looks like a file.
+            let removed = rustix::fs::unlinkat(&self.place.files, file_name(id), AtFlags::empty());
+            if let Err(e) = removed
+                && e != Errno::NOENT
+            {
+                let slot = id.short();
+                tracing::error!(slot, error = %e, "a file that failed cannot be removed");
+            }
+        }
+        kept.map_err(|e| trouble(KEEPING, e))
+    }
+
+    fn try_keep(&self, id: SlotId, bytes: &[u8]) -> std::io::Result<()> {
+        let mut file = self.make(&file_name(id))?;
+        file.write_all(bytes)?;
+        if self.durability != Durability::None {
+            file.sync_data()?;
+        }
+        match self.durability {
+            Durability::Full => self.sync_files(id),
+            Durability::Data | Durability::None => Ok(()),
+        }
+    }
+
+    /// Makes a file that is nobody else's, in place of what a crash left.
+    fn make(&self, name: &str) -> Result<File, Errno> {
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+        let make = || rustix::fs::openat(&self.place.files, name, flags, Mode::from(FILE_MODE));
+        let made = match make() {
+            Err(Errno::EXIST) => {
+                rustix::fs::unlinkat(&self.place.files, name, AtFlags::empty())?;
+                make()
+            }
+            made => made,
+        };
+        made.map(File::from)
+    }
+}
