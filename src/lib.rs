@@ -65,6 +65,8 @@
 //! **GET to bytes**
 //! * `Service::open_file`: the row, `core::download::answer`, then the bytes. 404 before completion
 //!   and from the very second at which the file's time is over, whether it was swept or not.
+//! * `http::front` answers on connections without TLS, and gives the kernel the file; what is no
+//!   plain GET or HEAD of a file goes on to hyper, with the rest of its connection.
 //!
 //! **Upkeep**
 //! * `Sweeper::sweep` asks for what is due and removes it, a file before its row; never

@@ -8,12 +8,13 @@
 //! While a connection waits for its next request it holds no buffer.
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Instant as StdInstant;
 
 use bytes::{Buf as _, BytesMut};
+use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
-use std::sync::Arc;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -125,7 +126,11 @@ impl<S: Plain> Front<S> {
         *self.shutdown.borrow()
     }
 
-    fn close(self) -> End<S> {
+    fn close(mut self) -> End<S> {
+        // What came behind the last request, and was not read: a connection closed over it is
+        // reset, and the end of the answer lost.
+        let more = std::future::poll_fn(|cx| self.wire.poll_read(cx, &mut self.buffer));
+        let _ = more.now_or_never();
         End::Close(self.wire.into_parts().0, !self.buffer.is_empty())
     }
 

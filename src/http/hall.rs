@@ -27,6 +27,7 @@ use super::{Edge, Origin, router_of, stopped};
 use crate::config::{Http, Limits};
 use crate::core::forwarded;
 use crate::core::refusal::Refusal;
+use crate::store::files_kept_max;
 
 /// How long to wait when there are no descriptors left for a connection.
 const ACCEPT_AGAIN_IN: Duration = Duration::from_millis(100);
@@ -36,7 +37,8 @@ const TELL_AGAIN_IN: Duration = Duration::from_secs(60);
 const TOO_MANY: &[u8] = b"HTTP/1.1 429 Too Many Requests\r\nRetry-After: 5\r\n\
     Access-Control-Allow-Origin: *\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
 
-/// Descriptors that are not for connections: database, log, XMPP, files being swept.
+/// Descriptors that are not for connections: database, log, XMPP, files being swept. Files that
+/// are kept open come on top.
 const DESCRIPTORS_RESERVED: u64 = 64;
 
 /// What all connections share.
@@ -216,7 +218,8 @@ impl Hall {
 /// each may need one for its file.
 fn n_places(connections_total_max: usize) -> usize {
     let descriptors = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
-    let possible = descriptors.saturating_sub(DESCRIPTORS_RESERVED) / 2;
+    let taken = DESCRIPTORS_RESERVED + files_kept_max();
+    let possible = descriptors.saturating_sub(taken) / 2;
     let possible = usize::try_from(possible).unwrap_or(usize::MAX).max(1);
     if possible < connections_total_max {
         tracing::warn!(

@@ -32,6 +32,7 @@ pub mod redb;
 pub mod row;
 
 pub use content::{Content, Opened};
+pub use local::handles::kept_max as files_kept_max;
 
 /// Why something could not be done.
 #[derive(Clone, Debug, thiserror::Error)]

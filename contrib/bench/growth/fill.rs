@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use futures_util::future::join_all;
 use jid::BareJid;
 use slotd::config::Durability;
+use slotd::core::accel::Accel;
 use slotd::core::policy::{Access, Bucket, Policy, Quota, Room};
 use slotd::core::rate::Rate;
 use slotd::core::session::{FileFacts, Lifetimes, Retention, State, UploadSession};
@@ -187,6 +188,7 @@ fn settings() -> Settings {
         total_bytes_max: None,
         rotate_every: None,
         keep_old_for: Duration::from_secs(72 * 3600),
+        accel: Accel::Off,
     }
 }
 

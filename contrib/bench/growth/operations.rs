@@ -105,7 +105,7 @@ impl Bench<'_> {
             let Ok(opened) = opened.await else {
                 panic!("not served")
             };
-            let mut body = opened.body.expect("a GET has a body");
+            let mut body = opened.body.expect("a GET has a body").into_body();
             let first = body.next().await.expect("a piece").expect("bytes");
             gauge.add(begun);
             assert_eq!(first, fill::CONTENT[..]);

@@ -23,11 +23,13 @@ use crate::core::slot::{PartId, SlotId};
 use crate::store::{Body, Content, Failure, FileStore, OpenError, Progress, StoreError, Stored};
 use append::Appending;
 use claim::Claims;
+use handles::Handles;
 use keep::KEEPING;
 use place::{Place, Use};
 
 mod append;
 mod claim;
+pub mod handles;
 mod keep;
 mod listing;
 mod names;
@@ -49,6 +51,7 @@ struct Inner {
     how: Use,
     durability: Durability,
     claims: Arc<Claims>,
+    handles: Handles,
     room: Mutex<Option<(Instant, Room)>>,
 }
 
@@ -72,6 +75,7 @@ impl LocalFiles {
             how,
             durability,
             claims: Arc::default(),
+            handles: Handles::new(handles::kept_max()),
             room: Mutex::new(None),
         };
         Ok(Self {

@@ -37,6 +37,7 @@ impl Inner {
                     Err(Errno::NOENT) => return Ok(0),
                     renamed => renamed?,
                 }
+                self.handles.forget(part.slot);
                 was_file = true;
                 open()
             }
@@ -48,6 +49,7 @@ impl Inner {
             // A crash came between the two halves of a rename by links.
             let name = file_name(part.slot);
             let unlinked = rustix::fs::unlinkat(&self.place.files, name, AtFlags::empty());
+            self.handles.forget(part.slot);
             was_file |= unless_gone(unlinked)?;
         }
         // Gives back what a crash left reserved beyond.
@@ -88,6 +90,7 @@ impl Inner {
     pub(super) fn remove(&self, id: SlotId) -> io::Result<()> {
         let nothing = AtFlags::empty();
         let unlinked = rustix::fs::unlinkat(&self.place.files, file_name(id), nothing);
+        self.handles.forget(id);
         if unless_gone(unlinked)? && self.durability == Durability::Full {
             // The row goes next; after a crash there must not be a file without one.
             self.sync_files(id)?;

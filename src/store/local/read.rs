@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use futures_util::{StreamExt as _, stream};
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{FileType, Mode, OFlags};
 use rustix::io::{Errno, ReadWriteFlags};
 
 use crate::core::slot::{PartId, SlotId};
@@ -33,31 +33,64 @@ struct Reading {
 }
 
 impl Inner {
-    /// The bytes `range` of a file.
-    pub(super) fn open(&self, id: SlotId, range: Range<u64>) -> Result<Opened, StoreError> {
-        open(&self.place.files, &file_name(id), id, range)
+    /// The bytes `bytes` of a file, if it has them.
+    pub(super) fn open(&self, id: SlotId, bytes: Range<u64>) -> Result<Opened, StoreError> {
+        let missed = match self.handles.get(id) {
+            Ok(file) => match check(&file, id, bytes.end)? {
+                Names::Some => return Ok(Opened { id, file, bytes }),
+                // Somebody else removed it. There may be another of its name.
+                Names::None => {
+                    self.handles.forget(id);
+                    None
+                }
+            },
+            Err(missed) => Some(missed),
+        };
+        let file = Arc::new(open(&self.place.files, &file_name(id), id)?);
+        check(&file, id, bytes.end)?;
+        if let Some(missed) = missed {
+            self.handles.keep(id, missed, file.clone());
+        }
+        Ok(Opened { id, file, bytes })
     }
 
-    /// The bytes `range` of a part.
-    pub(super) fn open_part(&self, part: PartId, range: Range<u64>) -> Result<Opened, StoreError> {
-        open(&self.place.parts, &part_name(part), part.slot, range)
+    /// The bytes `bytes` of a part, if it has them.
+    pub(super) fn open_part(&self, part: PartId, bytes: Range<u64>) -> Result<Opened, StoreError> {
+        let id = part.slot;
+        let file = Arc::new(open(&self.place.parts, &part_name(part), id)?);
+        check(&file, id, bytes.end)?;
+        Ok(Opened { id, file, bytes })
     }
 }
 
-/// The bytes `bytes` of what is called `name`, if it has them.
-fn open(directory: &File, name: &str, id: SlotId, bytes: Range<u64>) -> Result<Opened, StoreError> {
-    let doing = "open a file";
+const OPENING: &str = "open a file";
+
+fn open(directory: &File, name: &str, id: SlotId) -> Result<File, StoreError> {
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let file = match rustix::fs::openat(directory, name, flags, Mode::empty()) {
-        Err(Errno::NOENT) => return Err(damaged(id)),
-        opened => File::from(opened.map_err(|e| trouble(doing, e.into()))?),
-    };
-    let metadata = file.metadata().map_err(|e| trouble(doing, e))?;
-    if !metadata.is_file() || metadata.len() < bytes.end {
-        return Err(damaged(id));
+    match rustix::fs::openat(directory, name, flags, Mode::empty()) {
+        Err(Errno::NOENT) => Err(damaged(id)),
+        opened => Ok(File::from(opened.map_err(|e| trouble(OPENING, e.into()))?)),
     }
-    let file = Arc::new(file);
-    Ok(Opened { id, file, bytes })
+}
+
+/// Whether an open file is still to be found.
+enum Names {
+    None,
+    Some,
+}
+
+/// Refuses what is no file of `n_bytes` at least.
+fn check(file: &File, id: SlotId, n_bytes: u64) -> Result<Names, StoreError> {
+    let seen = rustix::fs::fstat(file).map_err(|e| trouble(OPENING, e.into()))?;
+    if seen.st_nlink == 0 {
+        return Ok(Names::None);
+    }
+    let is_file = FileType::from_raw_mode(seen.st_mode).is_file();
+    let has_all = u64::try_from(seen.st_size).is_ok_and(|size_bytes| n_bytes <= size_bytes);
+    match is_file && has_all {
+        true => Ok(Names::Some),
+        false => Err(damaged(id)),
+    }
 }
 
 /// The bytes of an open file; the caller has checked that it has them.
