@@ -21,6 +21,9 @@ use crate::core::time::Timestamp;
 /// The longest time a cache is told to keep a file.
 const CACHE_FOR_MAX: Duration = Duration::from_secs(365 * 86_400);
 
+/// Fields of a usual answer, and some room: the map does not have to grow.
+const FIELDS_USUAL: usize = 12;
+
 /// The head of an answer, and the bytes that follow it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Answer {
@@ -49,8 +52,9 @@ pub fn answer(
     if !row.is_served(now) || name != row.file.name.as_str() {
         return Err(Refusal::UnknownFile);
     }
-    let mut headers = validators(row, sha256, at, now);
-    match precondition(request, &etag(sha256), at)? {
+    let etag = etag(sha256);
+    let mut headers = validators(row, &etag, at, now);
+    match precondition(request, &etag, at)? {
         Condition::NotModified => {
             return Ok(Answer {
                 status: StatusCode::NOT_MODIFIED,
@@ -62,7 +66,7 @@ pub fn answer(
     }
     describe(&mut headers, row);
     let size_bytes = row.file.size_bytes;
-    let range = (*method == Method::GET && range_applies(request, &etag(sha256), at))
+    let range = (*method == Method::GET && range_applies(request, &etag, at))
         .then(|| single(request, RANGE))
         .flatten();
     let (status, bytes) = match select(range, size_bytes) {
@@ -169,9 +173,9 @@ fn http_date(text: &str) -> Option<Timestamp> {
 }
 
 /// The headers that a 304 repeats (RFC 9110 #15.4.5).
-fn validators(row: &UploadSession, sha256: Sha256, at: Timestamp, now: Timestamp) -> HeaderMap {
-    let mut headers = HeaderMap::new();
-    set(&mut headers, ETAG, &etag(sha256));
+fn validators(row: &UploadSession, etag: &str, at: Timestamp, now: Timestamp) -> HeaderMap {
+    let mut headers = HeaderMap::with_capacity(FIELDS_USUAL);
+    set(&mut headers, ETAG, etag);
     let modified = SystemTime::UNIX_EPOCH + Duration::from_secs(at.0);
     set(
         &mut headers,

@@ -89,7 +89,16 @@ pub struct Sha256(pub [u8; 32]);
 impl Sha256 {
     /// Lower-case hexadecimal digits.
     pub fn to_hex(self) -> String {
-        self.0.iter().map(|byte| format!("{byte:02x}")).collect()
+        // Each download spells one: byte by byte through `format!` it is a tenth of its work.
+        const DIGITS: &[u8; 16] = b"0123456789abcdef";
+        let digit = |nibble: u8| char::from(DIGITS[usize::from(nibble)]);
+        let digits = self
+            .0
+            .iter()
+            .flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]);
+        let mut text = String::with_capacity(2 * self.0.len());
+        text.extend(digits);
+        text
     }
 
     /// Standard base64 with padding, as XEP-0300 and RFC 9530 write it.

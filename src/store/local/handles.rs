@@ -19,6 +19,10 @@ const HANDLES_MAX: u64 = 4096;
 const DESCRIPTORS_SHARE: u64 = 8;
 /// How long one is kept that nobody asks for.
 const UNUSED_FOR_MAX: Duration = Duration::from_secs(60);
+/// How often unused ones are looked for.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
+/// How many are compared to find one to close.
+const N_COMPARED: usize = 16;
 /// Locks, so that who asks for one file seldom waits for who asks for another.
 const N_SHARDS: usize = 16;
 
@@ -34,10 +38,34 @@ pub(super) struct Handles {
     shard_max: usize,
 }
 
-#[derive(Default)]
 struct Shard {
     held: HashMap<SlotId, Handle>,
     n_forgotten: u64,
+    /// When unused ones were last looked for.
+    looked_at: Instant,
+}
+
+impl Shard {
+    fn new() -> Self {
+        Self {
+            held: HashMap::new(),
+            n_forgotten: 0,
+            looked_at: Instant::now(),
+        }
+    }
+
+    /// One that was not asked for as lately as others: exact among a few, and as cheap among many.
+    fn oldest_of_some(&self) -> Option<SlotId> {
+        let some = self.held.iter().take(N_COMPARED);
+        let oldest = some.min_by_key(|(_, handle)| handle.used_at);
+        oldest.map(|(id, _)| *id)
+    }
+
+    fn take_unused(&mut self, now: Instant) -> impl Iterator<Item = Handle> {
+        let is_unused = move |handle: &Handle| UNUSED_FOR_MAX < now.duration_since(handle.used_at);
+        let unused = self.held.extract_if(move |_, handle| is_unused(handle));
+        unused.map(|(_, handle)| handle)
+    }
 }
 
 struct Handle {
@@ -55,7 +83,7 @@ impl Handles {
     /// Keeps up to `n_max` files.
     pub(super) fn new(n_max: u64) -> Self {
         Self {
-            shards: std::array::from_fn(|_| Mutex::default()),
+            shards: std::array::from_fn(|_| Mutex::new(Shard::new())),
             shard_max: usize::try_from(n_max).unwrap_or(usize::MAX) / N_SHARDS,
         }
     }
@@ -84,17 +112,13 @@ impl Handles {
         }
         shard.held.insert(id, Handle { file, used_at });
         if self.shard_max < shard.held.len() {
-            let oldest = shard.held.iter().min_by_key(|(_, handle)| handle.used_at);
-            let oldest = oldest.map(|(id, _)| *id);
+            let oldest = shard.oldest_of_some();
             gone.extend(oldest.and_then(|id| shard.held.remove(&id)));
         }
-        let is_old = |handle: &Handle| UNUSED_FOR_MAX < used_at.duration_since(handle.used_at);
-        gone.extend(
-            shard
-                .held
-                .extract_if(|_, handle| is_old(handle))
-                .map(|(_, handle)| handle),
-        );
+        if LOOK_EVERY <= used_at.duration_since(shard.looked_at) {
+            shard.looked_at = used_at;
+            gone.extend(shard.take_unused(used_at));
+        }
         // Files are closed where nobody waits for it.
         drop(shard);
         drop(gone);
