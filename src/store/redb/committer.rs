@@ -13,7 +13,7 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockWriteGuard};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use ::redb::{Database, ReadTransaction, ReadableDatabase as _};
+use ::redb::{Database, ReadTransaction};
 use tokio::sync::{mpsc, oneshot};
 use tracing::{error, warn};
 
@@ -21,6 +21,7 @@ use crate::store::Failure;
 use crate::store::redb::disk::Syncs;
 use crate::store::redb::opening::{self, Check};
 use crate::store::redb::schema::{Fault, Outcome, Tables};
+use crate::store::redb::snapshot::Open;
 use crate::store::redb::trouble::Trouble;
 
 /// Writers that may wait for the thread; more wait for a place in the queue.
@@ -38,7 +39,7 @@ const REOPEN_AFTER_MAX: Duration = Duration::from_secs(2);
 pub(super) struct Shared {
     path: PathBuf,
     syncs: Syncs,
-    database: RwLock<Option<Database>>,
+    database: RwLock<Option<Open>>,
     /// Somebody met an error after which redb does nothing any more.
     has_failed: AtomicBool,
     /// The error said that the file is damaged.
@@ -50,7 +51,7 @@ impl Shared {
         Self {
             path,
             syncs,
-            database: RwLock::new(Some(database)),
+            database: RwLock::new(Some(Open::new(database))),
             has_failed: AtomicBool::new(false),
             is_damaged: AtomicBool::new(false),
         }
@@ -62,8 +63,8 @@ impl Shared {
         work: impl FnOnce(&ReadTransaction) -> Result<T, Fault>,
     ) -> Result<T, Trouble> {
         let database = self.database.read().unwrap_or_else(PoisonError::into_inner);
-        let database = database.as_ref().ok_or(Trouble::Closed)?;
-        let read = || work(&database.begin_read()?);
+        let open = database.as_ref().ok_or(Trouble::Closed)?;
+        let read = || work(&*open.snapshot()?);
         // A page that is damaged may be a panic of redb's.
         let panicked = || Fault::Corrupted("a page cannot be read".to_owned());
         let read = catch_unwind(AssertUnwindSafe(read)).unwrap_or_else(|_| Err(panicked()));
@@ -84,9 +85,9 @@ impl Shared {
     fn commit(&self, batch: &mut [Box<dyn Job>]) -> Result<(), Trouble> {
         self.check_room()?;
         let database = self.database.read().unwrap_or_else(PoisonError::into_inner);
-        let database = database.as_ref().ok_or(Trouble::Closed)?;
+        let open = database.as_ref().ok_or(Trouble::Closed)?;
         let run = |batch: &mut [Box<dyn Job>]| -> Result<(), Fault> {
-            let transaction = database.begin_write()?;
+            let transaction = open.database.begin_write()?;
             let mut tables = Tables::open(&transaction)?;
             for job in batch {
                 job.run(&mut tables)?;
@@ -97,7 +98,9 @@ impl Shared {
             }
             Ok(())
         };
-        run(batch).map_err(|fault| self.note(fault))
+        let committed = run(batch);
+        open.forget_snapshot();
+        committed.map_err(|fault| self.note(fault))
     }
 
     fn check_room(&self) -> Result<(), Trouble> {
@@ -110,7 +113,7 @@ impl Shared {
         }
     }
 
-    fn place(&self) -> RwLockWriteGuard<'_, Option<Database>> {
+    fn place(&self) -> RwLockWriteGuard<'_, Option<Open>> {
         self.database
             .write()
             .unwrap_or_else(PoisonError::into_inner)
@@ -127,7 +130,8 @@ impl Shared {
         drop(old);
         opening::forget_cached(&self.path);
         let opened = opening::open_writer(&self.path, self.syncs, check);
-        *self.place() = Some(opened.map_err(|e| Trouble::from(Fault::from(e)))?);
+        let opened = opened.map_err(|e| Trouble::from(Fault::from(e)))?;
+        *self.place() = Some(Open::new(opened));
         self.has_failed.store(false, Ordering::Release);
         self.is_damaged.store(false, Ordering::Relaxed);
         Ok(())

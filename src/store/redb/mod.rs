@@ -60,6 +60,7 @@ mod migration;
 mod opening;
 mod recount;
 mod schema;
+mod snapshot;
 mod sums;
 mod trouble;
 
