@@ -23,7 +23,8 @@
 //!
 //! **Slot request to slot** (XEP-0363 #request)
 //! * `xmpp::stream` reads a stanza that `xmpp::guard` let through, `xmpp::route` finds its handler.
-//! * `xmpp::elements` makes a `SlotRequest` of it, or refuses.
+//! * `xmpp::elements` makes a `SlotRequest` of it, or refuses. Most need no parser: `xmpp::plain`
+//!   reads them from their bytes.
 //! * `Service::request_slot`: access and size, then the requester's rate, then
 //!   `SessionStore::admit` with the quota's decision. The row is durable before the slot leaves.
 //!

@@ -26,13 +26,9 @@ const ECHOED_BYTES_MAX: usize = 1024;
 /// children of other namespaces are ignored. A size beyond 64 bits is the largest number there is,
 /// so that it is refused as too large whatever its length. XEP-0363 #request, #purpose.
 pub fn slot_request(request: &Element) -> Result<SlotRequest, Refusal> {
-    let filename = FileName::parse(request.attr("filename").ok_or(Refusal::BadFileName)?)?;
-    let size_bytes = size(request.attr("size").ok_or(Refusal::BadSize)?)?;
-    // COMPAT(Converse.js, 2026): sends an empty type when the browser knows none.
-    let content_type = match request.attr("content-type").map(str::trim) {
-        None | Some("") => None,
-        Some(text) => Some(ContentType::parse(text)?),
-    };
+    let attribute = |name| request.attr(name);
+    let content_type = attribute("content-type");
+    let plain = plain_request(attribute("filename"), attribute("size"), content_type)?;
     let mut purposes = request.children().filter(|child| child.has_ns(PURPOSE));
     let purpose = match (purposes.next(), purposes.next()) {
         (None, _) => Purpose::Message,
@@ -40,11 +36,31 @@ pub fn slot_request(request: &Element) -> Result<SlotRequest, Refusal> {
         (Some(_), Some(_)) => return Err(Refusal::BadPurpose),
     };
     Ok(SlotRequest {
+        purpose,
+        session: session::wish(request)?,
+        ..plain
+    })
+}
+
+/// Reads a request without children from its attributes.
+pub fn plain_request(
+    filename: Option<&str>,
+    size_bytes: Option<&str>,
+    content_type: Option<&str>,
+) -> Result<SlotRequest, Refusal> {
+    let filename = FileName::parse(filename.ok_or(Refusal::BadFileName)?)?;
+    let size_bytes = size(size_bytes.ok_or(Refusal::BadSize)?)?;
+    // COMPAT(Converse.js, 2026): sends an empty type when the browser knows none.
+    let content_type = match content_type.map(str::trim) {
+        None | Some("") => None,
+        Some(text) => Some(ContentType::parse(text)?),
+    };
+    Ok(SlotRequest {
         filename,
         size_bytes,
         content_type,
-        purpose,
-        session: session::wish(request)?,
+        purpose: Purpose::Message,
+        session: None,
     })
 }
 

@@ -7,50 +7,21 @@
 //!
 //! It does not check characters, names and namespaces: that is the parser's work.
 
-use tracing::debug;
+use std::collections::VecDeque;
 
+use tracing::debug;
+use xmpp_parsers::ns;
+
+use super::at::{At, is_kept, is_name, is_space};
 use super::limits::{
     ATTRIBUTES_MAX, Broken, DEPTH_MAX, ELEMENTS_MAX, KEPT_BYTES_MAX, SKIPPED_BYTES_MAX,
     STANZA_BYTES_MAX, TOKEN_BYTES_MAX,
 };
 use super::names::Names;
+use super::plain::Plain;
 
 /// Longest entity or character reference; `&#x10FFFF;` has 10 bytes.
 const REFERENCE_BYTES_MAX: usize = 32;
-/// Where in the XML the next byte stands.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum At {
-    /// Between tags.
-    #[default]
-    Text,
-    /// After `<`.
-    Open,
-    /// In the name of a start tag.
-    StartName,
-    /// In a start tag, after a space or a value.
-    Tag,
-    /// In an attribute's name.
-    AttributeName,
-    /// After an attribute's name and a space.
-    Equals,
-    /// After `=`.
-    Quote,
-    /// In an attribute's value, which ends with this quote.
-    Value(u8),
-    /// After the `/` of an empty element.
-    EmptyTag,
-    /// In the name of an end tag.
-    EndName,
-    /// After the name of an end tag.
-    EndTag,
-    /// In `<![CDATA[`, after so many of its bytes.
-    Bang(usize),
-    /// In a CDATA section, after so many of the bytes of `]]>`.
-    Cdata(usize),
-    /// In the XML declaration; the value is the last byte.
-    Declaration(u8),
-}
-
 const CDATA_START: &[u8] = b"<![CDATA[";
 
 /// The filter's state: bytes in, bounded XML out, whatever the pieces they come in.
@@ -59,6 +30,8 @@ pub struct Filter {
     at: At,
     /// The first tag has begun: an XML declaration comes too late.
     has_begun: bool,
+    /// The stream says that stanzas without a namespace of their own are the component's.
+    is_component: bool,
     /// Open elements: 1 is the stream.
     depth: usize,
     /// The stanza under way, as it came; empty once it is cut.
@@ -82,8 +55,29 @@ pub struct Filter {
 impl Filter {
     /// Takes what came and appends what may pass to `out`; an error is the stream's end.
     pub fn push(&mut self, bytes: &[u8], out: &mut Vec<u8>) -> Result<(), Broken> {
-        for &byte in bytes {
-            self.step(byte, out)?;
+        bytes.iter().try_for_each(|byte| self.step(*byte, out))
+    }
+
+    /// The same, but plain slot requests that came in one piece go to `plains`.
+    pub fn push_plain(
+        &mut self,
+        bytes: &[u8],
+        out: &mut Vec<u8>,
+        plains: &mut VecDeque<Plain>,
+    ) -> Result<(), Broken> {
+        let mut rest = bytes;
+        while let [byte, after @ ..] = rest {
+            let begins = *byte == b'<' && self.depth == 1 && self.at == At::Text;
+            if begins
+                && self.is_component
+                && let Some((plain, n_bytes)) = Plain::read(rest)
+            {
+                plains.push_back(plain);
+                rest = &rest[n_bytes..];
+                continue;
+            }
+            self.step(*byte, out)?;
+            rest = after;
         }
         Ok(())
     }
@@ -287,7 +281,11 @@ impl Filter {
         }
         if byte == quote {
             self.at = At::Tag;
-            self.kept_from = None;
+            if let Some(from) = self.kept_from.take()
+                && self.depth == 0
+            {
+                self.note_namespace(from, quote);
+            }
             return Ok(());
         }
         match (byte, self.reference_bytes) {
@@ -313,6 +311,16 @@ impl Filter {
             self.head.truncate(from);
         }
         Ok(())
+    }
+
+    /// Takes an attribute of the stream's own tag, which stands in `head`.
+    fn note_namespace(&mut self, from: usize, quote: u8) {
+        let value = self.head[from..].strip_prefix(b" xmlns=");
+        let value = value.and_then(|value| value.strip_prefix(&[quote]));
+        let value = value.and_then(|value| value.strip_suffix(&[quote]));
+        if let Some(value) = value {
+            self.is_component = value == ns::COMPONENT.as_bytes();
+        }
     }
 
     fn end_start_tag(&mut self, is_empty: bool, out: &mut Vec<u8>) -> Result<(), Broken> {
@@ -372,29 +380,6 @@ impl Filter {
         self.stanza_bytes = 0;
         self.n_elements = 0;
     }
-}
-
-/// Whether an attribute of a first tag is needed to answer: `name` is the tag's name, a space, and
-/// the attribute's name.
-fn is_kept(name: &[u8]) -> bool {
-    let mut words = name.split(|byte| *byte == b' ');
-    let (Some(tag), Some(attribute)) = (words.next(), words.next()) else {
-        return false;
-    };
-    if let Some(prefix) = attribute.strip_prefix(b"xmlns:") {
-        let mut parts = tag.split(|byte| *byte == b':');
-        return parts.next() == Some(prefix) && parts.next().is_some();
-    }
-    [&b"id"[..], b"from", b"to", b"type", b"xmlns"].contains(&attribute)
-}
-
-fn is_space(byte: u8) -> bool {
-    matches!(byte, b' ' | b'\t' | b'\r' | b'\n')
-}
-
-/// Whether a byte can stand in a name; the parser knows better.
-fn is_name(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || matches!(byte, b':' | b'_' | b'-' | b'.') || !byte.is_ascii()
 }
 
 #[cfg(test)]

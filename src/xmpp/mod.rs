@@ -2,7 +2,8 @@
 //!
 //! `login` connects, `stream` serves, `route` answers (`places` says how many at once), `outbox`
 //! writes past the stream's own writer (`shared` is the socket of both), `elements`, `session` and
-//! `disco` translate; `guard`, with `filter`, `limits` and `names`, keeps the parser safe.
+//! `disco` translate; `guard`, with `filter`, `at`, `limits` and `names`, keeps the parser safe,
+//! and `plain` keeps most slot requests from it; `head` is what is around any answer.
 //! Here is what happens between two streams: how long to wait, and what to say.
 //! Nothing is kept for a lost stream: XEP-0114 has no resumption, so every IQ can be asked again.
 
@@ -21,15 +22,18 @@ use tracing::{error, info, warn};
 use crate::config::Component;
 use crate::service::Service;
 
+mod at;
 mod disco;
 mod elements;
 mod filter;
 mod guard;
+mod head;
 mod limits;
 mod login;
 mod names;
 mod outbox;
 mod places;
+mod plain;
 mod route;
 mod session;
 mod shared;

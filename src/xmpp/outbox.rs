@@ -1,6 +1,7 @@
 //! Answers on their way to the server: as the bytes that go out, so that what waits is counted in
 //! what it takes up.
 
+use std::cell::Cell;
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -8,15 +9,16 @@ use std::task::{Context, Poll, ready};
 use bytes::Buf as _;
 use minidom::rxml::bytes::BytesMut;
 use minidom::rxml::writer::{Encoder, Item, SimpleNamespaces, TrackNamespace as _};
-use minidom::rxml::{Namespace, NcNameStr, xml_ncname};
+use minidom::rxml::xml_ncname;
 use minidom::{Element, Node};
 use tokio::io::AsyncWrite;
 use tracing::warn;
 use xmpp_parsers::ns;
 
 use super::elements;
+use super::head::Head;
 use super::limits::KEPT_BYTES_MAX;
-use super::route::{Head, Reply};
+use super::route::Reply;
 use crate::core::refusal::Refusal;
 use crate::core::slot::Slot;
 
@@ -52,10 +54,11 @@ impl Outbox {
         match reply {
             Reply::Element(answer) => self.push(&answer),
             Reply::Slot(head, slot) => {
-                let written = self.write(|out| out.slot(&head, &slot));
-                if let Err(error) = written {
-                    warn!(%error, "answer that cannot be written is replaced by an error");
-                    self.push(&head.error(&Refusal::Broken, None));
+                let n_before = self.bytes.len();
+                if !write_slot(&mut self.bytes, &head, &slot) {
+                    self.bytes.truncate(n_before);
+                    // The encoder says what is wrong.
+                    self.push(&head.result(Some(elements::slot(slot))));
                 }
             }
         }
@@ -93,15 +96,6 @@ impl Outbox {
         self.encoder.encode_into_bytes(item, &mut self.bytes)
     }
 
-    fn start(&mut self, namespace: &'static str, name: &NcNameStr) -> Result<(), Unwritable> {
-        let namespace = Namespace::from(namespace);
-        self.item(Item::ElementHeadStart(namespace, name))
-    }
-
-    fn attribute(&mut self, name: &NcNameStr, value: &str) -> Result<(), Unwritable> {
-        self.item(Item::Attribute(Namespace::NONE, name, value))
-    }
-
     fn element(&mut self, element: &Element) -> Result<(), Unwritable> {
         let name = element.name().try_into()?;
         self.item(Item::ElementHeadStart(element.ns().into(), name))?;
@@ -116,36 +110,6 @@ impl Outbox {
             }
         }
         self.item(Item::ElementFoot)
-    }
-
-    /// What `elements::slot` makes, in a result, without the elements: most answers are slots.
-    fn slot(&mut self, head: &Head, slot: &Slot) -> Result<(), Unwritable> {
-        self.start(ns::COMPONENT, xml_ncname!("iq"))?;
-        self.attribute(xml_ncname!("from"), &head.to)?;
-        self.attribute(xml_ncname!("id"), &head.id)?;
-        self.attribute(xml_ncname!("to"), &head.from)?;
-        self.attribute(xml_ncname!("type"), "result")?;
-        self.item(Item::ElementHeadEnd)?;
-        self.start(ns::HTTP_UPLOAD, xml_ncname!("slot"))?;
-        self.item(Item::ElementHeadEnd)?;
-        self.start(ns::HTTP_UPLOAD, xml_ncname!("put"))?;
-        self.attribute(xml_ncname!("url"), &slot.put_url)?;
-        self.item(Item::ElementHeadEnd)?;
-        for (name, value) in &slot.put_headers {
-            self.start(ns::HTTP_UPLOAD, xml_ncname!("header"))?;
-            self.attribute(xml_ncname!("name"), name)?;
-            self.item(Item::ElementHeadEnd)?;
-            self.item(Item::Text(value))?;
-            self.item(Item::ElementFoot)?;
-        }
-        self.item(Item::ElementFoot)?;
-        self.start(ns::HTTP_UPLOAD, xml_ncname!("get"))?;
-        self.attribute(xml_ncname!("url"), &slot.get_url)?;
-        self.item(Item::ElementHeadEnd)?;
-        for _ in ["get", "slot", "iq"] {
-            self.item(Item::ElementFoot)?;
-        }
-        Ok(())
     }
 
     /// Gives the server what it takes. Ready when all is written and flushed; `has_taken` tells
@@ -170,6 +134,69 @@ impl Outbox {
         Pin::new(socket).poll_flush(cx)
     }
 }
+
+/// What `elements::slot` makes, in a result, without elements and encoder: most answers are slots.
+/// `false` where something cannot stand in XML; then what was written is good for nothing.
+fn write_slot(out: &mut BytesMut, head: &Head, slot: &Slot) -> bool {
+    let is_sound = Cell::new(true);
+    let write = |out: &mut BytesMut, before: &str, value: &str, is_attribute| {
+        out.extend_from_slice(before.as_bytes());
+        is_sound.set(escape(out, value, is_attribute) && is_sound.get());
+    };
+    write(out, "<iq from='", &head.to, true);
+    write(out, "' id='", &head.id, true);
+    write(out, "' to='", &head.from, true);
+    out.extend_from_slice(b"' type='result'><slot xmlns='");
+    out.extend_from_slice(ns::HTTP_UPLOAD.as_bytes());
+    write(out, "'><put url='", &slot.put_url, true);
+    out.extend_from_slice(b"'>");
+    for (name, value) in &slot.put_headers {
+        write(out, "<header name='", name, true);
+        write(out, "'>", value, false);
+        out.extend_from_slice(b"</header>");
+    }
+    write(out, "</put><get url='", &slot.get_url, true);
+    out.extend_from_slice(b"'></get></slot></iq>");
+    is_sound.get()
+}
+
+/// Writes `text` as the encoder does; `false` where it cannot stand in XML.
+fn escape(out: &mut BytesMut, text: &str, is_attribute: bool) -> bool {
+    let mut rest = text.as_bytes();
+    while let Some(n) = rest.iter().position(|byte| NEEDS_CARE[usize::from(*byte)]) {
+        let (before, from) = rest.split_at(n);
+        out.extend_from_slice(before);
+        let written: &[u8] = match from[0] {
+            b'<' => b"&lt;",
+            b'>' => b"&gt;",
+            b'&' => b"&amp;",
+            b'\r' => b"&#xd;",
+            b'"' if is_attribute => b"&#34;",
+            b'\'' if is_attribute => b"&#39;",
+            b'\n' if is_attribute => b"&#xa;",
+            b'\t' if is_attribute => b"&#x9;",
+            b'"' | b'\'' | b'\n' | b'\t' => &from[..1],
+            0xef if !matches!(from, [_, 0xbf, 0xbe | 0xbf, ..]) => &from[..1],
+            _ => return false,
+        };
+        out.extend_from_slice(written);
+        rest = &from[1..];
+    }
+    out.extend_from_slice(rest);
+    true
+}
+
+/// Bytes that may not stand for themselves: 0xef begins U+FFFE and U+FFFF, among others.
+static NEEDS_CARE: [bool; 256] = {
+    let mut needs_care = [false; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        let is_special = matches!(byte as u8, b'"' | b'\'' | b'<' | b'>' | b'&' | 0xef);
+        needs_care[byte] = byte < 0x20 || is_special;
+        byte += 1;
+    }
+    needs_care
+};
 
 /// An encoder inside a stream whose header was sent by another.
 fn encoder() -> Encoder<SimpleNamespaces> {
@@ -265,5 +292,41 @@ mod tests {
             outbox.push_reply(Reply::Slot(head("2"), slot(Vec::new())));
         }
         assert_eq!(&text(&outbox)[n_before..], text(&sound));
+    }
+
+    /// Anything, and now and then what the writer has to look at.
+    fn strings() -> impl proptest::strategy::Strategy<Value = String> {
+        use proptest::prelude::*;
+        let special = "\0\t\n\r\u{1f}\"'<>&]\u{7f}\u{85}\u{ef}\u{fffd}\u{fffe}\u{ffff}\u{1fffe}";
+        let special = proptest::sample::select(special.chars().collect::<Vec<_>>());
+        let character = prop_oneof![6 => proptest::char::range('!', '~'), 1 => any::<char>(),
+            1 => special];
+        let characters = proptest::collection::vec(character, 0..24);
+        characters.prop_map(|characters| characters.into_iter().collect())
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn any_slot_is_written_as_its_elements_are(
+            head in (strings(), strings(), strings()),
+            urls in (strings(), strings()),
+            headers in proptest::collection::vec(strings(), 0..3),
+        ) {
+            let head = || Head { id: head.0.clone(), from: head.1.clone(), to: head.2.clone() };
+            let slot = || Slot {
+                put_url: urls.0.clone(),
+                get_url: urls.1.clone(),
+                put_headers: headers.iter().map(|value| ("Authorization", value.clone())).collect(),
+            };
+            let (mut written, mut made) = (Outbox::new(), Outbox::new());
+            written.push_reply(Reply::Slot(head(), slot()));
+            let element = head().result(Some(elements::slot(slot())));
+            made.push(&element);
+            proptest::prop_assert_eq!(text(&written), text(&made));
+            let mut hand = BytesMut::new();
+            let is_sound = write_slot(&mut hand, &head(), &slot());
+            let can_be_written = Outbox::new().write(|out| out.element(&element)).is_ok();
+            proptest::prop_assert_eq!(is_sound, can_be_written);
+        }
     }
 }

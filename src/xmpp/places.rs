@@ -43,7 +43,10 @@ impl Places {
             return Err(Refusal::TooManyRequests { retry_in: RETRY_IN });
         }
         taken.n_all += 1;
-        taken.by_requester.insert(requester.clone(), n_own + 1);
+        match taken.by_requester.get_mut(&requester) {
+            Some(n_own) => *n_own += 1,
+            None => drop(taken.by_requester.insert(requester.clone(), 1)),
+        }
         let places = Arc::clone(self);
         Ok(Place { places, requester })
     }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
-use jid::{BareJid, DomainPart, Jid};
+use jid::{BareJid, Jid};
 use minidom::rxml::xml_ncname;
 use minidom::{Element, NSChoice};
 use tracing::{debug, error};
@@ -18,7 +18,9 @@ use xmpp_parsers::ns;
 
 use super::disco::{self, Contact, Offer};
 use super::elements;
+use super::head::{Head, is_address};
 use super::places::{Place, Places};
+use super::plain::Plain;
 use super::session;
 use crate::core::refusal::Refusal;
 use crate::core::slot::{SessionId, Slot, SlotRequest};
@@ -155,7 +157,7 @@ fn route_iq(desk: &Arc<Desk>, stanza: Element) -> Answer {
         Ok(Work::Done(payload)) => return Answer::Now(head.result(payload)),
         Ok(Work::Ask(ask)) => match admit(desk, &head) {
             Ok((requester, place)) => {
-                let payload = elements::small_child(stanza);
+                let payload = Asked::Payload(elements::small_child(stanza));
                 let desk = Arc::clone(desk);
                 let answer = answer_ask(desk, place, head, requester, ask, payload);
                 return Answer::Later(answer.boxed());
@@ -166,6 +168,51 @@ fn route_iq(desk: &Arc<Desk>, stanza: Element) -> Answer {
     };
     debug!(from = head.from, to = head.to, refusal = ?refused, "IQ refused");
     Answer::Now(head.error(&refused, payload))
+}
+
+/// Answers a slot request that was read without the parser, as `route` does.
+pub fn route_plain(desk: &Arc<Desk>, plain: Plain) -> Answer {
+    let Some((request, (requester, place))) = admit_plain(desk, &plain) else {
+        return match plain.element() {
+            Some(stanza) => route(desk, stanza),
+            None => Answer::None,
+        };
+    };
+    let head = Head {
+        id: plain.id().to_owned(),
+        from: plain.from().to_owned(),
+        to: plain.to().to_owned(),
+    };
+    let (ask, payload, desk) = (Ask::Slot(request), Asked::Plain(plain), Arc::clone(desk));
+    Answer::Later(answer_ask(desk, place, head, requester, ask, payload).boxed())
+}
+
+/// What is asked, by whom, and a place; `None` where something may be wrong with it, which is for
+/// `route` to say. Who asks and who is asked are addresses by being a JID and one of our hosts.
+fn admit_plain(desk: &Desk, plain: &Plain) -> Option<(SlotRequest, (Jid, Place))> {
+    let is_host = |host: &BareJid| host.as_str() == plain.to();
+    if plain.id().is_empty() || !desk.hosts.iter().any(is_host) {
+        return None;
+    }
+    let request = plain.request().ok()?;
+    let requester = Jid::new(plain.from()).ok()?;
+    let place = desk.places.take(requester.to_bare()).ok()?;
+    Some((request, (requester, place)))
+}
+
+/// What an error gives back, should it come to one.
+enum Asked {
+    Payload(Option<Element>),
+    Plain(Plain),
+}
+
+impl Asked {
+    fn payload(self) -> Option<Element> {
+        match self {
+            Self::Payload(payload) => payload,
+            Self::Plain(plain) => elements::small_child(plain.element()?),
+        }
+    }
 }
 
 /// Who asks, and a place for what waits for the store.
@@ -212,7 +259,7 @@ async fn answer_ask(
     head: Head,
     requester: Jid,
     ask: Ask,
-    payload: Option<Element>,
+    payload: Asked,
 ) -> Reply {
     let is_logged = matches!(ask, Ask::Slot(_));
     // A fault in one request must not end the stream of all.
@@ -229,7 +276,7 @@ async fn answer_ask(
             if !is_logged {
                 debug!(from = head.from, to = head.to, ?refusal, "IQ refused");
             }
-            head.error(&refusal, payload.as_ref())
+            head.error(&refusal, payload.payload().as_ref())
         }
     })
 }
@@ -304,58 +351,4 @@ fn answer_presence(stanza: &Element) -> Answer {
         .attr(xml_ncname!("to").to_owned(), from)
         .attr(xml_ncname!("id").to_owned(), stanza.attr("id"));
     Answer::Now(answer.build())
-}
-
-/// Whether an answer can be sent to `text`: servers close streams over addresses that are none.
-fn is_address(text: &str) -> bool {
-    let bare = text.split('/').next().unwrap_or_default();
-    match bare.split_once('@') {
-        Some((local, domain)) => !local.is_empty() && DomainPart::new(domain).is_ok(),
-        None => DomainPart::new(bare).is_ok(),
-    }
-}
-
-/// What an IQ's answer needs, as it came.
-pub struct Head {
-    /// Of the stanza.
-    pub id: String,
-    /// Who asked.
-    pub from: String,
-    /// Which of our hosts was asked.
-    pub to: String,
-}
-
-impl Head {
-    fn read(stanza: &Element) -> Option<Self> {
-        let id = stanza.attr("id").filter(|id| !id.is_empty())?;
-        let from = stanza.attr("from").filter(|from| is_address(from))?;
-        // Without `to` no answer has a sender; servers always write it.
-        let to = stanza.attr("to").filter(|to| is_address(to))?;
-        Some(Self {
-            id: id.to_owned(),
-            from: from.to_owned(),
-            to: to.to_owned(),
-        })
-    }
-
-    fn answer(&self, kind: &str) -> minidom::element::ElementBuilder {
-        Element::builder("iq", ns::COMPONENT)
-            .attr(xml_ncname!("type").to_owned(), kind)
-            .attr(xml_ncname!("from").to_owned(), &self.to)
-            .attr(xml_ncname!("to").to_owned(), &self.from)
-            .attr(xml_ncname!("id").to_owned(), &self.id)
-    }
-
-    /// The result.
-    pub fn result(&self, payload: Option<Element>) -> Element {
-        self.answer("result").append_all(payload).build()
-    }
-
-    /// The error for a refusal, with the payload where it is small.
-    pub fn error(&self, refusal: &Refusal, payload: Option<&Element>) -> Element {
-        self.answer("error")
-            .append_all(payload.and_then(elements::echo))
-            .append(elements::error(refusal))
-            .build()
-    }
 }

@@ -65,6 +65,7 @@ pub async fn serve(
     host: &str,
     stop: &mut watch::Receiver<bool>,
 ) -> End {
+    line.wire.get_stream().take_plains();
     let mut stream = Served {
         wire: line.wire,
         socket: line.socket,
@@ -149,20 +150,22 @@ impl Served<'_> {
             if self.is_stopping || self.outbox.is_full() {
                 return Poll::Pending;
             }
+            if let Some(plain) = self.wire.get_stream().next_plain() {
+                self.take(route::route_plain(self.desk, plain));
+                continue;
+            }
             let Poll::Ready(read) = Pin::new(&mut self.wire).poll_next(cx) else {
-                return Poll::Pending;
+                match self.wire.get_stream().has_plains() {
+                    true => continue,
+                    false => return Poll::Pending,
+                }
             };
             match read {
                 Some(Ok(element)) => {
-                    self.ping_at = None;
                     if let Some(error) = StreamError::read(&element) {
                         return Poll::Ready(End::Error(error));
                     }
-                    match route::route(self.desk, element) {
-                        Answer::None => {}
-                        Answer::Now(answer) => self.outbox.push(&answer),
-                        Answer::Later(answer) => self.running.push(answer),
-                    }
+                    self.take(route::route(self.desk, element));
                 }
                 Some(Err(ReadError::SoftTimeout)) => {
                     self.ping_at
@@ -182,6 +185,16 @@ impl Served<'_> {
         // There may be more: come back after the others.
         cx.waker().wake_by_ref();
         Poll::Pending
+    }
+
+    /// Something came, and this becomes of it.
+    fn take(&mut self, answer: Answer) {
+        self.ping_at = None;
+        match answer {
+            Answer::None => {}
+            Answer::Now(answer) => self.outbox.push(&answer),
+            Answer::Later(answer) => self.running.push(answer),
+        }
     }
 
     fn poll_ping(&mut self, cx: &mut Context<'_>) {

@@ -1,0 +1,64 @@
+//! What an IQ's answer needs, and the answers around any payload.
+
+use jid::DomainPart;
+use minidom::Element;
+use minidom::rxml::xml_ncname;
+use xmpp_parsers::ns;
+
+use super::elements;
+use crate::core::refusal::Refusal;
+
+/// Whether an answer can be sent to `text`: servers close streams over addresses that are none.
+pub fn is_address(text: &str) -> bool {
+    let bare = text.split('/').next().unwrap_or_default();
+    match bare.split_once('@') {
+        Some((local, domain)) => !local.is_empty() && DomainPart::new(domain).is_ok(),
+        None => DomainPart::new(bare).is_ok(),
+    }
+}
+
+/// What an IQ's answer needs, as it came.
+pub struct Head {
+    /// Of the stanza.
+    pub id: String,
+    /// Who asked.
+    pub from: String,
+    /// Which of our hosts was asked.
+    pub to: String,
+}
+
+impl Head {
+    /// Reads it, where the stanza can be answered.
+    pub fn read(stanza: &Element) -> Option<Self> {
+        let id = stanza.attr("id").filter(|id| !id.is_empty())?;
+        let from = stanza.attr("from").filter(|from| is_address(from))?;
+        // Without `to` no answer has a sender; servers always write it.
+        let to = stanza.attr("to").filter(|to| is_address(to))?;
+        Some(Self {
+            id: id.to_owned(),
+            from: from.to_owned(),
+            to: to.to_owned(),
+        })
+    }
+
+    fn answer(&self, kind: &str) -> minidom::element::ElementBuilder {
+        Element::builder("iq", ns::COMPONENT)
+            .attr(xml_ncname!("type").to_owned(), kind)
+            .attr(xml_ncname!("from").to_owned(), &self.to)
+            .attr(xml_ncname!("to").to_owned(), &self.from)
+            .attr(xml_ncname!("id").to_owned(), &self.id)
+    }
+
+    /// The result.
+    pub fn result(&self, payload: Option<Element>) -> Element {
+        self.answer("result").append_all(payload).build()
+    }
+
+    /// The error for a refusal, with the payload where it is small.
+    pub fn error(&self, refusal: &Refusal, payload: Option<&Element>) -> Element {
+        self.answer("error")
+            .append_all(payload.and_then(elements::echo))
+            .append(elements::error(refusal))
+            .build()
+    }
+}
