@@ -62,6 +62,7 @@ mod recount;
 mod schema;
 mod sums;
 mod trouble;
+mod waiting;
 
 /// Sums forgotten in one operation, so that nobody waits long behind it.
 const FORGET_MAX: usize = 2000;
