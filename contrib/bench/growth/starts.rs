@@ -15,6 +15,8 @@ use crate::gauge::{self, Line};
 
 /// The first word of a command line that this program gives itself.
 pub const CHILD: &str = "--child";
+/// How long a quiet time before an end is.
+const QUIET_FOR: Duration = Duration::from_secs(2);
 /// Starts of each kind.
 const N_STARTS: usize = 7;
 
@@ -31,10 +33,13 @@ pub fn child(words: Vec<String>) -> ExitCode {
         let took = begun.elapsed();
         let (cpu, rss) = (gauge::cpu(), gauge::rss_bytes());
         println!("{} {} {rss}", took.as_nanos(), cpu.as_nanos());
-        if how == "abort" {
+        if how != "end" {
             // Something that the next start has to look at.
             let row = fill::complete(fill::id_of(took.as_nanos() as u64), fill::romeo(), 1);
             fill::admit_all(&stores, vec![row]).await;
+            if how == "quiet" {
+                tokio::time::sleep(QUIET_FOR).await;
+            }
             std::process::abort();
         }
         drop(service);
@@ -53,6 +58,8 @@ pub fn measure(data_dir: &Path, n_rows: u64, slotd: Option<&Path>, add: &mut dyn
     add(line("start after a stop", n_rows, library("end")));
     start_child(data_dir, "abort");
     add(line("start after a kill", n_rows, library("abort")));
+    start_child(data_dir, "quiet");
+    add(line("start after a quiet kill", n_rows, library("quiet")));
     start_child(data_dir, "end");
     if let Some(slotd) = slotd {
         start_slotd(slotd, data_dir);

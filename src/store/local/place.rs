@@ -4,6 +4,8 @@
 //! hexadecimal digits (so that no file system can take two for one), xx its first two. `store-id`
 //! binds both to the rows of one database.
 
+use std::collections::HashSet;
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, fchown};
@@ -191,13 +193,14 @@ fn cannot_make(path: &Path, e: &io::Error) -> OpenError {
 }
 
 fn create_fan_out(path: &Path, durability: Durability) -> io::Result<()> {
-    let mut is_new = false;
-    let all = (0..FAN_OUT).map(|first_byte| path.join(fan_of(first_byte as u8)));
-    for directory in std::iter::once(path.to_owned()).chain(all) {
-        match DirBuilder::new().mode(DIR_MODE).create(directory) {
-            Ok(()) => is_new = true,
-            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
-            Err(e) => return Err(e),
+    let mut is_new = make_directory(path)?;
+    // One look at all of them: nearly always there is nothing to make.
+    let names = fs::read_dir(path)?.map(|entry| entry.map(|entry| entry.file_name()));
+    let there: HashSet<OsString> = names.collect::<io::Result<_>>()?;
+    for first_byte in 0..FAN_OUT {
+        let name = fan_of(first_byte as u8);
+        if !there.contains(OsStr::new(&name)) {
+            is_new |= make_directory(&path.join(name))?;
         }
     }
     if is_new && durability != Durability::None {
@@ -207,6 +210,15 @@ fn create_fan_out(path: &Path, durability: Durability) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// Makes a directory; tells whether it is new.
+fn make_directory(path: &Path) -> io::Result<bool> {
+    match DirBuilder::new().mode(DIR_MODE).create(path) {
+        Ok(()) => Ok(true),
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(false),
+        Err(e) => Err(e),
+    }
 }
 
 pub(super) fn sync_directory(path: &Path) -> io::Result<()> {

@@ -5,6 +5,8 @@
 //! batch is told that anything happened, and the database is closed and opened again: after an I/O
 //! error redb takes no further transaction. So a full disk ends when it has room again, without a
 //! restart.
+//!
+//! Who has nothing to do for a moment leaves the file as a quick start wants it: see `opening`.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
@@ -23,6 +25,7 @@ use crate::store::redb::opening::{self, Check};
 use crate::store::redb::schema::{Fault, Outcome, Tables};
 use crate::store::redb::snapshot::Open;
 use crate::store::redb::trouble::Trouble;
+use crate::store::redb::waiting::{Received, receive};
 
 /// Writers that may wait for the thread; more wait for a place in the queue.
 const QUEUE_MAX: usize = 4096;
@@ -34,6 +37,9 @@ const FREE_BYTES_MIN: u64 = 4 << 20;
 const REOPEN_AFTER_MIN: Duration = Duration::from_millis(100);
 /// The longest such wait.
 const REOPEN_AFTER_MAX: Duration = Duration::from_secs(2);
+/// How long nobody writes before the file is settled: so seldom that nobody waits behind it often,
+/// and so soon that a kill rarely comes before.
+const SETTLE_AFTER: Duration = Duration::from_millis(250);
 
 /// The database, which may be closed for a moment.
 pub(super) struct Shared {
@@ -44,6 +50,8 @@ pub(super) struct Shared {
     has_failed: AtomicBool,
     /// The error said that the file is damaged.
     is_damaged: AtomicBool,
+    /// Nothing was committed after the last attempt to settle the file.
+    is_settled: AtomicBool,
 }
 
 impl Shared {
@@ -54,6 +62,7 @@ impl Shared {
             database: RwLock::new(Some(Open::new(database))),
             has_failed: AtomicBool::new(false),
             is_damaged: AtomicBool::new(false),
+            is_settled: AtomicBool::new(true),
         }
     }
 
@@ -93,7 +102,10 @@ impl Shared {
                 job.run(&mut tables)?;
             }
             match tables.finish()? {
-                true => transaction.commit()?,
+                true => {
+                    self.is_settled.store(false, Ordering::Relaxed);
+                    transaction.commit()?;
+                }
                 false => transaction.abort()?,
             }
             Ok(())
@@ -101,6 +113,27 @@ impl Shared {
         let committed = run(batch);
         open.forget_snapshot();
         committed.map_err(|fault| self.note(fault))
+    }
+
+    /// Commits nothing but what spares the next open a walk through the file: see `opening`.
+    ///
+    /// Costs two syncs and a few pages. The next commit makes it void.
+    fn settle(&self) -> Result<(), Trouble> {
+        // Tried once: a failure costs the next start its time, and nobody else.
+        self.is_settled.store(true, Ordering::Relaxed);
+        // Without syncs the next open walks through all of it anyway.
+        if self.syncs == Syncs::No {
+            return Ok(());
+        }
+        self.check_room()?;
+        let database = self.database.read().unwrap_or_else(PoisonError::into_inner);
+        let database = database.as_ref().ok_or(Trouble::Closed)?;
+        let run = || -> Result<(), Fault> {
+            let mut transaction = database.begin_write()?;
+            transaction.set_quick_repair(true);
+            Ok(transaction.commit()?)
+        };
+        run().map_err(|fault| self.note(fault))
     }
 
     fn check_room(&self) -> Result<(), Trouble> {
@@ -251,14 +284,23 @@ impl Loop {
 
     fn run(mut self, mut jobs: mpsc::Receiver<Box<dyn Job>>) {
         let mut batch = Vec::with_capacity(BATCH_MAX);
-        while let Some(first) = jobs.blocking_recv() {
-            batch.push(first);
+        loop {
+            let is_settled = self.shared.is_settled.load(Ordering::Relaxed);
+            match receive(&mut jobs, (!is_settled).then_some(SETTLE_AFTER)) {
+                Received::Item(first) => batch.push(first),
+                Received::Nothing => {
+                    drop(self.attempt(Shared::settle));
+                    drop(self.ensure_open());
+                    continue;
+                }
+                Received::End => return,
+            }
             while batch.len() < BATCH_MAX
                 && let Ok(next) = jobs.try_recv()
             {
                 batch.push(next);
             }
-            let committed = self.commit(&mut batch);
+            let committed = self.attempt(|shared| shared.commit(&mut batch));
             for job in batch.drain(..) {
                 job.answer(&committed);
             }
@@ -267,10 +309,13 @@ impl Loop {
         }
     }
 
-    fn commit(&mut self, batch: &mut [Box<dyn Job>]) -> Result<(), Trouble> {
+    fn attempt(
+        &mut self,
+        commit: impl FnOnce(&Shared) -> Result<(), Trouble>,
+    ) -> Result<(), Trouble> {
         self.ensure_open()?;
         // A panic in one batch must not end the thread: everything after it would hang in the air.
-        let commit = AssertUnwindSafe(|| self.shared.commit(batch));
+        let commit = AssertUnwindSafe(|| commit(&self.shared));
         let committed = catch_unwind(commit).unwrap_or_else(|_| {
             error!("a commit panicked");
             self.shared.has_failed.store(true, Ordering::Release);

@@ -63,6 +63,7 @@ mod schema;
 mod snapshot;
 mod sums;
 mod trouble;
+mod waiting;
 
 /// Sums forgotten in one operation, so that nobody waits long behind it.
 const FORGET_MAX: usize = 2000;

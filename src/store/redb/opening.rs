@@ -1,4 +1,23 @@
 //! Opens the database file, or says in a sentence why not and what to do.
+//!
+//! # What an open reads
+//! redb keeps the list of free pages in memory. A commit leaves it in the file only where asked to
+//! ("quick repair"), a clean close always does, and any later commit without it makes it void. An
+//! open that finds the list takes it. One that finds none walks through the whole file, verifies
+//! every page and makes the list anew: 0.1 s and more for 100,000 rows.
+//!
+//! The list in every commit would cost each writer time, and in every tenth would help one kill of
+//! ten. So the committer writes it when nobody has written for a moment: a kill in a quiet time,
+//! the common one, is followed by a quick start, and one amidst writers by the walk.
+//!
+//! # What an end may tear, and who notices
+//! * The end of the process tears nothing that was written, only what was being written. A commit
+//!   in this mode has two phases: its pages are on the disk before the header names them, so the
+//!   header names a whole commit at any time. Nothing of it has to be verified.
+//! * The end of the machine tears no more than that where syncs are made. Where they are not, it
+//!   may leave any mixture of pages: then every open verifies every page.
+//! * A disk that changes what was written is noticed as in a file that was closed cleanly: at the
+//!   open in a small one, and where it is read in a large one; see `VERIFY_BYTES_MAX`.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -22,8 +41,8 @@ const CACHE_BYTES: usize = 32 << 20;
 
 /// Larger files are not verified at each start, for it takes a second for a few 100 MiB.
 ///
-/// They are where they were not closed cleanly, which redb sees to itself. Damage done to a closed
-/// file then shows where it is read: by its structure, or by a row's own digest.
+/// They are where the list of free pages is missing, which redb sees to itself. Damage done to
+/// others shows where it is read: by the structure of the file, or by a row's own digest.
 const VERIFY_BYTES_MAX: u64 = 8 << 20;
 
 /// Whether to verify every page.

@@ -123,6 +123,46 @@ async fn whoever_waits_is_answered_before_the_end() {
     assert_eq!(store.fact("read", "note").await.expect("a fact"), 1);
 }
 
+/// A copy of the file, opened as it is after a kill; `None` where redb has to mend it first.
+fn after_a_kill(dir: &tempfile::TempDir) -> Option<Database> {
+    let copy = dir.path().join("copy.redb");
+    std::fs::copy(dir.path().join("slotd.redb"), &copy).expect("copied");
+    let mut builder = Builder::new();
+    builder.set_concurrency_mode(ConcurrencyMode::SingleWriter);
+    builder.set_repair_callback(|repair| repair.abort());
+    builder.create(&copy).ok()
+}
+
+async fn quiet_copy(dir: &tempfile::TempDir) -> Database {
+    for _ in 0..3000 {
+        match after_a_kill(dir) {
+            Some(copy) => return copy,
+            None => tokio::time::sleep(Duration::from_millis(20)).await,
+        }
+    }
+    panic!("the file is never settled");
+}
+
+/// In a quiet time nothing is left to mend, again after each time of writing.
+#[tokio::test]
+async fn a_kill_in_a_quiet_time_leaves_nothing_to_mend() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let store = open(&dir);
+    for id in 1..=3 {
+        admit(&store, slot(id)).await;
+        let copy = quiet_copy(&dir).await;
+        let read = copy.begin_read().expect("a transaction");
+        let rows = read.open_table(ROWS).expect("a table");
+        assert_eq!(u128::from(rows.len().expect("a number")), id);
+    }
+    drop(store);
+    let copy = dir.path().join("copy.redb");
+    let store = RedbSessions::open(&copy, Durability::Full, 8).expect("a database");
+    admit(&store, slot(4)).await;
+    assert_eq!(store.totals().await.expect("sums").n_rows, 4);
+    assert_eq!(wrong(&store, Mend::No).await, [""; 0]);
+}
+
 const NOW: Timestamp = Timestamp(3600 * 490_000);
 
 fn jid(text: &str) -> BareJid {
