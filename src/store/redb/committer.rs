@@ -127,13 +127,15 @@ impl Shared {
         }
         self.check_room()?;
         let database = self.database.read().unwrap_or_else(PoisonError::into_inner);
-        let database = database.as_ref().ok_or(Trouble::Closed)?;
+        let open = database.as_ref().ok_or(Trouble::Closed)?;
         let run = || -> Result<(), Fault> {
-            let mut transaction = database.begin_write()?;
+            let mut transaction = open.database.begin_write()?;
             transaction.set_quick_repair(true);
             Ok(transaction.commit()?)
         };
-        run().map_err(|fault| self.note(fault))
+        let settled = run();
+        open.forget_snapshot();
+        settled.map_err(|fault| self.note(fault))
     }
 
     fn check_room(&self) -> Result<(), Trouble> {
