@@ -223,6 +223,6 @@ impl<S: Plain> Front<S> {
 async fn open(edge: &Edge, origin: Origin, ask: &Ask) -> Result<Download, Refusal> {
     edge.check_host(Some(origin), &ask.uri, http::Version::HTTP_11, &ask.headers)?;
     let (id, name) = ask.place.as_ref().map_err(Refusal::clone)?;
-    let by = edge.by(origin);
+    let by = edge.by(origin, &ask.headers);
     get::open(&edge.service, *id, name, by, &ask.method, &ask.headers).await
 }

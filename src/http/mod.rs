@@ -217,9 +217,11 @@ impl Edge {
         self.in_flight.enter(client).map(Some)
     }
 
-    /// Who gets the answers of a connection first.
-    fn by(&self, origin: Origin) -> get::By {
-        match forwarded::is_proxy(origin.peer, &self.trusted) {
+    /// Who gets the answer to a request first. A proxy says for whom it asks: what comes from its
+    /// machine without that, to look whether all is well, is no proxy's.
+    fn by(&self, origin: Origin, headers: &HeaderMap) -> get::By {
+        let is_proxy = forwarded::is_proxy(origin.peer, &self.trusted);
+        match is_proxy && headers.contains_key(forwarded::FORWARDED_FOR) {
             true => get::By::Proxy,
             false => get::By::Client,
         }
@@ -260,7 +262,7 @@ impl Edge {
                 resume::answer(&self.service, sealed, dialect, visitor, request).await
             }
             (head::Place::File(id, name), Method::GET | Method::HEAD) => {
-                let by = origin.map_or(get::By::Client, |origin| self.by(origin));
+                let by = origin.map_or(get::By::Client, |origin| self.by(origin, headers));
                 get::answer(&self.service, id, &name, by, request).await
             }
             (head::Place::File(id, name), Method::PUT) => {

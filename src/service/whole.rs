@@ -21,7 +21,7 @@ use tracing::info;
 use crate::core::refusal::Refusal;
 use crate::core::resume::Extent;
 use crate::core::session::network::Visitor;
-use crate::core::session::{UploadSession, WHOLE_BYTES_MAX};
+use crate::core::session::{State, UploadSession, WHOLE_BYTES_MAX};
 use crate::core::slot::{Sha256, SlotId};
 use crate::core::time::Timestamp;
 use crate::core::token::Claims;
@@ -144,7 +144,12 @@ impl Service {
         match self.stores.sessions.update(before.id, change).await {
             Ok(row) => Ok(row),
             Err(Failure::Refused(refusal)) => {
-                self.remove_kept(before.id).await;
+                // A row that is complete has its file, whoever brought it.
+                let row = self.stores.sessions.get(before.id).await;
+                let is_complete = |row: &UploadSession| matches!(row.state, State::Complete { .. });
+                if row.is_ok_and(|row| !row.as_ref().is_some_and(is_complete)) {
+                    self.remove_kept(before.id).await;
+                }
                 Err(refusal)
             }
             // The row may be complete all the same, and then needs its file. Where it is not, the

@@ -71,7 +71,7 @@ async def _files_by_proxy(bed, server, report, accel):
     await web.put(slot, body)
     await alice.close()
     own = slot.get.replace(f"https://localhost:{proxy.port}/", f"http://localhost:{port}/")
-    told = await web.request("GET", own)
+    told = await web.request("GET", own, {"X-Forwarded-For": "203.0.113.9"})
     report.check(("x-accel-redirect" in told.headers or "x-sendfile" in told.headers)
                  and told.body == b"", f"{where}: slotd sends none of the bytes itself", "")
     head, whole = await web.request("HEAD", own), await web.get(slot.get)

@@ -25,6 +25,9 @@ use crate::store::{Content, Opened};
 /// The most that is given to the kernel at once. Larger ones save little, and keep others waiting
 /// where the client is as fast as we are.
 const BITE_BYTES: u64 = 1 << 20;
+/// How far apart the bytes are that are asked for to see whether the rest is cached: as far as the
+/// kernel reads ahead.
+const PROBE_BYTES: usize = 128 << 10;
 /// How much is read at once to bring a file into the page cache.
 const WARM_BYTES: usize = 128 << 10;
 
@@ -236,16 +239,26 @@ impl<S: Plain> Wire<S> {
 
 /// Whether an error is one of the file, and not of the connection.
 fn is_ours(error: &io::Error) -> bool {
-    use io::ErrorKind::{BrokenPipe, ConnectionReset, NotConnected, TimedOut};
+    use io::ErrorKind::{
+        BrokenPipe, ConnectionAborted, ConnectionReset, HostUnreachable, NetworkUnreachable,
+        NotConnected, TimedOut,
+    };
     !matches!(
         error.kind(),
-        BrokenPipe | ConnectionReset | NotConnected | TimedOut
+        BrokenPipe
+            | ConnectionAborted
+            | ConnectionReset
+            | HostUnreachable
+            | NetworkUnreachable
+            | NotConnected
+            | TimedOut
     )
 }
 
-/// Whether the page cache seems to hold the bytes: it has both ends.
+/// Whether the page cache seems to hold the bytes: it has both ends, and some in between.
 fn is_cached(file: &File, at: u64, end: u64) -> bool {
-    [at, end - 1].into_iter().all(|at| {
+    let mut probes = (at..end).step_by(PROBE_BYTES).chain([end - 1]);
+    probes.all(|at| {
         let mut byte = [0];
         let mut into = [IoSliceMut::new(&mut byte)];
         // What a file system that cannot tell says counts as a no.

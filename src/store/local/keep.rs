@@ -28,6 +28,7 @@ impl Inner {
         if kept.is_err() {
             // The kernel may have dropped the bytes: nothing is left that looks like a file.
             let removed = rustix::fs::unlinkat(&self.place.files, file_name(id), AtFlags::empty());
+            self.handles.forget(id);
             if let Err(e) = removed
                 && e != Errno::NOENT
             {
@@ -39,7 +40,7 @@ impl Inner {
     }
 
     fn try_keep(&self, id: SlotId, bytes: &[u8]) -> std::io::Result<()> {
-        let mut file = self.make(&file_name(id))?;
+        let mut file = self.make(id)?;
         file.write_all(bytes)?;
         if self.durability != Durability::None {
             file.sync_data()?;
@@ -51,12 +52,14 @@ impl Inner {
     }
 
     /// Makes a file that is nobody else's, in place of what a crash left.
-    fn make(&self, name: &str) -> Result<File, Errno> {
+    fn make(&self, id: SlotId) -> Result<File, Errno> {
+        let name = file_name(id);
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
-        let make = || rustix::fs::openat(&self.place.files, name, flags, Mode::from(FILE_MODE));
+        let make = || rustix::fs::openat(&self.place.files, &*name, flags, Mode::from(FILE_MODE));
         let made = match make() {
             Err(Errno::EXIST) => {
-                rustix::fs::unlinkat(&self.place.files, name, AtFlags::empty())?;
+                rustix::fs::unlinkat(&self.place.files, &*name, AtFlags::empty())?;
+                self.handles.forget(id);
                 make()
             }
             made => made,

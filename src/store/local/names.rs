@@ -91,8 +91,10 @@ impl Inner {
         let nothing = AtFlags::empty();
         let unlinked = rustix::fs::unlinkat(&self.place.files, file_name(id), nothing);
         self.handles.forget(id);
-        if unless_gone(unlinked)? && self.durability == Durability::Full {
-            // The row goes next; after a crash there must not be a file without one.
+        unless_gone(unlinked)?;
+        if self.durability != Durability::None {
+            // What comes next rests on it: the row goes, or another upload begins. Also where there
+            // is nothing: a name that was taken away a moment ago may come back after a power cut.
             self.sync_files(id)?;
         }
         for part in self.parts_of(id)? {

@@ -24,6 +24,8 @@ const DATA_DIR_MODE: u32 = 0o700;
 /// Our group may read files, so that a proxy can send them: it gets to them once the admin opens
 /// the data directory to it, and the umask lets the bits be.
 const DIR_MODE: u32 = 0o750;
+/// Nobody else reads what is not whole.
+const PARTS_DIR_MODE: u32 = 0o700;
 /// The same of a file.
 pub(super) const FILE_MODE: u32 = 0o640;
 /// Longest `store-id` read.
@@ -95,13 +97,13 @@ impl Place {
         }
         let device = check_data_dir(data_dir, how)?;
         let (files_path, parts_path) = (data_dir.join("files"), data_dir.join("parts"));
-        for path in [&files_path, &parts_path] {
+        for (path, mode) in [(&files_path, DIR_MODE), (&parts_path, PARTS_DIR_MODE)] {
             if let Use::Write(durability) = how {
                 // Nothing is made in a place that is not ours.
                 if fs::symlink_metadata(path).is_ok() {
                     check_inner(path, device)?;
                 }
-                create_fan_out(path, durability).map_err(|e| cannot_make(path, &e))?;
+                create_fan_out(path, mode, durability).map_err(|e| cannot_make(path, &e))?;
             }
             check_inner(path, device)?;
         }
@@ -192,15 +194,15 @@ fn cannot_make(path: &Path, e: &io::Error) -> OpenError {
     OpenError::new(path, format!("cannot be made: {e}; {remedy}"))
 }
 
-fn create_fan_out(path: &Path, durability: Durability) -> io::Result<()> {
-    let mut is_new = make_directory(path)?;
+fn create_fan_out(path: &Path, mode: u32, durability: Durability) -> io::Result<()> {
+    let mut is_new = make_directory(path, mode)?;
     // One look at all of them: nearly always there is nothing to make.
     let names = fs::read_dir(path)?.map(|entry| entry.map(|entry| entry.file_name()));
     let there: HashSet<OsString> = names.collect::<io::Result<_>>()?;
     for first_byte in 0..FAN_OUT {
         let name = fan_of(first_byte as u8);
         if !there.contains(OsStr::new(&name)) {
-            is_new |= make_directory(&path.join(name))?;
+            is_new |= make_directory(&path.join(name), mode)?;
         }
     }
     if is_new && durability != Durability::None {
@@ -213,8 +215,8 @@ fn create_fan_out(path: &Path, durability: Durability) -> io::Result<()> {
 }
 
 /// Makes a directory; tells whether it is new.
-fn make_directory(path: &Path) -> io::Result<bool> {
-    match DirBuilder::new().mode(DIR_MODE).create(path) {
+fn make_directory(path: &Path, mode: u32) -> io::Result<bool> {
+    match DirBuilder::new().mode(mode).create(path) {
         Ok(()) => Ok(true),
         Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(false),
         Err(e) => Err(e),

@@ -196,6 +196,7 @@ async fn files_are_private() {
     let mode = |path: &Path| fs::metadata(path).expect("there").mode() & 0o777;
     assert_eq!(mode(&file), 0o640);
     assert_eq!(mode(&dir.path().join("files/00")), 0o750);
+    assert_eq!(mode(&dir.path().join("parts/00")), 0o700);
     assert_eq!(mode(&dir.path().join("store-id")), 0o600);
     let target = dir.path().join("target");
     fs::write(&target, "untouched").expect("written");

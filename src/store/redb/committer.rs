@@ -15,7 +15,7 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockWriteGuard};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use ::redb::{Database, ReadTransaction};
+use ::redb::{Database, ReadTransaction, StorageError};
 use tokio::sync::{mpsc, oneshot};
 use tracing::{error, warn};
 
@@ -72,7 +72,10 @@ impl Shared {
         work: impl FnOnce(&ReadTransaction) -> Result<T, Fault>,
     ) -> Result<T, Trouble> {
         let database = self.database.read().unwrap_or_else(PoisonError::into_inner);
-        let open = database.as_ref().ok_or(Trouble::Closed)?;
+        // After a failure nobody knows whether the last commit is in it, until it is opened again.
+        let has_failed = self.has_failed.load(Ordering::Acquire);
+        let open = database.as_ref().filter(|_| !has_failed);
+        let open = open.ok_or(Trouble::Closed)?;
         let read = || work(&*open.snapshot()?);
         // A page that is damaged may be a panic of redb's.
         let panicked = || Fault::Corrupted("a page cannot be read".to_owned());
@@ -162,9 +165,16 @@ impl Shared {
         // Closes it: redb lets go of its lock. That writes and syncs, so not while readers wait:
         // they find it closed.
         let old = self.place().take();
-        drop(old);
-        opening::forget_cached(&self.path);
-        let opened = opening::open_writer(&self.path, self.syncs, check);
+        let open = AssertUnwindSafe(|| {
+            drop(old);
+            opening::forget_cached(&self.path);
+            opening::open_writer(&self.path, self.syncs, check)
+        });
+        // redb may panic over a damaged file; the next attempt verifies it first.
+        let opened = catch_unwind(open).unwrap_or_else(|_| {
+            self.is_damaged.store(true, Ordering::Relaxed);
+            Err(StorageError::Corrupted("it cannot be read".to_owned()).into())
+        });
         let opened = opened.map_err(|e| Trouble::from(Fault::from(e)))?;
         *self.place() = Some(Open::new(opened));
         self.has_failed.store(false, Ordering::Release);
