@@ -98,8 +98,8 @@ impl Shared {
         self.check_room()?;
         let database = self.database.read().unwrap_or_else(PoisonError::into_inner);
         let open = database.as_ref().ok_or(Trouble::Closed)?;
-        let run = |batch: &mut [Box<dyn Job>]| -> Result<(), Fault> {
-            let transaction = open.database.begin_write()?;
+        let run = |database: &Database| -> Result<(), Fault> {
+            let transaction = database.begin_write()?;
             let mut tables = Tables::open(&transaction)?;
             for job in batch {
                 job.run(&mut tables)?;
@@ -113,9 +113,7 @@ impl Shared {
             }
             Ok(())
         };
-        let committed = run(batch);
-        open.forget_snapshot();
-        committed.map_err(|fault| self.note(fault))
+        open.commit(run).map_err(|fault| self.note(fault))
     }
 
     /// Commits nothing but what spares the next open a walk through the file: see `opening`.
@@ -131,14 +129,12 @@ impl Shared {
         self.check_room()?;
         let database = self.database.read().unwrap_or_else(PoisonError::into_inner);
         let open = database.as_ref().ok_or(Trouble::Closed)?;
-        let run = || -> Result<(), Fault> {
-            let mut transaction = open.database.begin_write()?;
+        let run = |database: &Database| -> Result<(), Fault> {
+            let mut transaction = database.begin_write()?;
             transaction.set_quick_repair(true);
             Ok(transaction.commit()?)
         };
-        let settled = run();
-        open.forget_snapshot();
-        settled.map_err(|fault| self.note(fault))
+        open.commit(run).map_err(|fault| self.note(fault))
     }
 
     fn check_room(&self) -> Result<(), Trouble> {

@@ -15,12 +15,14 @@ use crate::store::redb::schema::Fault;
 pub(super) struct Open {
     // Before the database: it is closed only when nobody reads.
     kept: Mutex<Kept>,
-    pub(super) database: Database,
+    database: Database,
 }
 
 #[derive(Default)]
 struct Kept {
     n_commits: u64,
+    /// Who begins to read now may see the state before the commit or the one after it.
+    is_committing: bool,
     snapshot: Option<Arc<ReadTransaction>>,
 }
 
@@ -36,7 +38,8 @@ impl Open {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The state after the last commit.
+    /// The state after the last commit; while one is being made, before or after it, and never
+    /// before it for who has seen what came after.
     pub(super) fn snapshot(&self) -> Result<Arc<ReadTransaction>, Fault> {
         let n_commits = {
             let kept = self.kept();
@@ -47,19 +50,74 @@ impl Open {
         };
         let snapshot = Arc::new(self.database.begin_read()?);
         let mut kept = self.kept();
-        // One that was begun before a commit is good for us, and for nobody after us.
-        if kept.n_commits == n_commits {
+        if kept.n_commits != n_commits {
+            // It is good for us, and for nobody after us.
+            return Ok(snapshot);
+        }
+        if let Some(kept) = &kept.snapshot {
+            // Ours may be newer, and then the next read would be older.
+            return Ok(kept.clone());
+        }
+        if !kept.is_committing {
             kept.snapshot = Some(snapshot.clone());
         }
         Ok(snapshot)
     }
 
-    /// Lets nobody read what was before the commit that was just made.
-    pub(super) fn forget_snapshot(&self) {
+    /// Runs a commit; nobody reads what was before it once this has returned.
+    pub(super) fn commit<T>(&self, commit: impl FnOnce(&Database) -> T) -> T {
+        self.kept().is_committing = true;
+        let result = commit(&self.database);
         let mut kept = self.kept();
         kept.n_commits += 1;
+        kept.is_committing = false;
         let old = kept.snapshot.take();
         drop(kept);
         drop(old);
+        result
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use super::*;
+    use crate::config::Durability;
+    use crate::store::redb::RedbSessions;
+    use crate::store::redb::schema::Tables;
+
+    /// Readers share a snapshot; none that is older than what was answered is left by then.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+    async fn whoever_was_told_of_a_change_reads_it_among_many_readers() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("slotd.redb");
+        let store = Arc::new(RedbSessions::open(&path, Durability::None, 7).expect("opened"));
+        let is_over = Arc::new(AtomicBool::new(false));
+        let readers = (0..3).map(|_| {
+            let (store, is_over) = (store.clone(), is_over.clone());
+            tokio::spawn(async move {
+                let mut last = 0;
+                while !is_over.load(Ordering::Relaxed) {
+                    let seen = store.fact("read", "note").await.expect("a fact");
+                    assert!(last <= seen, "a reader went back in time");
+                    last = seen;
+                    tokio::task::yield_now().await;
+                }
+            })
+        });
+        let readers: Vec<_> = readers.collect();
+        for n in 1..=2000 {
+            let note = move |tables: &mut Tables<'_>| {
+                tables.set_fact("note", n)?;
+                Ok(Ok(()))
+            };
+            store.write("note", note).await.expect("noted");
+            assert_eq!(store.fact("read", "note").await.expect("a fact"), n);
+        }
+        is_over.store(true, Ordering::Relaxed);
+        for reader in readers {
+            reader.await.expect("a reader ends");
+        }
     }
 }

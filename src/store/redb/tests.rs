@@ -62,40 +62,6 @@ async fn a_reader_meets_a_database_that_was_opened_again() {
     store.write("note", note).await.expect("noted");
 }
 
-/// Readers share a snapshot; none that is older than what was answered is left when it is answered.
-#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn whoever_was_told_of_a_change_reads_it_among_many_readers() {
-    let dir = tempfile::tempdir().expect("a directory");
-    let path = dir.path().join("slotd.redb");
-    let store = Arc::new(RedbSessions::open(&path, Durability::None, 7).expect("opened"));
-    let is_over = Arc::new(std::sync::atomic::AtomicBool::new(false));
-    let readers = (0..3).map(|_| {
-        let (store, is_over) = (store.clone(), is_over.clone());
-        tokio::spawn(async move {
-            let mut last = 0;
-            while !is_over.load(std::sync::atomic::Ordering::Relaxed) {
-                let seen = store.fact("read", "note").await.expect("a fact");
-                assert!(last <= seen, "a reader went back in time");
-                last = seen;
-                tokio::task::yield_now().await;
-            }
-        })
-    });
-    let readers: Vec<_> = readers.collect();
-    for n in 1..=2000 {
-        let note = move |tables: &mut Tables<'_>| {
-            tables.set_fact("note", n)?;
-            Ok(Ok(()))
-        };
-        store.write("note", note).await.expect("noted");
-        assert_eq!(store.fact("read", "note").await.expect("a fact"), n);
-    }
-    is_over.store(true, std::sync::atomic::Ordering::Relaxed);
-    for reader in readers {
-        reader.await.expect("a reader ends");
-    }
-}
-
 #[tokio::test]
 async fn a_panic_ends_no_more_than_its_batch() {
     let dir = tempfile::tempdir().expect("a directory");
