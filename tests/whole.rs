@@ -16,10 +16,20 @@ use support::upload::{
     Put, SIZE, audited, broken_after, content, digest, fed, get, slot, slot_for, whole,
 };
 use support::world::{Bench, bench, disk_bench, settings};
+use tokio::sync::mpsc::UnboundedSender;
+use tokio::task::JoinHandle;
 
 async fn put(bench: &Bench, upload: &Put, body: Body) -> Result<Sha256, Refusal> {
     let received = bench.service.receive(upload.clone().into(), body).await;
     received.map(|received| received.sha256().expect("a whole file"))
+}
+
+/// A PUT that runs while its body is fed, piece by piece.
+fn begin(bench: &Bench, upload: &Put) -> (UnboundedSender<Bytes>, JoinHandle<Result<(), Refusal>>) {
+    let (feed, body) = fed();
+    let (service, head) = (bench.service.clone(), upload.clone());
+    let running = tokio::spawn(async move { service.receive(head.into(), body).await.map(drop) });
+    (feed, running)
 }
 
 async fn assert_clean(bench: &Bench) {
@@ -169,9 +179,7 @@ async fn a_start_after_a_power_cut_believes_no_trace() {
 async fn a_slow_sender_gets_a_row_and_gives_its_memory_back() {
     let bench = bench(settings());
     let upload = slot(&bench).await;
-    let (feed, body) = fed();
-    let (service, head) = (bench.service.clone(), upload.clone());
-    let running = tokio::spawn(async move { service.receive(head.into(), body).await.is_ok() });
+    let (feed, running) = begin(&bench, &upload);
     feed.send(content(4).slice(..300)).expect("being read");
     tokio::time::sleep(Duration::from_secs(3)).await;
     assert_eq!(state(&bench, &upload).await, State::Uploading);
@@ -188,7 +196,7 @@ async fn a_slow_sender_gets_a_row_and_gives_its_memory_back() {
     assert!(stored.iter().all(is_written), "{stored:?}");
     feed.send(content(4).slice(300..)).expect("being read");
     drop(feed);
-    assert!(running.await.expect("no panic"));
+    assert_eq!(running.await.expect("no panic"), Ok(()));
     assert_eq!(get(&bench, &upload).await, Ok(content(4)));
     assert_clean(&bench).await;
 }
@@ -197,12 +205,7 @@ async fn a_slow_sender_gets_a_row_and_gives_its_memory_back() {
 async fn a_slot_that_ended_meanwhile_keeps_no_file() {
     let bench = bench(settings());
     let upload = slot(&bench).await;
-    let (feed, body) = fed();
-    let (service, head) = (bench.service.clone(), upload.clone());
-    let running = tokio::spawn(async move {
-        let received = service.receive(head.into(), body).await;
-        received.map(drop)
-    });
+    let (feed, running) = begin(&bench, &upload);
     feed.send(content(4).slice(..300)).expect("being read");
     tokio::task::yield_now().await;
     let end = Box::new(|row: slotd::core::session::UploadSession| Ok(row.expire()));
@@ -236,9 +239,7 @@ async fn a_large_file_goes_the_usual_way() {
     let size_bytes = (1 << 20) + 1;
     let slot = slot_for(&bench.service, size_bytes).await.expect("granted");
     let upload = support::upload::put_from(&slot, size_bytes);
-    let (feed, body) = fed();
-    let (service, head) = (bench.service.clone(), upload.clone());
-    let running = tokio::spawn(async move { service.receive(head.into(), body).await.is_ok() });
+    let (feed, running) = begin(&bench, &upload);
     let bytes = Bytes::from(vec![7; size_bytes as usize]);
     feed.send(bytes.slice(..9)).expect("being read");
     for _ in 0..100 {
@@ -247,7 +248,7 @@ async fn a_large_file_goes_the_usual_way() {
     assert_eq!(state(&bench, &upload).await, State::Uploading);
     feed.send(bytes.slice(9..)).expect("being read");
     drop(feed);
-    assert!(running.await.expect("no panic"));
+    assert_eq!(running.await.expect("no panic"), Ok(()));
     assert_eq!(get(&bench, &upload).await, Ok(bytes));
 }
 
@@ -256,12 +257,7 @@ async fn a_large_file_goes_the_usual_way() {
 async fn what_came_before_a_stop_is_kept() {
     let bench = bench(settings());
     let upload = slot(&bench).await;
-    let (feed, body) = fed();
-    let (service, head) = (bench.service.clone(), upload.clone());
-    let running = tokio::spawn(async move {
-        let received = service.receive(head.into(), body).await;
-        received.map(drop)
-    });
+    let (feed, running) = begin(&bench, &upload);
     feed.send(content(4).slice(..600)).expect("being read");
     for _ in 0..100 {
         tokio::task::yield_now().await;

@@ -32,15 +32,7 @@ pub async fn answer(
     request: Request,
 ) -> Result<Response, Refusal> {
     let (head, _) = request.into_parts();
-    let (method, headers) = (&head.method, &head.headers);
-    let download = match by {
-        By::Client => service.open_file(id, name, method, headers).await?,
-        By::Proxy => {
-            service
-                .open_file_for_proxy(id, name, method, headers)
-                .await?
-        }
-    };
+    let download = open(service, id, name, by, &head.method, &head.headers).await?;
     let body = download.body.map_or_else(Body::empty, |content| {
         Body::from_stream(content.into_body())
     });
