@@ -205,7 +205,7 @@ pub fn rotate_key(data_dir: &Path) -> Result<(), RunError> {
 }
 
 /// The configuration's rules, as the service needs them.
-fn settings(config: &Config) -> Settings {
+pub fn settings(config: &Config) -> Settings {
     Settings {
         policy: config.policy.clone(),
         public_url: config.http.public_url.clone(),

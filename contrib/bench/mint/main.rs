@@ -13,10 +13,11 @@ use std::time::{Duration, Instant, SystemTime};
 use clap::Parser;
 use jid::Jid;
 use slotd::config::{self, Config, Durability, Use};
-use slotd::core::policy::{Access, Policy, Quota};
+use slotd::core::policy::{Access, Quota};
 use slotd::core::rate::Rate;
 use slotd::core::slot::{ContentType, FileName, Purpose, SessionWish, SlotRequest};
 use slotd::core::time::Timestamp;
+use slotd::daemon;
 use slotd::service::{Issued, Service, Settings, World};
 use slotd::store::{self, keys};
 
@@ -78,7 +79,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let keys = keys::load_or_create(&config.data_dir, secret, world.now())?;
     // Whether these rows survive a power cut is nobody's concern.
     let stores = store::open(&config.data_dir, Durability::None)?;
-    let service = Service::new(settings(&config), keys, stores, world);
+    let service = Service::new(unrefusing(&config), keys, stores, world);
     let issued = mint(&service, &args).await?;
     write(
         &args.put_urls,
@@ -133,34 +134,23 @@ fn write(path: &Path, urls: impl Iterator<Item = String>) -> std::io::Result<()>
 }
 
 /// The configuration's settings, but for what would refuse anybody.
-fn settings(config: &Config) -> Settings {
-    Settings {
-        policy: Policy {
-            access: Access {
-                domains: vec!["localhost".to_owned()],
-                ..Access::default()
-            },
-            quota: Quota {
-                per_requester: None,
-                per_domain: None,
-                total: None,
-                window: Duration::from_secs(86_400),
-                exceptions: HashMap::new(),
-            },
-            ..config.policy.clone()
-        },
-        public_url: config.http.public_url.clone(),
-        accel: config.http.accel.clone(),
-        token_in_header: false,
-        slot_rate: Rate {
-            per_minute: 1_000_000_000,
-        },
-        byte_rate: None,
-        stall_for: config.limits.stall_for,
-        rate_min_bytes: config.limits.rate_min_bytes,
-        check_content_type: false,
-        total_bytes_max: None,
-        rotate_every: None,
-        keep_old_for: config.keys.keep_old_for,
-    }
+fn unrefusing(config: &Config) -> Settings {
+    let mut settings = daemon::settings(config);
+    settings.policy.access = Access {
+        domains: vec!["localhost".to_owned()],
+        ..Access::default()
+    };
+    settings.policy.quota = Quota {
+        per_requester: None,
+        per_domain: None,
+        total: None,
+        window: Duration::from_secs(86_400),
+        exceptions: HashMap::new(),
+    };
+    settings.slot_rate = Rate {
+        per_minute: 1_000_000_000,
+    };
+    settings.byte_rate = None;
+    settings.token_in_header = false;
+    settings
 }

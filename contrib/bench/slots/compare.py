@@ -3,8 +3,8 @@
     compare.py [--rounds N] [--seconds S] [--level warn|info] [--only NAME,...] [--slotd BINARY]
                --generator BINARY
 
-Needs both servers installed and the generator built (cargo build --profile quick --example
-bench-slots). Everything listens on loopback and is gone afterwards. One line of JSON a run; at the
+Needs both servers installed and the generator built (cargo build --profile quick
+-p slotd-bench). Everything listens on loopback and is gone afterwards. One line of JSON a run; at the
 end the medians. The load generator shares the machine: judge by ratios within a round.
 """
 
@@ -93,7 +93,7 @@ def main():
     parser.add_argument("--level", default="warn")
     parser.add_argument("--only", default="prosody-own,prosody,ejabberd-own,ejabberd")
     parser.add_argument("--slotd", default=str(ROOT / "target/quick/slotd"))
-    parser.add_argument("--generator", default=str(ROOT / "target/quick/examples/bench-slots"))
+    parser.add_argument("--generator", default=str(ROOT / "target/quick/bench-slots"))
     args = parser.parse_args()
     daemon.BINARY = args.slotd
     results = {}
