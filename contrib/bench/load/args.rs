@@ -24,6 +24,8 @@ pub enum Work {
     Mixed(MixedArgs),
     /// Uploads that stop in their midst; prints a line when all stand.
     Stalled(StalledArgs),
+    /// Uploads that break off after a little of each.
+    Broken(BrokenArgs),
     /// Connections that made one request each; prints a line when all stand.
     Idle(IdleArgs),
     /// GETs with pauses while slow uploads run.
@@ -105,6 +107,20 @@ pub struct StalledArgs {
     /// How long to hold them, in seconds.
     #[arg(long, default_value_t = 10.0)]
     pub hold: f64,
+}
+
+/// `broken`
+#[derive(Group, Clone)]
+pub struct BrokenArgs {
+    /// URLs and connections, each URL for one of them.
+    #[command(flatten)]
+    pub common: Common,
+    /// The size that each upload announces, in bytes.
+    #[arg(long, default_value_t = 100 << 10)]
+    pub size: u64,
+    /// How much of it is sent.
+    #[arg(long, default_value_t = 4 << 10)]
+    pub sent: usize,
 }
 
 /// `idle`

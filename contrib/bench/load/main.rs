@@ -40,6 +40,7 @@ fn work(work: Work) -> io::Result<()> {
         Work::Put(put) => put::run(&put)?.print("put"),
         Work::Mixed(mixed) => put::run_mixed(&mixed)?.print("mixed"),
         Work::Stalled(stalled) => hold::stalled(&stalled)?,
+        Work::Broken(broken) => put::run_broken(&broken)?.print("broken"),
         Work::Idle(idle) => hold::idle(&idle)?,
         Work::SlowUploads(slow) => slow::run(&slow)?.print("slow-uploads"),
         Work::Disk(disk) => disk::run(&disk)?.print("disk"),

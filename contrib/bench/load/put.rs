@@ -3,11 +3,12 @@
 use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use crate::args::{MixedArgs, PutArgs};
+use crate::args::{BrokenArgs, MixedArgs, PutArgs};
 use crate::body::Body;
 use crate::get::{Turns, on_connections};
 use crate::report::Report;
 use crate::urls;
+use crate::wire::put_head;
 
 /// `put`: each URL once.
 pub fn run(args: &PutArgs) -> io::Result<Report> {
@@ -17,6 +18,23 @@ pub fn run(args: &PutArgs) -> io::Result<Report> {
     let turns = Turns::new(&args.common, urls.len()).at_most(urls.len());
     on_connections(args.common.connections, &first, turns, move |wire, turn| {
         wire.put(&urls[turn], &body)
+    })
+}
+
+/// `broken`: each URL once, of whose body only the beginning comes.
+pub fn run_broken(args: &BrokenArgs) -> io::Result<Report> {
+    let urls = urls::read(&args.common.urls)?;
+    let first = urls[0].clone();
+    let turns = Turns::new(&args.common, urls.len()).at_most(urls.len());
+    let (bytes, size) = (vec![b'x'; args.sent], args.size);
+    on_connections(args.common.connections, &first, turns, move |wire, turn| {
+        let sent = wire
+            .open()
+            .and_then(|()| wire.send_head(put_head(&urls[turn], size), true))
+            .and_then(|()| wire.send_bytes(&bytes))
+            .and_then(|()| wire.break_off());
+        let n_sent = bytes.len() as u64;
+        sent.map(|()| n_sent).map_err(|e| format!("{:?}", e.kind()))
     })
 }
 

@@ -1,7 +1,7 @@
 //! HTTP/1.1 over one kept connection, as little of it as the peers' answers need.
 
 use std::io::{self, Read as _, Write as _};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::Duration;
 
 use rustix::io::Errno;
@@ -51,7 +51,7 @@ impl Wire {
             is_tls: url.is_tls,
             link: None,
             head: vec![0; HEAD_BYTES_MAX],
-            discard: vec![0; DISCARD_BYTES],
+            discard: Vec::new(),
             n_opened: 0,
         }
     }
@@ -182,6 +182,21 @@ impl Wire {
         }
     }
 
+    /// Sends no more, and waits until the server has seen that.
+    pub fn break_off(&mut self) -> io::Result<()> {
+        let stream = match self.link.take().ok_or(io::ErrorKind::NotConnected)? {
+            Link::Tls(tls) => tls.sock,
+            Link::Plain(stream) => stream,
+        };
+        stream.shutdown(Shutdown::Write)?;
+        // It says what it thinks of that, or closes without a word; either is well.
+        let mut rest = Vec::new();
+        match (&stream).read_to_end(&mut rest) {
+            Err(e) if e.kind() != io::ErrorKind::ConnectionReset => Err(e),
+            _ => Ok(()),
+        }
+    }
+
     /// The head, and how many bytes of the body came with it.
     fn read_head(&mut self) -> io::Result<(Head, u64)> {
         let mut n_read = 0;
@@ -209,10 +224,11 @@ impl Wire {
 
     fn discard(&mut self, mut rest: u64) -> io::Result<()> {
         while rest > 0 {
-            let wanted = self
-                .discard
-                .len()
-                .min(rest.try_into().unwrap_or(usize::MAX));
+            let wanted = DISCARD_BYTES.min(rest.try_into().unwrap_or(usize::MAX));
+            if self.discard.len() < wanted {
+                // Made anew and never copied, so that it stays untouched.
+                self.discard = vec![0; wanted];
+            }
             let buffer = &mut self.discard[..wanted];
             let n = match self.link.as_mut().ok_or(io::ErrorKind::NotConnected)? {
                 Link::Tls(tls) => tls.read(buffer)?,

@@ -7,9 +7,12 @@ COLUMNS = [
     ("rate", "{rate}", 0), ("ratio", "to {base}", 2), ("cpu", "server CPU s/{unit}", 3),
     ("own_cpu", "loader's", 3), ("p50_ms", "p50 ms", 2), ("p99_ms", "p99 ms", 2),
     ("quiet_p99_ms", "p99 ms quiet", 2), ("peak_mib", "peak MiB", 0),
-    ("kib_each", "KiB each", 1), ("kept_kib_each", "KiB each 10 s later", 1),
+    ("component_us", "slotd's CPU us/slot", 1), ("total_mib", "MiB in all", 1),
+    ("kib_each", "KiB each", 1), ("kept_kib_each", "KiB each when closed", 1),
     ("ready_ms", "ready again ms", 2), ("twice_kib", "KiB sent twice", 0),
-    ("seconds", "seconds", 2),
+    ("seconds", "seconds", 2), ("after_stop_ms", "ready ms", 1),
+    ("after_quiet_kill_ms", "after kill -9", 1),
+    ("after_writing_kill_ms", "after kill -9 in writing", 1),
 ]
 RATES = {"GiB": "MiB/s", "1000 req": "req/s", "1000 slots": "slots/s", "req": "n"}
 
@@ -48,8 +51,13 @@ def table(rows, unit, base, is_markdown):
                           for _, heading, _ in columns)]]
     for name, row in rows.items():
         lines.append([name, *(_cell(row, key, digits) for key, _, digits in columns)])
+    return laid_out(lines, is_markdown)
+
+
+def laid_out(lines, is_markdown):
+    """Lines of cells as lines of text; the first is the heading."""
     if is_markdown:
-        lines.insert(1, ["---"] * len(lines[0]))
+        lines = [lines[0], ["---"] * len(lines[0]), *lines[1:]]
         return [f"| {' | '.join(line)} |" for line in lines]
     widths = [max(len(line[n]) for line in lines) for n in range(len(lines[0]))]
     return ["  ".join([line[0].ljust(widths[0]),

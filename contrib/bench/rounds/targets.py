@@ -86,25 +86,29 @@ class Slotd(Target):
             pem = self.bed.certificate()
             (pem / "tls.key").chmod(0o600)
             http += f'\n[http.tls]\ncertificate = "{pem}/tls.crt"\nkey = "{pem}/tls.key"\n'
-        component = ""
+        component = rate = quota = ""
         if get("component_port"):
             secret = self.dir / "component.secret"
             secret.write_text(f"{SECRET}\n")
             secret.chmod(0o600)
             component = (f'[component]\njid = "{SERVICE}"\nsecret_file = "{secret}"\n'
                          f'server = "127.0.0.1:{get("component_port")}"\n')
+            # Limits that nobody reaches, so that all are looked at and none refuses.
+            rate = 'bytes_per_minute = "1000 GiB"\n'
+            quota = ('[quota]\nper_requester = "1000 TiB"\nper_domain = "1000 TiB"\n'
+                     'total = "1000 TiB"\n')
         return (f'data_dir = "{self.data_dir}"\ndurability = "{get("durability", "full")}"\n'
                 f'[http]\nlisten = ["127.0.0.1:{self.port}"]\npublic_url = "{self.public}/"\n{http}\n{component}'
                 f'[limits]\nmax_file_size = "1 GiB"\nidle_for = "24 hours"\n'
-                f'slots_per_minute = 1000000\n'
+                f'slots_per_minute = 1000000\n{rate}'
                 f'connections_max = {N_OPEN_FILES}\n'
                 f'connections_total_max = {N_OPEN_FILES}\n[access]\ndomains = ["localhost"]\n'
-                f'[log]\nlevel = "warn"\n')
+                f'{quota}[log]\nlevel = "warn"\n')
 
     def mint(self, n_slots, size, sessions=False):
         """Makes slots while it does not run."""
         lists = {name: self.dir / f"{name}.urls" for name in ("put", "get", "resume")}
-        words = [binary("examples/bench-mint"), "--config", self.conf, "--slots", n_slots,
+        words = [binary("bench-mint"), "--config", self.conf, "--slots", n_slots,
                  "--size", size, "--put-urls", lists["put"], "--get-urls", lists["get"]]
         if sessions:
             words += ["--resume-urls", lists["resume"]]
@@ -207,7 +211,7 @@ class Sink(Target):
     name = "sink"
 
     def launch(self, n_slots, size):
-        argv = [binary("examples/bench-load"), "sink", "--listen", f"127.0.0.1:{self.port}",
+        argv = [binary("bench-load"), "sink", "--listen", f"127.0.0.1:{self.port}",
                 "--file", body_file(self.bed.dir, size)]
         self.processes = [self.bed.process(self.dir.name, argv)]
         self.put_urls = self.get_urls = [f"{self.base}/{n}" for n in range(n_slots)]

@@ -1,343 +1,21 @@
-"""What is measured: one class for each kind of work.
+"""The works by their names, each with its sizes and its targets, and how long they take."""
 
-`measure(target_name, round)` returns figures by name for one target in one round, or raises
-`Failed`. What is slow to set up and not measured is kept from round to round.
-"""
+from dataclasses import dataclass, field
 
-import time
-from dataclasses import dataclass
+from memory import Connections, Idle, Sessions, Stalled
+from moments import Latency, Resume, Slots, Start
+from tools import KIB, MIB
+from transfers import Gets, Mixed, Puts
+from work import Size
 
-import resume
-from bed import DOMAIN, SERVICE
-from peers import FILES, EjabberdUpload, ProsodyShare, wait_for_service
-from targets import Behind, Nginx, Sink, Slotd
-from tools import (GIB, KIB, MIB, Failed, Holding, body_file, cpu_s, load, memory_kib, run_json,
-                   say, settle, touch, write_urls)
-
-# Name of a target: its class and what the variant changes.
-TARGETS = {
-    "slotd": (Slotd, {}),
-    "slotd-data": (Slotd, {"durability": "data"}),
-    "slotd-none": (Slotd, {"durability": "none"}),
-    "nginx": (Nginx, {}),
-    "nginx-tuned": (Nginx, {"tuned": True}),
-    "nginx+slotd": (Behind, {}),
-    "nginx+slotd-accel": (Behind, {"accel": True}),
-    "prosody": (ProsodyShare, {}),
-    "ejabberd": (EjabberdUpload, {}),
-    "disk": (None, {}),
-    "disk+sync": (None, {"sync": True}),
-    "sink": (Sink, {}),
-    # Only where slots are asked for: the server with slotd in place of its own service.
-    "prosody+slotd": (None, {}),
-    "ejabberd+slotd": (None, {}),
-}
-# Nobody waits longer for one part, however slow a peer is.
-PART_SECONDS = 12
-
-
-@dataclass
-class Size:
-    """How much of a work is done: as usual, and with --quick."""
-
-    n: int
-    bytes: int
-    connections: int
-    n_files: int = 0
-
-
-class Work:
-    """One kind of work. `unit` says per what CPU time is given."""
-
-    unit = "req"
-    # What ratios are to.
-    base = "nginx"
-
-    def __init__(self, bed, size, targets, tls=False):
-        self.bed, self.size, self.targets, self.tls = bed, size, targets, tls
-
-    def new(self, name):
-        """A new instance of a target."""
-        kind, options = TARGETS[name]
-        return kind(self.bed, **options, tls=self.tls)
-
-    def close(self):
-        """Gives back what was kept from round to round."""
-
-    def timed(self, target, what, **options):
-        """Runs a load beside a target's CPU time and memory: the figures of a row."""
-        before = cpu_s(target.pids())
-        counted = load(what, **options)
-        return self.row(counted, cpu_s(target.pids()) - before,
-                        memory_kib(target.pids(), "VmHWM"))
-
-    def row(self, counted, server_cpu_s, peak_kib=None):
-        """The figures of a row from what was counted."""
-        if not counted["requests"]:
-            raise Failed("no request was answered in time")
-        large = self.unit == "GiB"
-        per = counted["bytes"] / GIB if large else counted["requests"] / 1000
-        row = {"rate": counted["mib_per_second"] if large else counted["per_second"],
-               "cpu": server_cpu_s / per, "own_cpu": counted["own_cpu_s"] / per,
-               "p50_ms": counted["p50_ms"], "p99_ms": counted["p99_ms"]}
-        if peak_kib is not None:
-            row["peak_mib"] = peak_kib / KIB
-        return row
-
-
-class Gets(Work):
-    """Files read from the page cache."""
-
-    def __init__(self, *args, **more):
-        super().__init__(*args, **more)
-        self.filled = {}
-        self.unit = "GiB" if self.size.bytes >= 4 * MIB else "1000 req"
-
-    def fill(self, name):
-        """A target with files in it, launched once for the whole run."""
-        if name in self.filled:
-            return self.filled[name]
-        target = self.new(name)
-        target.launch(self.size.n_files, self.size.bytes)
-        put, get = target.lists()
-        say(f"    {name}: {self.size.n_files} files of {self.size.bytes} bytes")
-        load("put", urls=put, connections=16, body=body_file(self.bed.dir, self.size.bytes))
-        target.stop()
-        self.filled[name] = (target, get)
-        return self.filled[name]
-
-    def measure(self, name):
-        """One round of one target."""
-        target, urls = self.fill(name)
-        target.start()
-        try:
-            options = {"urls": urls, "connections": self.size.connections, "size": self.size.bytes,
-                       "seconds": PART_SECONDS}
-            target.warm()
-            load("get", requests=self.size.n_files, **options)
-            return self.timed(target, "get", requests=self.size.n, **options)
-        finally:
-            target.stop()
-
-    def close(self):
-        for target, _ in self.filled.values():
-            settle(*target.directories())
-
-
-class Puts(Work):
-    """Files sent, each to a slot of its own."""
-
-    def __init__(self, *args, **more):
-        super().__init__(*args, **more)
-        self.unit = "GiB" if self.size.bytes >= 4 * MIB else "1000 req"
-
-    def measure(self, name):
-        """One round of one target, in a directory that nobody has written to."""
-        if TARGETS[name][0] is None:
-            return self.measure_disk(name)
-        target = self.new(name)
-        target.launch(self.size.n, self.size.bytes)
-        try:
-            put, _ = target.lists()
-            body = body_file(self.bed.dir, self.size.bytes)
-            target.warm()
-            touch(self.size.n * self.size.bytes)
-            return self.timed(target, "put", urls=put, connections=self.size.connections,
-                              body=body, seconds=PART_SECONDS)
-        finally:
-            target.stop()
-            settle(*target.directories())
-
-    def measure_disk(self, name):
-        """The same files without a server."""
-        directory = self.bed.sub(f"disk-{time.monotonic_ns()}")
-        touch(self.size.n * self.size.bytes)
-        counted = load("disk", dir=directory, connections=self.size.connections,
-                       requests=self.size.n, size=self.size.bytes,
-                       sync=TARGETS[name][1].get("sync"))
-        settle(directory)
-        return self.row(counted, 0)
-
-
-class Mixed(Puts):
-    """One PUT for four GETs."""
-
-    def measure(self, name):
-        target = self.new(name)
-        target.launch(self.size.n, self.size.bytes)
-        try:
-            n_puts = self.size.n - self.size.n_files
-            body = body_file(self.bed.dir, self.size.bytes)
-            first = write_urls(target.dir / "first.urls", target.put_urls[n_puts:])
-            load("put", urls=first, body=body)
-            put = write_urls(target.dir / "mixed-put.urls", target.put_urls[:n_puts])
-            get = write_urls(target.dir / "mixed-get.urls", target.get_urls[n_puts:])
-            target.warm()
-            touch(n_puts * self.size.bytes)
-            return self.timed(target, "mixed", urls=put, get_urls=get, body=body,
-                              connections=self.size.connections, seconds=PART_SECONDS)
-        finally:
-            target.stop()
-            settle(*target.directories())
-
-
-class Held(Work):
-    """What connections cost that do nothing: memory each, and what is given back."""
-
-    what = "idle"
-
-    def measure(self, name):
-        target = self.new(name)
-        n = self.size.connections
-        target.launch(n if self.what == "stalled" else 1, self.size.bytes)
-        try:
-            put, get = target.lists()
-            if self.what == "idle":
-                load("put", urls=put, body=body_file(self.bed.dir, self.size.bytes))
-            target.warm()
-            before = memory_kib(target.pids())
-            urls = put if self.what == "stalled" else get
-            with Holding(self.what, urls=urls, connections=n) as counted:
-                # What was just received may still be on its way to the disk.
-                time.sleep(2)
-                held = memory_kib(target.pids())
-            time.sleep(10)
-            if counted["connections"] < n:
-                raise Failed(f"{counted['connections']} of {n} stood: {counted['errors']}")
-            return {"rate": n, "kib_each": (held - before) / n, "seconds": counted["seconds"],
-                    "kept_kib_each": (memory_kib(target.pids()) - before) / n}
-        finally:
-            target.stop()
-            settle(*target.directories())
-
-
-class Stalled(Held):
-    """Uploads of 1 MiB that stand still after 256 KiB."""
-
-    what = "stalled"
-
-
-class Sessions(Work):
-    """Upload sessions that began and broke: memory each, while nobody is connected."""
-
-    def measure(self, name):
-        target = self.new(name)
-        target.mint(self.size.n, self.size.bytes, sessions=True)
-        target.start()
-        try:
-            target.warm()
-            before = memory_kib(target.pids())
-            for first in range(0, self.size.n, self.size.connections):
-                part = target.put_urls[first:first + self.size.connections]
-                urls = write_urls(target.dir / "part.urls", part)
-                with Holding("stalled", urls=urls, connections=len(part), size=self.size.bytes,
-                             sent=4 * KIB) as counted:
-                    if counted["connections"] < len(part):
-                        raise Failed(f"uploads broke: {counted['errors']}")
-                    time.sleep(0.5)
-            time.sleep(10)
-            each = (memory_kib(target.pids()) - before) / self.size.n
-            return {"rate": self.size.n, "kept_kib_each": each}
-        finally:
-            target.stop()
-            settle(*target.directories())
-
-
-class Latency(Work):
-    """How long a GET takes while many slow uploads run, and without them."""
-
-    unit = "1000 req"
-
-    def measure(self, name):
-        target = self.new(name)
-        n_files, n_slow, seconds = self.size.n_files, self.size.connections, self.size.n
-        upload_bytes = 64 * KIB * (seconds + 4)
-        target.launch(n_files, self.size.bytes)
-        try:
-            put, _ = target.lists()
-            get = write_urls(target.dir / "files.urls", target.get_urls)
-            load("put", urls=put, body=body_file(self.bed.dir, self.size.bytes))
-            options = {"urls": get, "connections": 4, "pause_ms": 5, "seconds": seconds}
-            quiet = load("get", **options)
-            target.stop()
-            target.launch(n_slow, upload_bytes)
-            slow = write_urls(target.dir / "slow.urls", target.put_urls[-n_slow:])
-            target.warm()
-            row = self.timed(target, "slow-uploads", put_urls=slow, upload_size=upload_bytes,
-                             **options)
-            return {**row, "quiet_p99_ms": quiet["p99_ms"]}
-        finally:
-            target.stop()
-            settle(*target.directories())
-
-
-class Resume(Work):
-    """An upload that was cut half-way and goes on: how soon, and what was sent twice."""
-
-    def measure(self, name):
-        target = self.new(name)
-        target.mint(1, self.size.bytes, sessions=True)
-        target.start()
-        try:
-            return resume.measure(target.put_urls[0], target.resume_urls[0], self.size.bytes)
-        finally:
-            target.stop()
-            settle(*target.directories())
-
-
-class Start(Work):
-    """From its start to its first answer, with many rows in its store."""
-
-    def measure(self, name):
-        target = self.new(name)
-        target.mint(self.size.n, self.size.bytes)
-        began = time.monotonic()
-        target.start()
-        try:
-            seconds = time.monotonic() - began
-            return {"rate": self.size.n, "seconds": seconds,
-                    "peak_mib": memory_kib(target.pids(), "VmHWM") / KIB}
-        finally:
-            target.stop()
-
-
-class Slots(Work):
-    """Slot requests of several users, through an XMPP server: its CPU time and the component's."""
-
-    unit, base = "1000 slots", "prosody"
-
-    def measure(self, name):
-        server_name, _, component = name.partition("+")
-        server = self.new(server_name)
-        server.start()
-        targets = [server]
-        try:
-            server.server.accounts(*(f"u{n}" for n in range(self.size.connections)))
-            if component:
-                port = server.server.component_port
-                targets.append(Slotd(self.bed, component_port=port))
-                targets[-1].start()
-            return self.ask(targets, SERVICE if component else FILES)
-        finally:
-            for target in reversed(targets):
-                target.stop()
-
-    def ask(self, targets, service):
-        """Asks for slots as fast as they are issued."""
-        pids = [pid for target in targets for pid in target.pids()]
-        address = f"127.0.0.1:{targets[0].server.c2s_port}"
-        words = ["--server", address, "--domain", DOMAIN, "--service", service, "--window", 50,
-                 "--users", self.size.connections, "--seconds", self.size.n]
-        wait_for_service(targets[0].server, service)
-        before = cpu_s(pids)
-        counted = run_json("bench-slots", words)
-        if counted["errors"] or not counted["slots"]:
-            raise Failed(f"bench-slots: {counted}")
-        per = counted["slots"] / 1000
-        return {"rate": counted["per_second"], "cpu": (cpu_s(pids) - before) / per,
-                "own_cpu": counted["own_cpu_s"] / per, "p50_ms": counted["p50_ms"],
-                "p99_ms": counted["p99_ms"], "peak_mib": memory_kib(pids, "VmHWM") / KIB}
-
+LARGE, SMALL = 256 * MIB, 100 * KIB
+# Prosody moves 50 MiB a second, and its cache holds 1,024 uploads: behind a miss it reads the list
+# of all slots. With more files than these it would be a hundred times slower, and nothing else here
+# would be told by it.
+FEW = {"prosody": Size(2, 64 * MIB, 2, 1)}
+SOME = {"prosody": Size(1000, SMALL, 16, 100), "ejabberd": Size(8000, SMALL, 16, 2000)}
+PUTS = {"prosody": Size(600, SMALL, 16)}
+PUTS_64 = {"prosody": Size(600, SMALL, 64)}
 
 PLAIN = ["slotd", "nginx", "nginx-tuned", "ejabberd", "prosody"]
 WRITTEN = ["slotd", "slotd-data", "slotd-none", *PLAIN[1:], "disk", "disk+sync"]
@@ -345,29 +23,77 @@ TLS = ["slotd", "nginx"]
 PROXIED = ["nginx", "slotd", "nginx+slotd", "nginx+slotd-accel"]
 OWN = ["slotd"]
 XMPP = ["prosody", "ejabberd", "prosody+slotd", "ejabberd+slotd"]
-LARGE, SMALL = 256 * MIB, 100 * KIB
+HELD = [*(f"idle-{n}" for n in (10, 100, 1000, 10000)),
+        *(f"{kind}-{n}" for kind in ("stalled", "tls-stalled") for n in (10, 100, 1000))]
 
-# Name: class, usual size, size with --quick, targets, further options.
+
+@dataclass
+class Entry:
+    """A work: its class, the size it usually has and the one with --quick, its targets, and about
+    how many seconds one round of one target takes on a quiet machine of two cores."""
+
+    kind: type
+    usual: Size
+    quick: Size
+    targets: list
+    seconds: float
+    options: dict = field(default_factory=dict)
+
+
+WITH_TLS = {"tls": True}
 WORKS = {
-    "get-256m": (Gets, Size(32, LARGE, 2, 4), Size(8, 8 * MIB, 2, 2), PLAIN, {}),
-    "get-100k": (Gets, Size(60000, SMALL, 16, 2000), Size(2000, SMALL, 16, 100), PLAIN, {}),
-    "put-256m": (Puts, Size(8, LARGE, 2), Size(4, 8 * MIB, 2), WRITTEN, {}),
-    "put-100k": (Puts, Size(4000, SMALL, 16), Size(200, SMALL, 16), WRITTEN, {}),
-    "put-100k-64": (Puts, Size(4000, SMALL, 64), Size(200, SMALL, 64), WRITTEN, {}),
-    "mixed": (Mixed, Size(4000, SMALL, 16, 2000), Size(200, SMALL, 16, 100), PLAIN, {}),
-    "tls-get-256m": (Gets, Size(8, LARGE, 2, 2), Size(8, 8 * MIB, 2, 2), TLS, {"tls": True}),
-    "tls-get-100k": (Gets, Size(20000, SMALL, 16, 2000), Size(500, SMALL, 16, 100), TLS,
-                     {"tls": True}),
-    "tls-put-100k": (Puts, Size(4000, SMALL, 16), Size(200, SMALL, 16), TLS, {"tls": True}),
-    "proxied-get-256m": (Gets, Size(16, LARGE, 2, 4), Size(8, 8 * MIB, 2, 2), PROXIED, {}),
-    "proxied-get-100k": (Gets, Size(30000, SMALL, 16, 2000), Size(1000, SMALL, 16, 100), PROXIED,
-                         {}),
-    "proxied-put-100k": (Puts, Size(4000, SMALL, 16), Size(200, SMALL, 16), PROXIED[:3], {}),
-    "stalled": (Stalled, Size(0, MIB, 1000), Size(0, MIB, 50), PLAIN, {}),
-    "idle": (Held, Size(0, 1 * KIB, 10000), Size(0, 1 * KIB, 100), PLAIN[:2] + PLAIN[3:], {}),
-    "sessions": (Sessions, Size(10000, SMALL, 1000), Size(100, SMALL, 50), OWN, {}),
-    "latency": (Latency, Size(10, SMALL, 200, 2000), Size(2, SMALL, 20, 100), PLAIN, {}),
-    "resume": (Resume, Size(0, 64 * MIB, 1), Size(0, 4 * MIB, 1), OWN, {}),
-    "slots": (Slots, Size(5, SMALL, 8), Size(1, SMALL, 2), XMPP, {}),
-    "start": (Start, Size(100000, SMALL, 1), Size(1000, SMALL, 1), OWN, {}),
+    "get-256m": Entry(Gets, Size(32, LARGE, 2, 4, FEW), Size(8, 8 * MIB, 2, 2), PLAIN, 4),
+    "get-100k": Entry(Gets, Size(60000, SMALL, 16, 2000, SOME), Size(500, SMALL, 16, 100), PLAIN,
+                      4),
+    "put-256m": Entry(Puts, Size(8, LARGE, 2, 0, FEW), Size(4, 8 * MIB, 2), WRITTEN, 5),
+    "put-100k": Entry(Puts, Size(4000, SMALL, 16, 0, PUTS), Size(200, SMALL, 16), WRITTEN, 3),
+    "put-100k-64": Entry(Puts, Size(4000, SMALL, 64, 0, PUTS_64), Size(200, SMALL, 64), WRITTEN,
+                         3),
+    "mixed": Entry(Mixed, Size(4000, SMALL, 16, 2000, {"prosody": Size(300, SMALL, 16, 100)}),
+                   Size(200, SMALL, 16, 100), PLAIN, 4),
+    "tls-get-256m": Entry(Gets, Size(8, LARGE, 2, 2), Size(8, 8 * MIB, 2, 2), TLS, 4, WITH_TLS),
+    "tls-get-100k": Entry(Gets, Size(20000, SMALL, 16, 2000), Size(500, SMALL, 16, 100), TLS, 4,
+                          WITH_TLS),
+    "tls-put-256m": Entry(Puts, Size(4, LARGE, 2), Size(4, 8 * MIB, 2), TLS, 5, WITH_TLS),
+    "tls-put-100k": Entry(Puts, Size(4000, SMALL, 16), Size(200, SMALL, 16), TLS, 3, WITH_TLS),
+    "proxied-get-256m": Entry(Gets, Size(16, LARGE, 2, 4), Size(8, 8 * MIB, 2, 2), PROXIED, 5),
+    "proxied-get-100k": Entry(Gets, Size(30000, SMALL, 16, 2000), Size(500, SMALL, 16, 100),
+                              PROXIED, 4),
+    "proxied-put-100k": Entry(Puts, Size(4000, SMALL, 16), Size(200, SMALL, 16), PROXIED[:3], 3),
+    "stalled": Entry(Stalled, Size(0, MIB, 1000), Size(0, MIB, 50), PLAIN, 8),
+    "tls-stalled": Entry(Stalled, Size(0, MIB, 1000), Size(0, MIB, 50), TLS, 9, WITH_TLS),
+    "idle": Entry(Idle, Size(0, KIB, 10000), Size(0, KIB, 100), PLAIN[:2] + PLAIN[3:], 10),
+    "sessions": Entry(Sessions, Size(10000, SMALL, 8), Size(100, SMALL, 8), OWN, 8),
+    "latency": Entry(Latency, Size(5, SMALL, 200, 2000, {"prosody": Size(5, SMALL, 200, 100)}),
+                     Size(1, SMALL, 20, 100), PLAIN, 13),
+    "resume": Entry(Resume, Size(1, 64 * MIB, 1), Size(1, 4 * MIB, 1), OWN, 2),
+    "slots": Entry(Slots, Size(5, SMALL, 8), Size(1, SMALL, 2), XMPP, 9),
+    "start": Entry(Start, Size(100000, SMALL, 1), Size(1000, SMALL, 1), OWN, 6),
+    "connections": Entry(Connections, Size(0, MIB, 1), Size(0, MIB, 1), HELD, 9),
 }
+# Without --only: all but what draws the picture.
+USUAL = [name for name in WORKS if name != "connections"]
+
+# What a target needs beside that: starting, slots over XMPP, and being slow.
+SECONDS_MORE = {"prosody": 5, "ejabberd": 6}
+# Once for a run: files to read, rows.
+SECONDS_ONCE = {Gets: 3, Start: 10}
+
+
+def seconds(plan, n_rounds):
+    """About how long a plan takes."""
+    total = 0
+    for name, targets in plan.items():
+        entry = WORKS[name]
+        total += SECONDS_ONCE.get(entry.kind, 0) * len(targets)
+        for target in targets:
+            slow = 0 if entry.kind is Slots else SECONDS_MORE.get(target, 0)
+            total += n_rounds * (entry.seconds + slow)
+    return total
+
+
+def needs(plan):
+    """Which of nginx, prosody, ejabberd a plan needs."""
+    names = {part for targets in plan.values() for target in targets
+             for part in target.replace("-", "+").split("+")}
+    return [name for name in ("nginx", "prosody", "ejabberd") if name in names]
