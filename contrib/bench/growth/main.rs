@@ -2,12 +2,13 @@
 //!
 //! Fills a data directory of its own with rows as a service has them after a month, and measures
 //! through the library what a service does with them; starts are measured as processes. Prints a
-//! table; `--json FILE` has the same for `picture`, which draws it.
+//! table; `--json FILE` has the same for `picture`, which draws it. `growth/run` does all of it.
 //!
-//! `cargo run --profile quick --example bench-growth -- --rows 1000,10000,100000`
+//! `cargo run --profile quick -p slotd-bench --bin bench-growth -- --rows 1000,10000,100000`
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Instant;
 
 mod fill;
 mod gauge;
@@ -83,7 +84,9 @@ fn measure(n_rows: u64, args: &Args) -> Vec<Line> {
         .build()
         .expect("a runtime");
     let data_dir = dir.path().join("data");
+    let begun = Instant::now();
     runtime.block_on(fill::fill(&data_dir, n_rows));
+    eprintln!("{n_rows} rows in {:.1} s", begun.elapsed().as_secs_f64());
     let mut lines = Vec::new();
     let mut add = |line: Line| {
         line.print();
