@@ -89,10 +89,11 @@ def plan():
 
 
 def lines(results):
-    """The table: a line for each promise, its cells as text; and how many are not kept."""
+    """The table: a line for each promise about the works that were done, its cells as text; and
+    how many are not kept."""
     out, n_broken = [["work", "against", "wanted", "median", "least - most", ""]], 0
-    for one in PROMISES:
-        values = one.values(results.get(one.work, {}).get("rounds", []))
+    for one in (one for one in PROMISES if one.work in results):
+        values = one.values(results[one.work]["rounds"])
         unit = "x" if one.of else ""
         wanted = f"{one.sense} {one.limit:g}{unit}"
         against = {"@quiet_p99_ms": "quiet", "": "-"}.get(one.of, one.of)
