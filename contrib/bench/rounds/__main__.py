@@ -32,7 +32,7 @@ def arguments():
     words.add_argument("--rounds", type=int, default=5)
     words.add_argument("--only", default="", metavar="WORK,...", help="these works alone")
     words.add_argument("--targets", default="", metavar="NAME,...", help="these targets alone")
-    words.add_argument("--base", help="what ratios are to (nginx; for slots: prosody)")
+    words.add_argument("--base", help="what ratios are to (nginx; for slots: own)")
     words.add_argument("--quick", action="store_true", help="tiny sizes: does it work at all?")
     words.add_argument("--markdown", action="store_true", help="the tables as Markdown")
     words.add_argument("--json", metavar="FILE", help="every figure of every round")

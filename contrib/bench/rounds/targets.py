@@ -92,11 +92,14 @@ class Slotd(Target):
             secret.write_text(f"{SECRET}\n")
             secret.chmod(0o600)
             component = (f'[component]\njid = "{SERVICE}"\nsecret_file = "{secret}"\n'
-                         f'server = "127.0.0.1:{get("component_port")}"\n')
+                         f'server = "127.0.0.1:{get("component_port")}"\n'
+                         # Limits that nobody reaches: all are looked at and none refuses.
+                         '[quota]\nper_requester = "1000 TiB"\nper_domain = "1000 TiB"\n'
+                         'total = "1000 TiB"\n')
         return (f'data_dir = "{self.data_dir}"\ndurability = "{get("durability", "full")}"\n'
                 f'[http]\nlisten = ["127.0.0.1:{self.port}"]\npublic_url = "{self.public}/"\n{http}\n{component}'
                 f'[limits]\nmax_file_size = "1 GiB"\nidle_for = "24 hours"\n'
-                f'slots_per_minute = 1000000\n'
+                f'slots_per_minute = 1000000\nbytes_per_minute = "1000 GiB"\n'
                 f'connections_max = {N_OPEN_FILES}\n'
                 f'connections_total_max = {N_OPEN_FILES}\n[access]\ndomains = ["localhost"]\n'
                 f'[log]\nlevel = "warn"\n')

@@ -11,8 +11,8 @@ import resume
 from bed import DOMAIN, SERVICE
 from peers import FILES, EjabberdUpload, ProsodyShare, wait_for_service
 from targets import Behind, Nginx, Sink, Slotd
-from tools import (GIB, KIB, MIB, Failed, Holding, body_file, cpu_s, load, memory_kib, run_json,
-                   say, settle, touch, write_urls)
+from tools import (GIB, KIB, LOAD_SECONDS_MAX, MIB, Failed, Holding, body_file, cpu_s, load,
+                   memory_kib, run_json, say, settle, touch, write_urls)
 
 # Name of a target: its class and what the variant changes.
 TARGETS = {
@@ -302,9 +302,12 @@ class Start(Work):
 
 
 class Slots(Work):
-    """Slot requests of several users, through an XMPP server: its CPU time and the component's."""
+    """Slot requests of several users, through an XMPP server: its CPU time and the component's.
 
-    unit, base = "1000 slots", "prosody"
+    `n_files` slots are asked for before: they stay open, which costs some servers more than others.
+    """
+
+    unit, base = "1000 slots", "own"
 
     def measure(self, name):
         server_name, _, component = name.partition("+")
@@ -323,20 +326,26 @@ class Slots(Work):
                 target.stop()
 
     def ask(self, targets, service):
-        """Asks for slots as fast as they are issued."""
-        pids = [pid for target in targets for pid in target.pids()]
+        """Asks for slots as fast as they are issued: each target's CPU time apart."""
         address = f"127.0.0.1:{targets[0].server.c2s_port}"
         words = ["--server", address, "--domain", DOMAIN, "--service", service, "--window", 50,
-                 "--users", self.size.connections, "--seconds", self.size.n]
+                 "--users", self.size.connections]
         wait_for_service(targets[0].server, service)
-        before = cpu_s(pids)
-        counted = run_json("bench-slots", words)
+        if self.size.n_files:
+            run_json("bench-slots", [*words, "--slots", -(-self.size.n_files // self.size.connections),
+                                     "--seconds", LOAD_SECONDS_MAX])
+        before = [cpu_s(target.pids()) for target in targets]
+        counted = run_json("bench-slots", [*words, "--seconds", self.size.n])
+        spent = [cpu_s(target.pids()) - then for target, then in zip(targets, before)]
         if counted["errors"] or not counted["slots"]:
             raise Failed(f"bench-slots: {counted}")
         per = counted["slots"] / 1000
-        return {"rate": counted["per_second"], "cpu": (cpu_s(pids) - before) / per,
-                "own_cpu": counted["own_cpu_s"] / per, "p50_ms": counted["p50_ms"],
-                "p99_ms": counted["p99_ms"], "peak_mib": memory_kib(pids, "VmHWM") / KIB}
+        row = {"rate": counted["per_second"], "cpu": sum(spent) / per,
+               "own_cpu": counted["own_cpu_s"] / per, "p50_ms": counted["p50_ms"],
+               "p99_ms": counted["p99_ms"],
+               "peak_mib": memory_kib([pid for target in targets for pid in target.pids()],
+                                      "VmHWM") / KIB}
+        return {**row, "component_cpu": spent[1] / per} if spent[1:] else row
 
 
 PLAIN = ["slotd", "nginx", "nginx-tuned", "ejabberd", "prosody"]
@@ -369,5 +378,6 @@ WORKS = {
     "latency": (Latency, Size(10, SMALL, 200, 2000), Size(2, SMALL, 20, 100), PLAIN, {}),
     "resume": (Resume, Size(0, 64 * MIB, 1), Size(0, 4 * MIB, 1), OWN, {}),
     "slots": (Slots, Size(5, SMALL, 8), Size(1, SMALL, 2), XMPP, {}),
+    "slots-open": (Slots, Size(5, SMALL, 8, 40000), Size(1, SMALL, 2, 100), XMPP, {}),
     "start": (Start, Size(100000, SMALL, 1), Size(1000, SMALL, 1), OWN, {}),
 }
