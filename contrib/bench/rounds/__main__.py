@@ -22,8 +22,8 @@ TROUBLE = (Failed, Trouble, Refused, OSError, TimeoutError, subprocess.Subproces
 HEADER = """Paired rounds on one machine, plain HTTP on loopback (tls-*: TLS): each round runs every target once.
 Figures are medians over {n} round(s); a ratio is the median of the ratios within the rounds, with
 the least and the most. The load generator shares the {cores} cores; `loader's` is its own CPU time by the
-same unit. slotd logs warnings alone, nginx has access_log off. No peer syncs uploads: `slotd` does
-(durability = "full"), `slotd-none` does not. {system}"""
+same unit. All log warnings alone (nginx: access_log off), but in `slots` and `slots-open` as they are
+installed. No peer syncs uploads: `slotd` does (durability = "full"), `slotd-none` does not. {system}"""
 
 
 def arguments():

@@ -102,7 +102,7 @@ class Slotd(Target):
                 f'slots_per_minute = 1000000\nbytes_per_minute = "1000 GiB"\n'
                 f'connections_max = {N_OPEN_FILES}\n'
                 f'connections_total_max = {N_OPEN_FILES}\n[access]\ndomains = ["localhost"]\n'
-                f'[log]\nlevel = "warn"\n')
+                f'[log]\nlevel = "{"info" if get("logs_as_installed") else "warn"}"\n')
 
     def mint(self, n_slots, size, sessions=False):
         """Makes slots while it does not run."""

@@ -305,20 +305,25 @@ class Slots(Work):
     """Slot requests of several users, through an XMPP server: its CPU time and the component's.
 
     `n_files` slots are asked for before: they stay open, which costs some servers more than others.
+    All log as they are installed, a line a slot, unless `quiet`: then warnings alone.
     """
 
     unit, base = "1000 slots", "own"
 
+    def __init__(self, *args, quiet=False, **more):
+        super().__init__(*args, **more)
+        self.logs = {"logs_as_installed": not quiet}
+
     def measure(self, name):
         server_name, _, component = name.partition("+")
-        server = self.new(server_name)
+        server = TARGETS[server_name][0](self.bed, **self.logs)
         server.start()
         targets = [server]
         try:
             server.server.accounts(*(f"u{n}" for n in range(self.size.connections)))
             if component:
                 port = server.server.component_port
-                targets.append(Slotd(self.bed, component_port=port))
+                targets.append(Slotd(self.bed, component_port=port, **self.logs))
                 targets[-1].start()
             return self.ask(targets, SERVICE if component else FILES)
         finally:
@@ -378,6 +383,7 @@ WORKS = {
     "latency": (Latency, Size(10, SMALL, 200, 2000), Size(2, SMALL, 20, 100), PLAIN, {}),
     "resume": (Resume, Size(0, 64 * MIB, 1), Size(0, 4 * MIB, 1), OWN, {}),
     "slots": (Slots, Size(5, SMALL, 8), Size(1, SMALL, 2), XMPP, {}),
+    "slots-quiet": (Slots, Size(5, SMALL, 8), Size(1, SMALL, 2), XMPP, {"quiet": True}),
     "slots-open": (Slots, Size(5, SMALL, 8, 40000), Size(1, SMALL, 2, 100), XMPP, {}),
     "start": (Start, Size(100000, SMALL, 1), Size(1000, SMALL, 1), OWN, {}),
 }
