@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use jid::{BareJid, Jid};
+use jid::BareJid;
 
 use crate::core::refusal::Refusal;
 use crate::core::session::{FileFacts, Lifetimes, UploadSession};
@@ -167,11 +167,11 @@ pub struct NewIds {
 /// Refuses what needs no count: `NotAllowed`, `FileTooLarge`, `BadPurpose`.
 pub fn screen(
     policy: &Policy,
-    requester: &Jid,
+    requester: &BareJid,
     request: &SlotRequest,
     now: Timestamp,
 ) -> Result<(), Refusal> {
-    policy.access.check(&requester.to_bare())?;
+    policy.access.check(requester)?;
     if policy.size_bytes_max < request.size_bytes {
         return Err(Refusal::FileTooLarge {
             size_bytes_max: policy.size_bytes_max,
@@ -336,7 +336,7 @@ mod tests {
 
     #[test]
     fn screening() {
-        let romeo = Jid::new("romeo@example.org/x").expect("valid");
+        let romeo = jid("romeo@example.org");
         let screen = |size_bytes, purpose| {
             screen(&policy(), &romeo, &request(size_bytes, purpose), NOW).err()
         };

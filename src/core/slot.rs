@@ -3,6 +3,7 @@
 //! Every type's constructor is its only check. XEP-0363 #request, #purpose; nothing here decides
 //! whether the requester may have the slot: that is `policy`.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use base64::Engine as _;
@@ -27,6 +28,9 @@ const URL_SEGMENT: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'_')
     .remove(b'~');
 
+/// What an id is spelled with.
+const ID_CHARS: usize = 22;
+
 /// Names a slot and its file: 128 random bits, the secret of the GET URL.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SlotId(pub u128);
@@ -46,7 +50,10 @@ impl SlotId {
 
 impl fmt::Display for SlotId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&URL_SAFE_NO_PAD.encode(self.0.to_be_bytes()))
+        let mut text = [0; ID_CHARS];
+        let written = URL_SAFE_NO_PAD.encode_slice(self.0.to_be_bytes(), &mut text);
+        let text = written.ok().and_then(|n| str::from_utf8(&text[..n]).ok());
+        f.write_str(text.ok_or(fmt::Error)?)
     }
 }
 
@@ -135,7 +142,10 @@ impl FileName {
         if text.contains(['/', '\\']) || text.chars().any(char::is_control) {
             return Err(Refusal::BadFileName);
         }
-        let visible: String = text.chars().filter(|c| !turns_direction(*c)).collect();
+        let visible: Cow<str> = match text.contains(turns_direction) {
+            true => text.chars().filter(|c| !turns_direction(*c)).collect(),
+            false => text.into(),
+        };
         let name = visible.trim();
         if name.is_empty() || name == "." || name == ".." {
             return Err(Refusal::BadFileName);
@@ -150,7 +160,7 @@ impl FileName {
 
     /// The name as one segment of a URL path (RFC 3986 #2.3: all but unreserved is encoded).
     pub fn to_url_segment(&self) -> String {
-        utf8_percent_encode(&self.0, URL_SEGMENT).to_string()
+        Cow::from(utf8_percent_encode(&self.0, URL_SEGMENT)).into_owned()
     }
 }
 

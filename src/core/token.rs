@@ -82,8 +82,12 @@ pub fn seal(keys: &Keys, claims: &Claims) -> String {
     payload.extend(claims.issued_at.0.to_be_bytes());
     payload.extend(claims.owner);
     let tag = mac(key, PUT_LABEL, &payload).finalize().into_bytes();
-    let payload = URL_SAFE_NO_PAD.encode(payload);
-    format!("{VERSION}{payload}.{}", URL_SAFE_NO_PAD.encode(tag))
+    let mut text = String::with_capacity(TOKEN_BYTES_MAX);
+    text.push_str(VERSION);
+    URL_SAFE_NO_PAD.encode_string(payload, &mut text);
+    text.push('.');
+    URL_SAFE_NO_PAD.encode_string(tag, &mut text);
+    text
 }
 
 /// Opens a token: what it says, if one of `keys` sealed it.

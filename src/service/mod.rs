@@ -172,7 +172,7 @@ impl Service {
     ) -> Result<UploadSession, Refusal> {
         let settings = self.settings.clone();
         let owner = requester.to_bare();
-        policy::screen(&settings.policy, requester, &request, now)?;
+        policy::screen(&settings.policy, &owner, &request, now)?;
         let size_bytes = request.size_bytes;
         let (slot_rate, byte_rate) = (settings.slot_rate, settings.byte_rate);
         // Rates go by a clock that nobody sets: one set back would hold requesters up for as long.
@@ -216,7 +216,9 @@ impl Service {
         let keys = self.keys.read().unwrap_or_else(PoisonError::into_inner);
         let token = token::seal(&keys, &row.put_claims());
         let base = &self.settings.public_url;
-        let get_url = format!("{base}f/{}/{}", row.id, row.file.name.to_url_segment());
+        let (id, name) = (row.id.to_string(), row.file.name.to_url_segment());
+        // Joined, not formatted: that would be an eighth of all that a slot costs.
+        let get_url = [base, "f/", &id, "/", &name].concat();
         if self.settings.token_in_header {
             Slot {
                 put_url: get_url.clone(),
@@ -225,7 +227,7 @@ impl Service {
             }
         } else {
             Slot {
-                put_url: format!("{get_url}?t={token}"),
+                put_url: [&get_url, "?t=", &token].concat(),
                 get_url,
                 put_headers: Vec::new(),
             }

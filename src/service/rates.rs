@@ -37,16 +37,23 @@ impl Rates {
         now: Timestamp,
     ) -> Result<(), Timestamp> {
         let mut all = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
-        let old = all.get(requester).copied().unwrap_or_default();
+        let known = all.get_mut(requester);
+        let old = known.as_deref().copied().unwrap_or_default();
         let slots = slot_rate.take(old.slots, 1, now)?;
         let bytes = match byte_rate {
             Some(rate) => rate.take(old.bytes, size_bytes, now)?,
             None => old.bytes,
         };
-        if REQUESTERS_MAX <= all.len() && !all.contains_key(requester) {
-            make_room(&mut all, now);
+        let new = Buckets { slots, bytes };
+        match known {
+            Some(known) => *known = new,
+            None => {
+                if REQUESTERS_MAX <= all.len() {
+                    make_room(&mut all, now);
+                }
+                all.insert(requester.clone(), new);
+            }
         }
-        all.insert(requester.clone(), Buckets { slots, bytes });
         Ok(())
     }
 }

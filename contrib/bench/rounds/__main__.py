@@ -28,8 +28,9 @@ ROOM_BYTES = 10 << 30
 HEADER = """Paired rounds on one machine, plain HTTP on loopback (tls-*: TLS): each round runs every
 target once. Figures are medians over {n} round(s); a ratio is the median of the ratios within the
 rounds, with the least and the most. The load generator shares the {cores} cores; `loader's` is its
-own CPU time by the same unit. slotd logs warnings alone, nginx has access_log off. No peer syncs
-uploads: `slotd` does (durability = "full"), `slotd-none` does not. {system}"""
+own CPU time by the same unit. All log warnings alone (nginx: access_log off), but in `slots` and
+`slots-open` as they are installed. No peer syncs uploads: `slotd` does (durability = "full"),
+`slotd-none` does not. {system}"""
 
 
 def arguments():
@@ -40,7 +41,7 @@ def arguments():
     words.add_argument("--targets", default="", metavar="NAME,...", help="these targets alone")
     words.add_argument("--must", action="store_true",
                        help="what slotd is to show, and whether it does")
-    words.add_argument("--base", help="what ratios are to (nginx; for slots: prosody)")
+    words.add_argument("--base", help="what ratios are to (nginx; for slots: own)")
     words.add_argument("--quick", action="store_true", help="tiny sizes: does it work at all?")
     words.add_argument("--markdown", action="store_true", help="the tables as Markdown")
     words.add_argument("--json", metavar="FILE", help="every figure of every round")

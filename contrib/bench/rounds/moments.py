@@ -9,9 +9,9 @@ import resume
 from bed import DOMAIN, SERVICE
 from peers import FILES, wait_for_service
 from targets import Slotd
-from tools import (KIB, Failed, binary, body_file, cpu_s, load, memory_kib, run_json, settle,
+from tools import (KIB, LOAD_SECONDS_MAX, Failed, binary, body_file, cpu_s, load, memory_kib, run_json, settle,
                    write_urls)
-from work import Work
+from work import TARGETS, Work
 
 # A start that takes longer has failed.
 START_SECONDS_MAX = 60
@@ -152,20 +152,28 @@ def _answers(port):
 
 
 class Slots(Work):
-    """Slot requests of several users, through an XMPP server: its CPU time and the component's."""
+    """Slot requests of several users, through an XMPP server: its CPU time and the component's.
 
-    unit, base = "1000 slots", "prosody"
+    `n_files` slots are asked for before: they stay open, which costs some servers more than others.
+    All log as they are installed, a line a slot, unless `quiet`: then warnings alone.
+    """
+
+    unit, base = "1000 slots", "own"
+
+    def __init__(self, *args, quiet=False, **more):
+        super().__init__(*args, **more)
+        self.logs = {"logs_as_installed": not quiet}
 
     def measure(self, name):
         server_name, _, component = name.partition("+")
-        server = self.new(server_name)
+        server = TARGETS[server_name][0](self.bed, **self.logs)
         server.start()
         targets = [server]
         try:
             server.server.accounts(*(f"u{n}" for n in range(self.size.connections)))
             if component:
                 port = server.server.component_port
-                targets.append(Slotd(self.bed, component_port=port))
+                targets.append(Slotd(self.bed, component_port=port, **self.logs))
                 targets[-1].start()
             return self.ask(targets, SERVICE if component else FILES)
         finally:
@@ -173,14 +181,17 @@ class Slots(Work):
                 target.stop()
 
     def ask(self, targets, service):
-        """Asks for slots as fast as they are issued."""
+        """Asks for slots as fast as they are issued: each target's CPU time apart."""
         pids = [pid for target in targets for pid in target.pids()]
         address = f"127.0.0.1:{targets[0].server.c2s_port}"
         words = ["--server", address, "--domain", DOMAIN, "--service", service, "--window", 50,
-                 "--users", self.size.connections, "--seconds", self.size.n]
+                 "--users", self.size.connections]
         wait_for_service(targets[0].server, service)
+        if self.size.n_files:
+            each = -(-self.size.n_files // self.size.connections)
+            run_json("bench-slots", [*words, "--slots", each, "--seconds", LOAD_SECONDS_MAX])
         before = [cpu_s(target.pids()) for target in targets]
-        counted = run_json("bench-slots", words)
+        counted = run_json("bench-slots", [*words, "--seconds", self.size.n])
         if counted["errors"] or not counted["slots"]:
             raise Failed(f"bench-slots: {counted}")
         per = counted["slots"] / 1000

@@ -85,7 +85,8 @@ class ProsodyShare(Peer):
     def _configure(self):
         conf = self.server.conf
         text = conf.read_text().replace("http_ports = {}", f"http_ports = {{ {self.port} }}")
-        text = text.replace('log = { info = "*console" }', 'log = { warn = "*console" }')
+        if not self.options.get("logs_as_installed"):
+            text = text.replace('log = { info = "*console" }', 'log = { warn = "*console" }')
         text += (f'\nhttp_interfaces = {{ "127.0.0.1" }}\nhttp_default_host = "{FILES}"\n'
                  f'Component "{FILES}" "http_file_share"\n'
                  f'http_host = "127.0.0.1"\n'
@@ -109,6 +110,8 @@ class EjabberdUpload(Peer):
         listener = (f'listen:\n  -\n    port: {self.port}\n    ip: "127.0.0.1"\n'
                     '    module: ejabberd_http\n    backlog: 4096\n    request_handlers:\n'
                     '      /upload: mod_http_upload\n')
-        text = path.read_text().replace("loglevel: info", "loglevel: warning")
+        text = path.read_text()
+        if not self.options.get("logs_as_installed"):
+            text = text.replace("loglevel: info", "loglevel: warning")
         text = text.replace("\nmodules:\n", f"\n{share}", 1)
         path.write_text(text.replace("\nlisten:\n", f"\n{listener}", 1))

@@ -20,15 +20,18 @@ RATES = {"GiB": "MiB/s", "1000 req": "req/s", "1000 slots": "slots/s", "req": "n
 def medians(rounds, base):
     """The median of each figure; `ratio` is the median of the ratios within a round.
 
-    `rounds` is a list of {target: {figure: value}}; a target may be missing in a round.
+    `rounds` is a list of {target: {figure: value}}; a target may be missing in a round. `base` is a
+    target, or "own": what stands before a target's "+".
     """
+    def base_of(name):
+        return name.partition("+")[0] if base == "own" else base
     rows = {}
     for name in {name: None for one in rounds for name in one}:
         mine = [one[name] for one in rounds if name in one]
         rows[name] = {key: statistics.median(row[key] for row in mine if key in row)
                       for key in mine[0]}
-        ratios = [one[name]["rate"] / one[base]["rate"] for one in rounds
-                  if name in one and base in one]
+        ratios = [one[name]["rate"] / one[base_of(name)]["rate"] for one in rounds
+                  if name in one and base_of(name) in one]
         if ratios:
             rows[name]["ratio"] = statistics.median(ratios)
             rows[name]["ratio_least"], rows[name]["ratio_most"] = min(ratios), max(ratios)

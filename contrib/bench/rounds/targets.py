@@ -103,7 +103,7 @@ class Slotd(Target):
                 f'slots_per_minute = 1000000\n{rate}'
                 f'connections_max = {N_OPEN_FILES}\n'
                 f'connections_total_max = {N_OPEN_FILES}\n[access]\ndomains = ["localhost"]\n'
-                f'{quota}[log]\nlevel = "warn"\n')
+                f'{quota}[log]\nlevel = "{"info" if get("logs_as_installed") else "warn"}"\n')
 
     def mint(self, n_slots, size, sessions=False):
         """Makes slots while it does not run."""

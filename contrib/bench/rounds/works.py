@@ -68,6 +68,8 @@ WORKS = {
                      Size(1, SMALL, 20, 100), PLAIN, 13),
     "resume": Entry(Resume, Size(1, 64 * MIB, 1), Size(1, 4 * MIB, 1), OWN, 2),
     "slots": Entry(Slots, Size(5, SMALL, 8), Size(1, SMALL, 2), XMPP, 9),
+    "slots-quiet": Entry(Slots, Size(5, SMALL, 8), Size(1, SMALL, 2), XMPP, 9, {"quiet": True}),
+    "slots-open": Entry(Slots, Size(5, SMALL, 8, 40000), Size(1, SMALL, 2, 100), XMPP, 25),
     "start": Entry(Start, Size(100000, SMALL, 1), Size(1000, SMALL, 1), OWN, 6),
     "connections": Entry(Connections, Size(0, MIB, 1), Size(0, MIB, 1), HELD, 9),
 }
