@@ -29,8 +29,9 @@
 //!   `SessionStore::admit` with the quota's decision. The row is durable before the slot leaves.
 //!
 //! **PUT to file** (XEP-0363 #upload)
-//! * `http::guard` checks the framing, `http::head` the rest, and `http::put` makes an `Upload` of
-//!   the head.
+//! * `http::front` takes a plain PUT on a connection without TLS, and lends the connection to the
+//!   body; the others go on to hyper, past `http::guard`. Either way `http::framing` checks the
+//!   framing, `http::head` the rest, and `http::put` makes an `Upload` of the head.
 //! * `Service::receive` opens the token and asks `UploadSession::begin`: nothing was disturbed so
 //!   far, nothing of the body was read.
 //! * The slot is taken over: an older request is cut, its durable bytes are noted.
@@ -67,7 +68,7 @@
 //! * `Service::open_file`: the row, `core::download::answer`, then the bytes. 404 before completion
 //!   and from the very second at which the file's time is over, whether it was swept or not.
 //! * `http::front` answers on connections without TLS, and gives the kernel the file; what is no
-//!   plain GET or HEAD of a file goes on to hyper, with the rest of its connection.
+//!   plain request for a file goes on to hyper, with the rest of its connection.
 //!
 //! **Upkeep**
 //! * `Sweeper::sweep` asks for what is due and removes it, a file before its row; never

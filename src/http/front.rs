@@ -1,9 +1,10 @@
-//! Answers GET and HEAD of files by itself, and hands everything else to hyper.
+//! Answers GET, HEAD and PUT of files by itself, and hands everything else to hyper.
 //!
-//! A file's bytes go from the page cache to the socket without coming here. What is decided is
-//! decided where hyper's requests are decided, too: `framing` reads the head, `Edge` and the
-//! service answer. The first request that is anything but a plain GET or HEAD of a file goes to
-//! hyper as it came, and with it the rest of the connection.
+//! A file's bytes go from the page cache to the socket without coming here, and to the service as
+//! they come (`body`). What is decided is decided where hyper's requests are decided, too:
+//! `framing` reads the head, `Edge` and the service answer. The first request that is anything but
+//! a plain GET, HEAD or PUT of a file goes to hyper as it came, and with it the rest of the
+//! connection.
 //!
 //! While a connection waits for its next request it holds no buffer.
 
@@ -15,6 +16,7 @@ use std::time::Instant as StdInstant;
 use bytes::{Buf as _, BytesMut};
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
+use http::Method;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -30,6 +32,8 @@ use reply::Reply;
 use wire::{Plain, Wire};
 
 mod ask;
+mod body;
+mod put;
 mod reply;
 pub mod wire;
 
@@ -53,6 +57,8 @@ pub enum End<S> {
     Close(S, bool),
     /// Cut it: an answer is not whole, or nobody is there.
     Cut(S),
+    /// It has ended already.
+    Gone,
     /// Hand it to hyper, with what was read and the pace so far.
     Other(S, Pace, BytesMut),
 }
@@ -109,13 +115,18 @@ impl<S: Plain> Front<S> {
             };
             self.buffer.advance(end);
             self.n_heads += 1;
+            if ask.method == Method::PUT {
+                // What an upload needs is large: who asks for a file does not pay for it.
+                self = match Box::pin(self.take(ask)).await {
+                    Ok(front) => front,
+                    Err(end) => return end,
+                };
+                continue;
+            }
             match self.answer(ask).await {
                 Ok(true) => {}
                 Ok(false) => return self.close(),
-                Err(error) => {
-                    tracing::debug!(%error, "connection ended early");
-                    return End::Cut(self.wire.into_parts().0);
-                }
+                Err(error) => return self.cut(&error),
             }
             // Requests that are here already are no reason not to look after others.
             tokio::task::consume_budget().await;
@@ -132,6 +143,11 @@ impl<S: Plain> Front<S> {
         let more = std::future::poll_fn(|cx| self.wire.poll_read(cx, &mut self.buffer));
         let _ = more.now_or_never();
         End::Close(self.wire.into_parts().0, !self.buffer.is_empty())
+    }
+
+    fn cut(self, error: &std::io::Error) -> End<S> {
+        tracing::debug!(%error, "connection ended early");
+        End::Cut(self.wire.into_parts().0)
     }
 
     fn hand_over(self) -> End<S> {
@@ -192,19 +208,22 @@ impl<S: Plain> Front<S> {
         Poll::Pending
     }
 
-    /// Answers a request; whether another may follow.
-    async fn answer(&mut self, ask: Ask) -> std::io::Result<bool> {
-        let started = StdInstant::now();
-        let edge = &self.edge;
-        let client = forwarded::client(self.origin.peer, &ask.headers, &edge.trusted);
-        let facts = meter::Facts {
+    /// What is known of a request as it comes.
+    fn facts(&self, ask: &Ask) -> meter::Facts {
+        meter::Facts {
             method: meter::method_name(&ask.method),
             slot: ask.place.as_ref().ok().map(|(id, _)| *id),
-            client,
-            addresses: edge.addresses,
-            started,
-        };
-        let (opened, permit) = match edge.enter(Some(self.origin), client) {
+            client: forwarded::client(self.origin.peer, &ask.headers, &self.edge.trusted),
+            addresses: self.edge.addresses,
+            started: StdInstant::now(),
+        }
+    }
+
+    /// Answers a GET or HEAD; whether another request may follow.
+    async fn answer(&mut self, ask: Ask) -> std::io::Result<bool> {
+        let facts = self.facts(&ask);
+        let edge = &self.edge;
+        let (opened, permit) = match edge.enter(Some(self.origin), facts.client) {
             Ok(permit) => (open(edge, self.origin, &ask).await, permit),
             Err(refusal) => (Err(refusal), None),
         };
@@ -213,7 +232,7 @@ impl<S: Plain> Front<S> {
             Ok(download) => Reply::of(download, is_last),
             Err(refusal) => Reply::refused(refusal, &ask, is_last).await,
         };
-        let mut answered = meter::Answered::new(reply.status, facts, permit);
+        let mut answered = meter::Answered::new(reply.status, facts, None, permit);
         let sent = self.wire.send(reply, &mut answered.n_bytes).await;
         sent.map(|()| !is_last)
     }

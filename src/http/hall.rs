@@ -194,6 +194,7 @@ impl Hall {
                 }
             }
             End::Cut(stream) => stream.cut(),
+            End::Gone => {}
         }
         drop(held);
     }

@@ -63,6 +63,16 @@ impl Reading {
     pub fn is_at_end(&self) -> bool {
         self.0.is_at_end.load(Ordering::Relaxed)
     }
+
+    /// Counts bytes that were read.
+    pub fn count(&self, n_bytes: usize) {
+        self.0.bytes.fetch_add(n_bytes as u64, Ordering::Relaxed);
+    }
+
+    /// Notes that nothing of the body is left.
+    pub fn end(&self) {
+        self.0.is_at_end.store(true, Ordering::Relaxed);
+    }
 }
 
 /// Wraps a request's body, to count it.
@@ -70,7 +80,7 @@ pub fn incoming(request: Request) -> (Request, Reading) {
     let reading = Reading::default();
     let (head, body) = request.into_parts();
     if body.is_end_stream() {
-        reading.0.is_at_end.store(true, Ordering::Relaxed);
+        reading.end();
         return (Request::from_parts(head, body), reading);
     }
     let body = Incoming {
@@ -94,17 +104,13 @@ impl HttpBody for Incoming {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
         let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
-        let read = &self.reading.0;
         match &frame {
-            Some(Ok(frame)) => {
-                let n_bytes = frame.data_ref().map_or(0, |data| data.len() as u64);
-                read.bytes.fetch_add(n_bytes, Ordering::Relaxed);
-            }
+            Some(Ok(frame)) => self.reading.count(frame.data_ref().map_or(0, Bytes::len)),
             Some(Err(_)) => {}
-            None => read.is_at_end.store(true, Ordering::Relaxed),
+            None => self.reading.end(),
         }
         if self.body.is_end_stream() {
-            read.is_at_end.store(true, Ordering::Relaxed);
+            self.reading.end();
         }
         Poll::Ready(frame)
     }
@@ -158,13 +164,18 @@ pub struct Answered {
 }
 
 impl Answered {
-    /// Of a request without a body.
-    pub fn new(status: StatusCode, facts: Facts, permit: Option<Permit>) -> Self {
+    /// Of a request of which `reading` was read; none where it has no body.
+    pub fn new(
+        status: StatusCode,
+        facts: Facts,
+        reading: Option<Reading>,
+        permit: Option<Permit>,
+    ) -> Self {
         Self {
             n_bytes: 0,
             status: Some(status),
             facts,
-            reading: None,
+            reading,
             _permit: permit,
         }
     }

@@ -8,13 +8,13 @@ use futures_util::StreamExt as _;
 use http::header::{
     CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, SET_COOKIE, TRANSFER_ENCODING,
 };
-use http::{HeaderMap, HeaderValue, StatusCode};
+use http::{HeaderMap, HeaderValue, StatusCode, Uri};
 
 use super::early::Early;
 use super::{head, reply};
 use crate::core::refusal::Refusal;
 use crate::core::resume::Extent;
-use crate::core::resume::answer::{self, Told};
+use crate::core::resume::answer::{self, Head, Told};
 use crate::core::resume::fields::{digests, single};
 use crate::core::resume::{Dialect, read_creation};
 use crate::core::session::network::Visitor;
@@ -45,15 +45,46 @@ pub async fn answer(
     request: Request,
 ) -> Result<Response, Refusal> {
     let (head, body) = request.into_parts();
-    let token = head::token(&head.uri, &head.headers)?;
     let dialect = caller.dialect;
-    let credential = Credential::Put { id, name, token };
-    let upload = read(credential, caller, &head.headers)?;
-    let received = service.receive(upload, content(body)).await?;
-    Ok(match dialect {
+    let head = Asked {
+        id,
+        name,
+        uri: &head.uri,
+        headers: &head.headers,
+    };
+    let received = take(service, head, caller, content(body)).await?;
+    Ok(reply::bare(match dialect {
         None => created(&received),
-        Some(dialect) => reply::bare(answer::created(dialect, &told(&received))),
-    })
+        Some(dialect) => answer::created(dialect, &told(&received)),
+    }))
+}
+
+/// A PUT's head.
+pub struct Asked<'a> {
+    /// The slot that its path names.
+    pub id: SlotId,
+    /// The name that its path gives the file.
+    pub name: String,
+    /// Its target.
+    pub uri: &'a Uri,
+    /// Its fields.
+    pub headers: &'a HeaderMap,
+}
+
+/// Takes a file whose bytes are in `body`, which is asked for nothing before the head is admitted.
+pub async fn take(
+    service: &Arc<Service>,
+    asked: Asked<'_>,
+    caller: Caller,
+    body: Body,
+) -> Result<Received, Refusal> {
+    let credential = Credential::Put {
+        token: head::token(asked.uri, asked.headers)?,
+        id: asked.id,
+        name: asked.name,
+    };
+    let upload = read(credential, caller, asked.headers)?;
+    service.receive(upload, body).await
 }
 
 /// A request's body, as the service takes it.
@@ -65,12 +96,13 @@ pub fn content(body: axum::body::Body) -> Body {
 }
 
 /// 201 and nothing else: Siskin takes no other status, and several clients take 204 for an error.
-fn created(received: &Received) -> Response {
-    let mut response = reply::empty(StatusCode::CREATED);
+pub fn created(received: &Received) -> Head {
+    let mut headers = HeaderMap::new();
     if let Some(sha256) = received.sha256() {
-        answer::tell_file(response.headers_mut(), sha256);
+        answer::tell_file(&mut headers, sha256);
     }
-    response
+    let status = StatusCode::CREATED;
+    Head { status, headers }
 }
 
 /// An upload as answers tell of it.

@@ -183,8 +183,7 @@ async fn gather(
     mut cut: watch::Receiver<bool>,
     place: Place,
 ) -> Gathered {
-    let size_bytes = size_bytes as usize;
-    let mut bytes = Vec::new();
+    let mut pile = Pile::new(size_bytes as usize);
     let mut hasher = sha2::Sha256::new();
     let late = tokio::time::sleep(GATHER_WITHIN);
     tokio::pin!(late);
@@ -196,16 +195,13 @@ async fn gather(
             () = &mut late => break None,
         };
         match piece {
-            Some(Ok(piece)) if bytes.len() + piece.len() <= size_bytes => {
-                if bytes.capacity() == 0 {
-                    bytes.reserve_exact(size_bytes);
-                }
+            Some(Ok(piece)) if piece.len() <= pile.left() => {
                 hasher.update(&piece);
-                bytes.extend_from_slice(&piece);
+                pile.push(piece);
             }
-            None if bytes.len() == size_bytes => {
+            None if pile.left() == 0 => {
                 let sha256 = Sha256(hasher.finalize().into());
-                return Gathered::Whole(bytes.into(), sha256, place);
+                return Gathered::Whole(pile.bytes(), sha256, place);
             }
             // Too long, too short or broken: as it would have come.
             Some(piece) => break Some(piece),
@@ -215,8 +211,49 @@ async fn gather(
             }
         }
     };
-    let first = (!bytes.is_empty()).then(|| Ok(bytes.into()));
+    let bytes = pile.bytes();
+    let first = (!bytes.is_empty()).then(|| Ok(bytes));
     Gathered::Not(again(first.into_iter().chain(last), place, body))
+}
+
+/// The pieces of a body, put together; one that is the whole body is not copied.
+struct Pile {
+    size_bytes: usize,
+    whole: Bytes,
+    pieces: Vec<u8>,
+}
+
+impl Pile {
+    fn new(size_bytes: usize) -> Self {
+        Self {
+            size_bytes,
+            whole: Bytes::new(),
+            pieces: Vec::new(),
+        }
+    }
+
+    /// How many bytes are missing.
+    fn left(&self) -> usize {
+        self.size_bytes - self.whole.len() - self.pieces.len()
+    }
+
+    fn push(&mut self, piece: Bytes) {
+        if piece.len() == self.size_bytes {
+            self.whole = piece;
+            return;
+        }
+        if self.pieces.capacity() == 0 {
+            self.pieces.reserve_exact(self.size_bytes);
+        }
+        self.pieces.extend_from_slice(&piece);
+    }
+
+    fn bytes(self) -> Bytes {
+        match self.whole.is_empty() {
+            true => self.pieces.into(),
+            false => self.whole,
+        }
+    }
 }
 
 /// A body of the pieces that were gathered, and of the rest; the place in memory is given back

@@ -8,5 +8,6 @@ pub mod rows;
 pub mod servers;
 pub mod site;
 pub mod slow;
+pub mod sockets;
 pub mod upload;
 pub mod world;

@@ -12,9 +12,9 @@ use crate::core::resume::Checksum;
 use crate::core::slot::Sha256;
 
 /// RFC 9530 #3.
-pub(super) const REPR_DIGEST: HeaderName = HeaderName::from_static("repr-digest");
+pub const REPR_DIGEST: HeaderName = HeaderName::from_static("repr-digest");
 /// RFC 9530 #2.
-const CONTENT_DIGEST: HeaderName = HeaderName::from_static("content-digest");
+pub const CONTENT_DIGEST: HeaderName = HeaderName::from_static("content-digest");
 /// Digits of the longest structured integer (RFC 9651 #3.3.1).
 const DIGITS_MAX: usize = 15;
 

@@ -10,8 +10,10 @@ use http_body_util::BodyExt as _;
 
 use super::ask::Ask;
 use crate::core::refusal::Refusal;
+use crate::http::put;
 use crate::http::reply::{self, ErrorStyle, Manner};
 use crate::service::Download;
+use crate::service::upload::Received;
 use crate::store::Content;
 
 /// What a usual head takes: saves growing the buffer.
@@ -45,6 +47,16 @@ impl Reply {
             status: answer.status,
             head: head(answer.status, &answer.headers, None, is_last),
             body: download.body.map_or(Body::None, Body::Content),
+        }
+    }
+
+    /// The answer to a PUT whose file is there.
+    pub fn created(received: &Received, is_last: bool) -> Self {
+        let answer = put::created(received);
+        Self {
+            status: answer.status,
+            head: head(answer.status, &answer.headers, Some(0), is_last),
+            body: Body::None,
         }
     }
 

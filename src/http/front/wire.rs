@@ -4,15 +4,15 @@ use std::fs::File;
 use std::io::{self, IoSliceMut};
 use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt as _;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use bytes::BytesMut;
+use bytes::{BufMut, BytesMut};
 use futures_util::StreamExt as _;
 use rustix::io::ReadWriteFlags;
 use rustix::net::SendFlags;
-use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::{Instant, Sleep, sleep_until};
 
@@ -33,6 +33,8 @@ const WARM_BYTES: usize = 128 << 10;
 
 /// A socket that the kernel can send files to.
 pub trait Plain: AsyncRead + AsyncWrite + AsFd + Cut + Unpin + Send + Sync + 'static {
+    /// Ready when there may be something to read.
+    fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
     /// Ready when more may be written.
     fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
     /// Tries a write without waiting.
@@ -40,6 +42,10 @@ pub trait Plain: AsyncRead + AsyncWrite + AsFd + Cut + Unpin + Send + Sync + 'st
 }
 
 impl Plain for TcpStream {
+    fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.poll_read_ready(cx)
+    }
+
     fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.poll_write_ready(cx)
     }
@@ -50,6 +56,10 @@ impl Plain for TcpStream {
 }
 
 impl Plain for UnixStream {
+    fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.poll_read_ready(cx)
+    }
+
     fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.poll_write_ready(cx)
     }
@@ -98,6 +108,25 @@ impl<S: Plain> Wire<S> {
         })
     }
 
+    /// Ready when there may be something to read.
+    pub fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.socket.poll_readable(cx)
+    }
+
+    /// Reads into the room that `buffer` has; 0 at the end.
+    pub fn poll_fill(
+        &mut self,
+        cx: &mut Context<'_>,
+        buffer: &mut impl BufMut,
+    ) -> Poll<io::Result<usize>> {
+        pin!(self.socket.read_buf(buffer)).poll(cx)
+    }
+
+    /// Writes some of `bytes`.
+    pub fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.socket).poll_write(cx, bytes)
+    }
+
     /// Ready at `until`.
     pub fn poll_alarm(&mut self, cx: &mut Context<'_>, until: Instant) -> Poll<()> {
         if until < self.alarm.deadline() {
@@ -142,7 +171,8 @@ impl<S: Plain> Wire<S> {
         }
     }
 
-    async fn send_bytes(&mut self, mut bytes: &[u8], flags: SendFlags) -> io::Result<()> {
+    /// Sends bytes from memory.
+    pub async fn send_bytes(&mut self, mut bytes: &[u8], flags: SendFlags) -> io::Result<()> {
         while !bytes.is_empty() {
             let n_bytes = self.write(|socket| {
                 let flags = flags | SendFlags::NOSIGNAL;
