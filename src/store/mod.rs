@@ -6,12 +6,10 @@
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::UNIX_EPOCH;
 
 use bytes::Bytes;
-use futures_util::Stream;
 use futures_util::future::BoxFuture;
 use jid::BareJid;
 
@@ -25,13 +23,14 @@ use crate::core::time::Timestamp;
 
 pub mod boot;
 mod content;
+mod hot;
 pub mod keys;
 pub mod local;
 pub mod memory;
 pub mod redb;
 pub mod row;
 
-pub use content::{Content, Opened};
+pub use content::{Body, BodyError, Content, Handle, Opened};
 pub use local::handles::kept_max as files_kept_max;
 
 /// Why something could not be done.
@@ -99,13 +98,6 @@ pub type Change = Box<dyn FnMut(UploadSession) -> Result<UploadSession, Refusal>
 /// Told each time more bytes of a part are durable, with the part's durable length; refuses when
 /// the writer shall stop. The last length is not always told: `append` returns it.
 pub type Progress = Arc<dyn Fn(u64) -> BoxFuture<'static, Result<(), Failure>> + Send + Sync>;
-/// The bytes of an upload or a download, in pieces of any size.
-pub type Body = Pin<Box<dyn Stream<Item = Result<Bytes, BodyError>> + Send>>;
-
-/// A body ended before its end; why is known to whoever made it.
-#[derive(Clone, Copy, Debug, thiserror::Error)]
-#[error("the body ended too early")]
-pub struct BodyError;
 
 /// Whether a change leaves what indexes and sums are kept by: core never changes it.
 fn keeps_its_keys(old: &UploadSession, new: &UploadSession) -> bool {
