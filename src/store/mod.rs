@@ -15,6 +15,7 @@ use jid::BareJid;
 
 use crate::config::Durability;
 use crate::core::accel::Place;
+use crate::core::download::Served;
 use crate::core::policy::{Bucket, Room, Usage};
 use crate::core::refusal::Refusal;
 use crate::core::session::UploadSession;
@@ -147,6 +148,14 @@ pub trait SessionStore: Send + Sync {
 
     /// The row, if there is one.
     fn get(&self, id: SlotId) -> BoxFuture<'_, Result<Option<UploadSession>, StoreError>>;
+
+    /// What is served of a slot, if its row is complete: what `get` would find.
+    fn served(&self, id: SlotId) -> BoxFuture<'_, Result<Option<Arc<Served>>, StoreError>> {
+        Box::pin(async move {
+            let row = self.get(id).await?;
+            Ok(row.as_ref().and_then(Served::of).map(Arc::new))
+        })
+    }
 
     /// The slot of an upload session, if there is one of this name.
     fn find_session(&self, id: SessionId) -> BoxFuture<'_, Result<Option<SlotId>, StoreError>>;
