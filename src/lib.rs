@@ -65,8 +65,9 @@
 //!   also when nobody waits for the answer any more.
 //!
 //! **GET to bytes**
-//! * `Service::open_file`: the row, `core::download::answer`, then the bytes. 404 before completion
-//!   and from the very second at which the file's time is over, whether it was swept or not.
+//! * `Service::open_file`: what is served of the row, `core::download::answer`, then the bytes. 404
+//!   before completion and from the very second at which the file's time is over, whether it was
+//!   swept or not. What is asked for again finds its row and its file at hand (`store::hot`).
 //! * `http::front` answers on connections without TLS, and gives the kernel the file; what is no
 //!   plain request for a file goes on to hyper, with the rest of its connection.
 //!

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use futures_util::future::{join, join_all};
 use futures_util::{FutureExt as _, StreamExt as _, stream};
 use slotd::config::Durability;
+use slotd::core::download::Served;
 use slotd::core::policy::{Bucket, OPEN_SESSIONS_MAX, Usage, Uses};
 use slotd::core::refusal::Refusal;
 use slotd::core::session::{Agreement, FailReason, UploadSession};
@@ -56,6 +57,70 @@ async fn rows_in_redb() {
     .await;
 }
 
+/// How often a slot is filled and removed while others ask for it, each time a second later: few
+/// enough that the slot stays good.
+const N_FILLS: u64 = 200;
+
+/// What readers may see while the writer goes on: odd steps make the file complete, even ones
+/// remove it.
+#[derive(Default)]
+struct Steps {
+    begun: AtomicU64,
+    answered: AtomicU64,
+}
+
+/// Nobody sees what was before what was answered, nor what was before what they have seen.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn nobody_is_served_what_is_no_more() {
+    let dir = dir();
+    let path = dir.path().join("slotd.redb");
+    let store = Arc::new(RedbSessions::open(&path, Durability::None, 7).expect("a new database"));
+    let steps = Arc::new(Steps::default());
+    let readers = (0..3).map(|_| tokio::spawn(watch(store.clone(), steps.clone())));
+    let readers: Vec<_> = readers.collect();
+    for n in 1..=N_FILLS {
+        admit(&*store, row(1, ROMEO, 1000, NOW)).await;
+        steps.begun.store(2 * n - 1, Ordering::SeqCst);
+        change(&*store, 1, complete(later(n))).await;
+        steps.answered.store(2 * n - 1, Ordering::SeqCst);
+        // Somebody has found it, perhaps.
+        tokio::task::yield_now().await;
+        steps.begun.store(2 * n, Ordering::SeqCst);
+        store.remove(SlotId(1)).await.expect("removed");
+        steps.answered.store(2 * n, Ordering::SeqCst);
+    }
+    let n_seen = join_all(readers).await;
+    let n_seen: u64 = n_seen.into_iter().map(|n| n.expect("a reader ends")).sum();
+    assert!(0 < n_seen, "nobody has found the file");
+}
+
+async fn watch(store: Arc<RedbSessions>, steps: Arc<Steps>) -> u64 {
+    let (mut n_seen, mut last) = (0, 0);
+    loop {
+        let answered = steps.answered.load(Ordering::SeqCst);
+        let found = served(&*store).await;
+        let begun = steps.begun.load(Ordering::SeqCst);
+        // The step that was seen, or the last that it may have been.
+        let seen = match found {
+            Some(at) => 2 * at.since(NOW).as_secs() - 1,
+            None => begun - begun % 2,
+        };
+        let least = answered.max(last);
+        assert!(
+            least <= seen && seen <= begun,
+            "{found:?} between {answered} and {begun}, behind {last}"
+        );
+        if found.is_some() {
+            n_seen += 1;
+            last = seen;
+        }
+        if answered == 2 * N_FILLS {
+            return n_seen;
+        }
+        tokio::task::yield_now().await;
+    }
+}
+
 fn in_memory() -> Stores {
     Stores {
         sessions: Arc::new(MemorySessions::new(7)),
@@ -76,6 +141,7 @@ async fn rows_behind_an_outage_that_does_not_come() {
 /// Asks one kind of store everything, each time of a new one.
 async fn sessions(new: impl Fn() -> Arc<dyn SessionStore>) {
     rows_come_and_go(&*new()).await;
+    what_is_served_follows_the_rows(&*new()).await;
     refusals_change_nothing(&*new()).await;
     no_id_is_given_twice(&*new()).await;
     no_name_is_given_twice(&*new()).await;
@@ -138,6 +204,37 @@ async fn rows_come_and_go(store: &dyn SessionStore) {
         store.remove(SlotId(1)).await.expect("removed already");
         assert_eq!(store.get(SlotId(1)).await.expect("an answer"), None);
     }
+}
+
+/// Since when the file of the slot 1 is complete, if it is served.
+async fn served(store: &dyn SessionStore) -> Option<Timestamp> {
+    let served = store.served(SlotId(1)).await.expect("an answer");
+    served.map(|served| served.at())
+}
+
+async fn what_is_served_follows_the_rows(store: &dyn SessionStore) {
+    for seconds in 0..3 {
+        assert_eq!(served(store).await, None);
+        admit(store, row(1, ROMEO, 1000, NOW)).await;
+        assert_eq!(served(store).await, None);
+        let whole = change(store, 1, complete(later(seconds))).await;
+        for _ in 0..2 {
+            assert_eq!(served(store).await, Some(later(seconds)));
+            let found = store.served(SlotId(1)).await.expect("an answer");
+            assert_eq!(found.as_deref(), Served::of(&whole).as_ref());
+        }
+        let shorter = Box::new(move |row| {
+            Ok(UploadSession {
+                keep_until: Some(later(seconds + 1)),
+                ..row
+            })
+        });
+        let shorter = change(store, 1, shorter).await;
+        let found = store.served(SlotId(1)).await.expect("an answer");
+        assert_eq!(found.as_deref(), Served::of(&shorter).as_ref());
+        store.remove(SlotId(1)).await.expect("removed");
+    }
+    assert_eq!(served(store).await, None);
 }
 
 async fn refusals_change_nothing(store: &dyn SessionStore) {

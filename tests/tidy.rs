@@ -24,7 +24,8 @@ const WALLS: &[(&str, &[&str])] = &[
     ("xmpp",    &["xmpp", "core", "service", "config"]),
     // A body is what `receive` takes, content what `open_file` gives: the words of stores at an edge.
     ("http",    &["http", "core", "service", "config", "store::Body", "store::BodyError",
-                  "store::Content", "store::Opened", "store::files_kept_max"]),
+                  "store::Content", "store::Handle", "store::Opened",
+                  "store::files_kept_max"]),
     ("upkeep",  &["upkeep", "core", "service", "store::keys"]),
     // A client beside the service: of the edges it has the parser's guard alone.
     ("send",    &["send", "xmpp::Guard", "xmpp::Socket", "xmpp::StreamError", "xmpp::Wire"]),

@@ -3,10 +3,12 @@
 //! A proxy that reads a file from the disk costs a quarter of one that has its bytes passed on. It
 //! is only told after a download was decided as any other.
 
+use std::ops::Deref;
+
 use http::header::{CONTENT_LENGTH, CONTENT_RANGE, IF_MATCH, IF_UNMODIFIED_SINCE};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
-use crate::core::download::Answer;
+use crate::core::download::{Answer, Fields, Served};
 
 const X_ACCEL_REDIRECT: HeaderName = HeaderName::from_static("x-accel-redirect");
 const X_SENDFILE: HeaderName = HeaderName::from_static("x-sendfile");
@@ -42,7 +44,12 @@ impl Accel {
     ///
     /// The proxy sees the request's Range itself, and sends the part. It knows other validators
     /// than ours, so what must not be sent when they differ is not left to it.
-    pub fn hand_over(&self, answer: &mut Answer, request: &HeaderMap, place: &Place) {
+    pub fn hand_over<S: Deref<Target = Served>>(
+        &self,
+        answer: &mut Answer<S>,
+        request: &HeaderMap,
+        place: &Place,
+    ) {
         let must_match =
             request.contains_key(IF_MATCH) || request.contains_key(IF_UNMODIFIED_SINCE);
         if answer.bytes.is_none() || must_match {
@@ -58,10 +65,13 @@ impl Accel {
         let Ok(value) = HeaderValue::try_from(value) else {
             return;
         };
-        answer.headers.insert(field, value);
+        let fields = Fields::Map(HeaderMap::new());
+        let mut headers = std::mem::replace(&mut answer.fields, fields).into_map();
+        headers.insert(field, value);
         // Of this answer's own body; the proxy knows the file's length.
-        answer.headers.insert(CONTENT_LENGTH, HeaderValue::from(0));
-        answer.headers.remove(CONTENT_RANGE);
+        headers.insert(CONTENT_LENGTH, HeaderValue::from(0));
+        headers.remove(CONTENT_RANGE);
+        answer.fields = Fields::Map(headers);
         answer.status = StatusCode::OK;
         answer.bytes = None;
     }
@@ -71,19 +81,23 @@ impl Accel {
 mod tests {
     use super::*;
 
-    fn answer(status: StatusCode, bytes: Option<std::ops::Range<u64>>) -> Answer {
+    fn answer(status: StatusCode, bytes: Option<std::ops::Range<u64>>) -> Answer<Box<Served>> {
         let mut headers = HeaderMap::new();
         headers.insert(CONTENT_LENGTH, HeaderValue::from(5));
         headers.insert(CONTENT_RANGE, HeaderValue::from_static("bytes 5-9/10"));
         headers.insert("etag", HeaderValue::from_static("\"a\""));
         Answer {
             status,
-            headers,
+            fields: Fields::Map(headers),
             bytes,
         }
     }
 
-    fn handed_over(accel: &Accel, before: &Answer, request: &HeaderMap) -> Answer {
+    fn handed_over(
+        accel: &Accel,
+        before: &Answer<Box<Served>>,
+        request: &HeaderMap,
+    ) -> Answer<Box<Served>> {
         let place = Place {
             directory: "/var/lib/slotd/files".to_owned(),
             name: "ab/ab07".to_owned(),
@@ -112,11 +126,11 @@ mod tests {
         ] {
             let told = handed_over(&accel, &part, &HeaderMap::new());
             assert_eq!((told.status, &told.bytes), (StatusCode::OK, &None));
-            let fields: Vec<_> = told.headers.iter().collect();
-            assert_eq!(fields.len(), 3, "{fields:?}");
-            assert_eq!(told.headers["content-length"], "0");
-            assert_eq!(told.headers[field], path);
-            assert_eq!(told.headers["etag"], "\"a\"");
+            let headers = told.fields.into_map();
+            assert_eq!(headers.len(), 3, "{headers:?}");
+            assert_eq!(headers["content-length"], "0");
+            assert_eq!(headers[field], path);
+            assert_eq!(headers["etag"], "\"a\"");
         }
     }
 

@@ -3,86 +3,108 @@
 //! Pure: a row and a request's header in, an answer's head out, so that every way of sending bytes
 //! shares one decision. RFC 9110 #13.2.2 gives the order of preconditions.
 
-use std::time::{Duration, SystemTime};
+use std::ops::Deref;
+use std::time::SystemTime;
 
 use http::header::{
-    ACCEPT_RANGES, CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE,
-    ETAG, IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, IF_UNMODIFIED_SINCE, LAST_MODIFIED,
-    RANGE,
+    CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, IF_MATCH,
+    IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, IF_UNMODIFIED_SINCE, RANGE,
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 
 use crate::core::range::{Selection, select};
 use crate::core::refusal::Refusal;
-use crate::core::session::{State, UploadSession};
-use crate::core::slot::{FileName, Sha256};
+use crate::core::slot::Sha256;
 use crate::core::time::Timestamp;
 
-/// The longest time a cache is told to keep a file.
-const CACHE_FOR_MAX: Duration = Duration::from_secs(365 * 86_400);
+mod served;
 
-/// Fields of a usual answer, and some room: the map does not have to grow.
-const FIELDS_USUAL: usize = 12;
+pub use self::served::Served;
 
-/// The head of an answer, and the bytes that follow it.
+/// The head of an answer, and the bytes that follow it. `S` is how the caller holds the file.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Answer {
+pub struct Answer<S> {
     /// 200, 206, 304 or 416.
     pub status: StatusCode,
     /// All headers but those common to every answer of the service.
-    pub headers: HeaderMap,
+    pub fields: Fields<S>,
     /// The bytes to send, from first to past the last; `None` for HEAD, 304 and 416.
     pub bytes: Option<std::ops::Range<u64>>,
 }
 
+/// The fields of an answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fields<S> {
+    /// Those of a whole file at this time: at hand as the lines that go out.
+    Whole(S, Timestamp),
+    /// Any.
+    Map(HeaderMap),
+}
+
+impl<S: Deref<Target = Served>> Fields<S> {
+    /// As a map.
+    pub fn into_map(self) -> HeaderMap {
+        match self {
+            Self::Whole(served, now) => served.whole(now),
+            Self::Map(headers) => headers,
+        }
+    }
+}
+
+/// The fields of a request that have a say in the answer.
+const DECISIVE: [HeaderName; 6] = [
+    IF_MATCH,
+    IF_MODIFIED_SINCE,
+    IF_NONE_MATCH,
+    IF_RANGE,
+    IF_UNMODIFIED_SINCE,
+    RANGE,
+];
+
 /// Decides the answer to `method` (GET or HEAD) with `request` headers.
 ///
-/// Refuses `UnknownFile` unless the file is complete, not past its time, and called `name` (where
-/// the URL named it), and `PreconditionFailed` as RFC 9110 #13.1 asks.
-pub fn answer(
-    row: &UploadSession,
+/// Refuses `UnknownFile` when the file is past its time, or not called `name`, and
+/// `PreconditionFailed` as RFC 9110 #13.1 asks.
+pub fn answer<S: Deref<Target = Served>>(
+    served: S,
     name: &str,
     method: &Method,
     request: &HeaderMap,
     now: Timestamp,
-) -> Result<Answer, Refusal> {
-    let State::Complete { sha256, at } = row.state else {
-        return Err(Refusal::UnknownFile);
-    };
-    if !row.is_served(now) || name != row.file.name.as_str() {
+) -> Result<Answer<S>, Refusal> {
+    if !served.is_served(now) || name != served.name() {
         return Err(Refusal::UnknownFile);
     }
-    let etag = etag(sha256);
-    let mut headers = validators(row, &etag, at, now);
-    match precondition(request, &etag, at)? {
-        Condition::NotModified => {
-            return Ok(Answer {
-                status: StatusCode::NOT_MODIFIED,
-                headers,
-                bytes: None,
-            });
-        }
-        Condition::Holds => {}
+    let is_get = *method == Method::GET;
+    if !request.keys().any(|name| DECISIVE.contains(name)) {
+        return Ok(Answer {
+            status: StatusCode::OK,
+            bytes: is_get.then(|| 0..served.size_bytes()),
+            fields: Fields::Whole(served, now),
+        });
     }
-    describe(&mut headers, row);
-    let size_bytes = row.file.size_bytes;
-    let range = (*method == Method::GET && range_applies(request, &etag, at))
+    if let Condition::NotModified = precondition(request, &served)? {
+        return Ok(Answer {
+            status: StatusCode::NOT_MODIFIED,
+            fields: Fields::Map(served.validators(now)),
+            bytes: None,
+        });
+    }
+    let size_bytes = served.size_bytes();
+    let mut headers = served.whole(now);
+    let range = (is_get && range_applies(request, &served))
         .then(|| single(request, RANGE))
         .flatten();
     let (status, bytes) = match select(range, size_bytes) {
         Selection::Whole => (StatusCode::OK, 0..size_bytes),
         Selection::Part { first, last } => {
             let text = format!("bytes {first}-{last}/{size_bytes}");
-            set(&mut headers, CONTENT_RANGE, &text);
+            headers.insert(CONTENT_RANGE, ascii(text));
             (StatusCode::PARTIAL_CONTENT, first..last + 1)
         }
         Selection::Unsatisfiable => {
-            set(
-                &mut headers,
-                CONTENT_RANGE,
-                &format!("bytes */{size_bytes}"),
-            );
-            set(&mut headers, CACHE_CONTROL, "no-store");
+            headers.insert(CONTENT_RANGE, ascii(format!("bytes */{size_bytes}")));
+            headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
             for name in [CONTENT_TYPE, CONTENT_DISPOSITION] {
                 headers.remove(name);
             }
@@ -90,10 +112,10 @@ pub fn answer(
         }
     };
     headers.insert(CONTENT_LENGTH, HeaderValue::from(bytes.end - bytes.start));
-    let has_body = *method == Method::GET && status != StatusCode::RANGE_NOT_SATISFIABLE;
+    let has_body = is_get && status != StatusCode::RANGE_NOT_SATISFIABLE;
     Ok(Answer {
         status,
-        headers,
+        fields: Fields::Map(headers),
         bytes: has_body.then_some(bytes),
     })
 }
@@ -109,7 +131,8 @@ enum Condition {
 }
 
 /// RFC 9110 #13.2.2, for GET and HEAD.
-fn precondition(request: &HeaderMap, etag: &str, at: Timestamp) -> Result<Condition, Refusal> {
+fn precondition(request: &HeaderMap, served: &Served) -> Result<Condition, Refusal> {
+    let (etag, at) = (&*served.etag(), served.at());
     let date = |name| single(request, name).and_then(http_date);
     if request.contains_key(IF_MATCH) {
         if !names_etag(request, IF_MATCH, etag, Comparison::Strong) {
@@ -131,12 +154,12 @@ fn precondition(request: &HeaderMap, etag: &str, at: Timestamp) -> Result<Condit
 }
 
 /// Whether If-Range, where there is one, still means this file. RFC 9110 #13.1.5.
-fn range_applies(request: &HeaderMap, etag: &str, at: Timestamp) -> bool {
+fn range_applies(request: &HeaderMap, served: &Served) -> bool {
     if !request.contains_key(IF_RANGE) {
         return true;
     }
     single(request, IF_RANGE)
-        .is_some_and(|validator| validator == etag || http_date(validator) == Some(at))
+        .is_some_and(|text| text == served.etag() || http_date(text) == Some(served.at()))
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -172,69 +195,19 @@ fn http_date(text: &str) -> Option<Timestamp> {
     Some(Timestamp(since_epoch.as_secs()))
 }
 
-/// The headers that a 304 repeats (RFC 9110 #15.4.5).
-fn validators(row: &UploadSession, etag: &str, at: Timestamp, now: Timestamp) -> HeaderMap {
-    let mut headers = HeaderMap::with_capacity(FIELDS_USUAL);
-    set(&mut headers, ETAG, etag);
-    let modified = SystemTime::UNIX_EPOCH + Duration::from_secs(at.0);
-    set(
-        &mut headers,
-        LAST_MODIFIED,
-        &httpdate::fmt_http_date(modified),
-    );
-    let left = row.keep_until.map(|keep_until| keep_until.since(now));
-    let max_age = left.unwrap_or(CACHE_FOR_MAX).min(CACHE_FOR_MAX).as_secs();
-    let text = format!("public, max-age={max_age}, immutable, no-transform");
-    set(&mut headers, CACHE_CONTROL, &text);
-    headers
-}
-
-fn describe(headers: &mut HeaderMap, row: &UploadSession) {
-    set(headers, CONTENT_TYPE, row.file.content_type.as_str());
-    let kind = if is_shown_inline(row.file.content_type.essence()) {
-        "inline"
-    } else {
-        "attachment"
-    };
-    let text = disposition(kind, &row.file.name);
-    set(headers, CONTENT_DISPOSITION, &text);
-    set(headers, ACCEPT_RANGES, "bytes");
-}
-
-/// Media types that a browser can show without running anything in them: SVG can hold scripts.
-fn is_shown_inline(essence: &str) -> bool {
-    let kind = essence.split('/').next().unwrap_or_default();
-    match kind {
-        "image" => !essence.contains("xml") && !essence.contains("svg"),
-        "video" | "audio" => true,
-        _ => essence == "text/plain",
-    }
-}
-
-/// RFC 6266 #4.3: the plain form for old clients, the extended one for the real name.
-fn disposition(kind: &str, name: &FileName) -> String {
-    let plain: String = name
-        .as_str()
-        .chars()
-        .map(|c| match c {
-            ' '..='~' if !"\"\\%".contains(c) => c,
-            _ => '_',
-        })
-        .collect();
-    let extended = name.to_url_segment();
-    format!("{kind}; filename=\"{plain}\"; filename*=UTF-8''{extended}")
-}
-
-fn set(headers: &mut HeaderMap, name: HeaderName, value: &str) {
-    let value = HeaderValue::from_str(value).expect("made of checked ASCII");
-    headers.insert(name, value);
+fn ascii(text: String) -> HeaderValue {
+    HeaderValue::try_from(text).expect("made of checked ASCII")
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use http::header::{ETAG, LAST_MODIFIED};
+
     use super::*;
-    use crate::core::session::{FileFacts, Lifetimes, Retention};
-    use crate::core::slot::{ContentType, PartId, Purpose, SlotId};
+    use crate::core::session::{FileFacts, Lifetimes, Retention, UploadSession};
+    use crate::core::slot::{ContentType, FileName, PartId, Purpose, SlotId};
 
     const AT: Timestamp = Timestamp(1_767_323_045);
     const TAG: &str = "\"0909090909090909090909090909090909090909090909090909090909090909\"";
@@ -242,7 +215,11 @@ mod tests {
     const LATER: &str = "Fri, 02 Jan 2026 03:04:06 GMT";
     const EARLIER: &str = "Fri, 02 Jan 2026 03:04:04 GMT";
 
-    fn file(name: &str, content_type: &str) -> UploadSession {
+    fn file(name: &str, content_type: &str) -> Box<Served> {
+        Box::new(Served::of(&row(name, content_type)).expect("complete"))
+    }
+
+    fn row(name: &str, content_type: &str) -> UploadSession {
         let lifetimes = Lifetimes {
             idle_for: Duration::from_secs(300),
             session_age: Duration::from_secs(86_400),
@@ -261,6 +238,7 @@ mod tests {
         };
         let owner = jid::BareJid::new("romeo@example.org").expect("valid");
         let row = UploadSession::new(SlotId(7), owner, file, &lifetimes, AT);
+        assert_eq!(Served::of(&row), None, "not complete");
         let claims = row.put_claims();
         let part = PartId {
             slot: SlotId(7),
@@ -271,13 +249,13 @@ mod tests {
             .expect("complete")
     }
 
-    fn ask(method: Method, fields: &[(&str, &str)]) -> Result<Answer, Refusal> {
+    fn ask(method: Method, fields: &[(&str, &str)]) -> Result<Answer<Box<Served>>, Refusal> {
         let mut request = HeaderMap::new();
         for (name, value) in fields {
             let name: HeaderName = name.parse().expect("a field name");
             request.append(name, value.parse().expect("a field value"));
         }
-        answer(&file("a.png", "image/png"), "a.png", &method, &request, AT)
+        answer(file("a.png", "image/png"), "a.png", &method, &request, AT)
     }
 
     /// Rows are: request fields, status and bytes of the answer.
@@ -342,18 +320,44 @@ mod tests {
     fn head_is_a_get_without_bytes_and_ranges() {
         let head = ask(Method::HEAD, &[("range", "bytes=1-2")]).expect("found");
         let get = ask(Method::GET, &[]).expect("found");
-        assert_eq!(head.headers, get.headers);
-        assert_eq!((head.status, head.bytes), (StatusCode::OK, None));
-        assert_eq!(head.headers[CONTENT_LENGTH], "100");
-        assert_eq!(head.headers[ETAG], TAG);
-        assert_eq!(head.headers[LAST_MODIFIED], DATE);
+        assert_eq!((head.status, &head.bytes), (StatusCode::OK, &None));
+        let headers = head.fields.into_map();
+        assert_eq!(headers, get.fields.into_map());
+        assert_eq!(headers[CONTENT_LENGTH], "100");
+        assert_eq!(headers[ETAG], TAG);
+        assert_eq!(headers[LAST_MODIFIED], DATE);
+    }
+
+    /// The lines that are at hand say the same as the fields that are made for each request.
+    #[test]
+    fn lines_and_fields_say_the_same() {
+        let usual = ask(Method::GET, &[]).expect("found").fields;
+        let Fields::Whole(served, now) = usual.clone() else {
+            panic!("made for this request: {usual:?}");
+        };
+        let other = ask(Method::GET, &[("if-match", "*")]).expect("found");
+        assert!(matches!(other.fields, Fields::Map(_)));
+        assert_eq!(usual.into_map(), other.fields.clone().into_map());
+        let mut lines = b"HTTP/1.1 200 OK".to_vec();
+        served.push_lines(now, &mut lines);
+        lines.extend_from_slice(b"\r\n\r\n");
+        let mut seen = HeaderMap::new();
+        let lines = lines.split_inclusive(|b| *b == b'\n').skip(1);
+        for line in lines.filter(|line| *line != b"\r\n") {
+            let line = line.strip_suffix(b"\r\n").expect("ended");
+            let colon = line.iter().position(|b| *b == b':').expect("a field");
+            let name = HeaderName::from_bytes(&line[..colon]).expect("a name");
+            let value = HeaderValue::from_bytes(line[colon + 1..].trim_ascii()).expect("a value");
+            seen.append(name, value);
+        }
+        assert_eq!(seen, other.fields.into_map());
     }
 
     #[test]
     fn caches_are_never_told_to_keep_longer_than_we_do() {
-        let row = file("a.png", "image/png");
-        let at = |now| answer(&row, "a.png", &Method::GET, &HeaderMap::new(), now);
-        let cache = |now| at(now).expect("served").headers[CACHE_CONTROL].clone();
+        let served = file("a.png", "image/png");
+        let at = |now| answer(&*served, "a.png", &Method::GET, &HeaderMap::new(), now);
+        let cache = |now| at(now).expect("served").fields.into_map()[CACHE_CONTROL].clone();
         assert_eq!(
             cache(Timestamp(AT.0 + 990)),
             "public, max-age=10, immutable, no-transform"
@@ -363,8 +367,8 @@ mod tests {
 
     #[test]
     fn another_name_is_another_file() {
-        let row = file("a.png", "image/png");
-        let got = answer(&row, "b.png", &Method::GET, &HeaderMap::new(), AT);
+        let served = file("a.png", "image/png");
+        let got = answer(&*served, "b.png", &Method::GET, &HeaderMap::new(), AT);
         assert_eq!(got, Err(Refusal::UnknownFile));
     }
 
@@ -379,18 +383,11 @@ mod tests {
             ("text/html", "attachment"),
             ("application/pdf", "attachment"),
         ] {
-            let row = file("a", content_type);
-            let got = answer(&row, "a", &Method::GET, &HeaderMap::new(), AT).expect("served");
-            let disposition = got.headers[CONTENT_DISPOSITION].to_str().expect("ASCII");
+            let served = file("a", content_type);
+            let got = answer(&*served, "a", &Method::GET, &HeaderMap::new(), AT).expect("served");
+            let headers = got.fields.into_map();
+            let disposition = headers[CONTENT_DISPOSITION].to_str().expect("ASCII");
             assert!(disposition.starts_with(kind), "{content_type}");
         }
-    }
-
-    #[test]
-    fn names_in_headers() {
-        let name = FileName::parse("Grü\"ße; 100%.txt").expect("valid");
-        let plain = "inline; filename=\"Gr___e; 100_.txt\"";
-        let extended = "filename*=UTF-8''Gr%C3%BC%22%C3%9Fe%3B%20100%25.txt";
-        assert_eq!(disposition("inline", &name), format!("{plain}; {extended}"));
     }
 }

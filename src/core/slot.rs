@@ -38,8 +38,11 @@ pub struct SlotId(pub u128);
 impl SlotId {
     /// Reads the one spelling that `Display` writes.
     pub fn parse(text: &str) -> Option<Self> {
-        let bytes = URL_SAFE_NO_PAD.decode(text).ok()?;
-        Some(Self(u128::from_be_bytes(bytes.try_into().ok()?)))
+        // The decoder writes three bytes at a time.
+        let mut bytes = [0; 18];
+        let n_bytes = URL_SAFE_NO_PAD.decode_slice(text, &mut bytes).ok()?;
+        let bytes = bytes[..n_bytes].try_into().ok()?;
+        Some(Self(u128::from_be_bytes(bytes)))
     }
 
     /// The first 8 characters: enough to follow a slot in the log, useless as a link.

@@ -38,7 +38,7 @@ pub async fn answer(
     });
     let mut response = Response::new(body);
     *response.status_mut() = download.answer.status;
-    *response.headers_mut() = download.answer.headers;
+    *response.headers_mut() = download.answer.fields.into_map();
     Ok(response)
 }
 

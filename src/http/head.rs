@@ -2,6 +2,7 @@
 //!
 //! The framing is `guard`'s; here is what can be seen in fields and target.
 
+use std::borrow::Cow;
 use std::net::IpAddr;
 
 use http::header::{AUTHORIZATION, EXPECT, HOST};
@@ -113,14 +114,15 @@ impl Site {
     }
 
     fn file(&self, path: &str) -> Result<(SlotId, String), Refusal> {
-        let segments: Vec<String> = path.split('/').map(decode).collect::<Result<_, _>>()?;
-        if segments.iter().any(|text| text == "." || text == "..") {
-            return Err(Refusal::BadRequest);
+        for segment in path.split('/') {
+            if matches!(&*decode(segment)?, "." | "..") {
+                return Err(Refusal::BadRequest);
+            }
         }
         let below = self.below(path, "f/").and_then(|rest| rest.split_once('/'));
         let (id, name) = below.ok_or(Refusal::UnknownFile)?;
         let id = SlotId::parse(id).filter(|_| !name.contains('/'));
-        Ok((id.ok_or(Refusal::UnknownFile)?, decode(name)?))
+        Ok((id.ok_or(Refusal::UnknownFile)?, decode(name)?.into_owned()))
     }
 }
 
@@ -140,8 +142,12 @@ fn host_of(authority: &str) -> Option<&str> {
 }
 
 /// One segment of a path, percent-decoded; refuses what could mean something else elsewhere.
-fn decode(segment: &str) -> Result<String, Refusal> {
+fn decode(segment: &str) -> Result<Cow<'_, str>, Refusal> {
     let bytes = segment.as_bytes();
+    let is_plain = |b: &u8| b.is_ascii_alphanumeric() || b"-._~".contains(b);
+    if bytes.iter().all(is_plain) {
+        return Ok(Cow::Borrowed(segment));
+    }
     let is_escape = |at: usize| {
         bytes
             .get(at + 1..at + 3)
@@ -157,7 +163,7 @@ fn decode(segment: &str) -> Result<String, Refusal> {
     if text.contains(['/', '\\']) || text.chars().any(char::is_control) {
         return Err(Refusal::BadRequest);
     }
-    Ok(text.into_owned())
+    Ok(text)
 }
 
 /// Refuses expectations other than 100-continue (RFC 9110 #10.1.1).

@@ -11,7 +11,7 @@ use jid::Jid;
 use tracing::{debug, error, info};
 
 use crate::core::accel::Accel;
-use crate::core::download::{self, Answer};
+use crate::core::download::{self, Answer, Served};
 use crate::core::policy::{self, NewIds, Policy, STORAGE_RETRY_IN};
 use crate::core::rate::Rate;
 use crate::core::refusal::Refusal;
@@ -93,7 +93,7 @@ pub struct Issued {
 /// An answer to GET or HEAD.
 pub struct Download {
     /// Its head.
-    pub answer: Answer,
+    pub answer: Answer<Arc<Served>>,
     /// Its bytes.
     pub body: Option<Content>,
 }
@@ -267,14 +267,18 @@ impl Service {
         name: &str,
         method: &Method,
         headers: &HeaderMap,
-    ) -> Result<Answer, Refusal> {
-        let row = self.stores.sessions.get(id).await;
-        let row = row.map_err(|e| broken("look a file up", &e))?;
-        let row = row.ok_or(Refusal::UnknownFile)?;
-        download::answer(&row, name, method, headers, self.world.now())
+    ) -> Result<Answer<Arc<Served>>, Refusal> {
+        let served = self.stores.sessions.served(id).await;
+        let served = served.map_err(|e| broken("look a file up", &e))?;
+        let served = served.ok_or(Refusal::UnknownFile)?;
+        download::answer(served, name, method, headers, self.world.now())
     }
 
-    async fn open_decided(&self, id: SlotId, answer: Answer) -> Result<Download, Refusal> {
+    async fn open_decided(
+        &self,
+        id: SlotId,
+        answer: Answer<Arc<Served>>,
+    ) -> Result<Download, Refusal> {
         let body = match answer.bytes.clone() {
             Some(bytes) => {
                 let body = self.stores.files.open(id, bytes).await;

@@ -6,17 +6,16 @@
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::UNIX_EPOCH;
 
 use bytes::Bytes;
-use futures_util::Stream;
 use futures_util::future::BoxFuture;
 use jid::BareJid;
 
 use crate::config::Durability;
 use crate::core::accel::Place;
+use crate::core::download::Served;
 use crate::core::policy::{Bucket, Room, Usage};
 use crate::core::refusal::Refusal;
 use crate::core::session::UploadSession;
@@ -25,13 +24,14 @@ use crate::core::time::Timestamp;
 
 pub mod boot;
 mod content;
+mod hot;
 pub mod keys;
 pub mod local;
 pub mod memory;
 pub mod redb;
 pub mod row;
 
-pub use content::{Content, Opened};
+pub use content::{Body, BodyError, Content, Handle, Opened};
 pub use local::handles::kept_max as files_kept_max;
 
 /// Why something could not be done.
@@ -99,13 +99,6 @@ pub type Change = Box<dyn FnMut(UploadSession) -> Result<UploadSession, Refusal>
 /// Told each time more bytes of a part are durable, with the part's durable length; refuses when
 /// the writer shall stop. The last length is not always told: `append` returns it.
 pub type Progress = Arc<dyn Fn(u64) -> BoxFuture<'static, Result<(), Failure>> + Send + Sync>;
-/// The bytes of an upload or a download, in pieces of any size.
-pub type Body = Pin<Box<dyn Stream<Item = Result<Bytes, BodyError>> + Send>>;
-
-/// A body ended before its end; why is known to whoever made it.
-#[derive(Clone, Copy, Debug, thiserror::Error)]
-#[error("the body ended too early")]
-pub struct BodyError;
 
 /// Whether a change leaves what indexes and sums are kept by: core never changes it.
 fn keeps_its_keys(old: &UploadSession, new: &UploadSession) -> bool {
@@ -155,6 +148,14 @@ pub trait SessionStore: Send + Sync {
 
     /// The row, if there is one.
     fn get(&self, id: SlotId) -> BoxFuture<'_, Result<Option<UploadSession>, StoreError>>;
+
+    /// What is served of a slot, if its row is complete: what `get` would find.
+    fn served(&self, id: SlotId) -> BoxFuture<'_, Result<Option<Arc<Served>>, StoreError>> {
+        Box::pin(async move {
+            let row = self.get(id).await?;
+            Ok(row.as_ref().and_then(Served::of).map(Arc::new))
+        })
+    }
 
     /// The slot of an upload session, if there is one of this name.
     fn find_session(&self, id: SessionId) -> BoxFuture<'_, Result<Option<SlotId>, StoreError>>;

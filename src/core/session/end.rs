@@ -59,12 +59,6 @@ impl UploadSession {
         self
     }
 
-    /// Whether the file is served at `now`. XEP-0363 #purpose-ephemeral: never late.
-    pub fn is_served(&self, now: Timestamp) -> bool {
-        matches!(self.state, State::Complete { .. })
-            && self.keep_until.is_none_or(|keep_until| now < keep_until)
-    }
-
     /// The bytes that the quota counts for this row: a slot that was not used gives them back.
     pub fn quota_bytes(&self) -> u64 {
         match self.state {
@@ -106,6 +100,7 @@ impl UploadSession {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::core::download::Served;
     use crate::core::refusal::Refusal;
     use crate::core::session::samples::{
         SIZE, announced, at, begin, complete, lifetimes, part, plain, romeo,
@@ -127,9 +122,10 @@ mod tests {
     #[test]
     fn files_are_served_from_completion_to_keep_until() {
         let row = complete();
-        assert!(!begin(plain(), 1).is_served(at(2)));
-        assert!(row.is_served(at(86_401)));
-        assert!(!row.is_served(at(86_402)));
+        let served = Served::of(&row).expect("complete");
+        assert_eq!(Served::of(&begin(plain(), 1)), None);
+        assert!(served.is_served(at(86_401)));
+        assert!(!served.is_served(at(86_402)));
         assert_eq!(row.sweep(at(86_401)), Sweep::Keep);
         assert_eq!(row.sweep(at(86_402)), Sweep::RemoveFile);
     }

@@ -1,6 +1,7 @@
 //! An answer as `front` sends it: a head in bytes, and what follows it.
 
 use std::cell::RefCell;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use axum::body::Bytes;
@@ -9,6 +10,7 @@ use http::{HeaderMap, Method, StatusCode};
 use http_body_util::BodyExt as _;
 
 use super::ask::Ask;
+use crate::core::download::{Fields, Served};
 use crate::core::refusal::Refusal;
 use crate::http::put;
 use crate::http::reply::{self, ErrorStyle, Manner};
@@ -17,7 +19,7 @@ use crate::service::upload::Received;
 use crate::store::Content;
 
 /// What a usual head takes: saves growing the buffer.
-const HEAD_BYTES_USUAL: usize = 2048;
+const HEAD_BYTES_USUAL: usize = 1024;
 
 /// An answer.
 pub struct Reply {
@@ -45,7 +47,7 @@ impl Reply {
         let answer = download.answer;
         Self {
             status: answer.status,
-            head: head(answer.status, &answer.headers, None, is_last),
+            head: head(answer.status, &answer.fields, None, is_last),
             body: download.body.map_or(Body::None, Body::Content),
         }
     }
@@ -71,9 +73,10 @@ impl Reply {
         // It is in memory as a whole.
         let text = body.collect().await.map(|text| text.to_bytes());
         let text = text.unwrap_or_default();
+        let fields = Fields::Map(parts.headers);
         Self {
             status: parts.status,
-            head: head(parts.status, &parts.headers, Some(text.len()), is_last),
+            head: head(parts.status, &fields, Some(text.len()), is_last),
             body: match ask.method {
                 Method::HEAD => Body::None,
                 _ => Body::Text(text),
@@ -83,7 +86,12 @@ impl Reply {
 }
 
 /// A head: the answer's own fields, `length` where it is not among them, and what every answer has.
-fn head(status: StatusCode, headers: &HeaderMap, length: Option<usize>, is_last: bool) -> Vec<u8> {
+fn head(
+    status: StatusCode,
+    fields: &Fields<Arc<Served>>,
+    length: Option<usize>,
+    is_last: bool,
+) -> Vec<u8> {
     let mut head = Vec::with_capacity(HEAD_BYTES_USUAL);
     let words = [
         "HTTP/1.1 ",
@@ -94,14 +102,12 @@ fn head(status: StatusCode, headers: &HeaderMap, length: Option<usize>, is_last:
     for text in words {
         head.extend_from_slice(text.as_bytes());
     }
-    for (name, value) in headers {
-        push_field(&mut head, name.as_str(), value.as_bytes());
+    match fields {
+        Fields::Whole(served, now) => served.push_lines(*now, &mut head),
+        Fields::Map(headers) => push_fields(&mut head, headers),
     }
     head.extend_from_slice(b"\r\n");
     head.extend_from_slice(reply::common());
-    if !headers.contains_key(CACHE_CONTROL) {
-        head.extend_from_slice(b"cache-control: no-store\r\n");
-    }
     if let Some(length) = length {
         let field = format!("{CONTENT_LENGTH}: {length}\r\n");
         head.extend_from_slice(field.as_bytes());
@@ -113,9 +119,14 @@ fn head(status: StatusCode, headers: &HeaderMap, length: Option<usize>, is_last:
     head
 }
 
-fn push_field(head: &mut Vec<u8>, name: &str, value: &[u8]) {
-    for part in [b"\r\n", name.as_bytes(), b": ", value] {
-        head.extend_from_slice(part);
+fn push_fields(head: &mut Vec<u8>, headers: &HeaderMap) {
+    for (name, value) in headers {
+        for part in [b"\r\n", name.as_str().as_bytes(), b": ", value.as_bytes()] {
+            head.extend_from_slice(part);
+        }
+    }
+    if !headers.contains_key(CACHE_CONTROL) {
+        head.extend_from_slice(b"\r\ncache-control: no-store");
     }
 }
 

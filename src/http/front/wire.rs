@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, IoSliceMut};
+use std::ops::Range;
 use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt as _;
 use std::pin::{Pin, pin};
@@ -20,7 +21,7 @@ use super::reply::{Body, Reply};
 use crate::http::connection::Cut;
 use crate::http::guard::READ_BYTES;
 use crate::http::pace::Pace;
-use crate::store::{Content, Opened};
+use crate::store::{Content, Handle, Opened};
 
 /// The most that is given to the kernel at once. Larger ones save little, and keep others waiting
 /// where the client is as fast as we are.
@@ -212,18 +213,21 @@ impl<S: Plain> Wire<S> {
     }
 
     /// Sends some of `file` from `at`, up to `end`.
-    async fn send_bite(&mut self, file: &Arc<File>, at: u64, end: u64) -> io::Result<u64> {
-        if !is_cached(file, at, end) {
+    async fn send_bite(&mut self, file: &Arc<Handle>, at: u64, end: u64) -> io::Result<u64> {
+        if !file.is_cached(at..end, |file| probe(file, at..end)) {
             warm(file.clone(), at, end).await?;
         }
         let n_bytes = self.write(|socket| {
             let mut from = at;
             let n_bytes = usize::try_from(end - at).unwrap_or(usize::MAX);
-            rustix::fs::sendfile(socket, file, Some(&mut from), n_bytes)
+            rustix::fs::sendfile(socket, &***file, Some(&mut from), n_bytes)
         });
         match n_bytes.await? {
-            // Somebody has cut the file meanwhile.
-            0 => Err(io::ErrorKind::UnexpectedEof.into()),
+            0 => {
+                // Somebody has cut the file meanwhile.
+                file.doubt();
+                Err(io::ErrorKind::UnexpectedEof.into())
+            }
             n_bytes => Ok(n_bytes as u64),
         }
     }
@@ -286,8 +290,9 @@ fn is_ours(error: &io::Error) -> bool {
 }
 
 /// Whether the page cache seems to hold the bytes: it has both ends, and some in between.
-fn is_cached(file: &File, at: u64, end: u64) -> bool {
-    let mut probes = (at..end).step_by(PROBE_BYTES).chain([end - 1]);
+fn probe(file: &File, bytes: Range<u64>) -> bool {
+    let end = bytes.end;
+    let mut probes = bytes.step_by(PROBE_BYTES).chain([end - 1]);
     probes.all(|at| {
         let mut byte = [0];
         let mut into = [IoSliceMut::new(&mut byte)];
@@ -297,7 +302,7 @@ fn is_cached(file: &File, at: u64, end: u64) -> bool {
 }
 
 /// Brings bytes of a file into the page cache.
-async fn warm(file: Arc<File>, at: u64, end: u64) -> io::Result<()> {
+async fn warm(file: Arc<Handle>, at: u64, end: u64) -> io::Result<()> {
     let read = move || {
         let mut bytes = vec![0; WARM_BYTES];
         let mut at = at;

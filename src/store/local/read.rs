@@ -17,14 +17,14 @@ use rustix::io::{Errno, ReadWriteFlags};
 use crate::core::slot::{PartId, SlotId};
 use crate::store::local::place::{file_name, part_name};
 use crate::store::local::{Inner, damaged, trouble};
-use crate::store::{Body, BodyError, Opened, StoreError};
+use crate::store::{Body, BodyError, Handle, Opened, StoreError};
 
 /// The largest piece.
 const PIECE_BYTES: u64 = 256 << 10;
 
 struct Reading {
     id: SlotId,
-    file: Arc<File>,
+    file: Arc<Handle>,
     rest: Range<u64>,
     /// The last piece's buffer: ours again once the piece is sent.
     spare: Option<Bytes>,
@@ -36,18 +36,16 @@ impl Inner {
     /// The bytes `bytes` of a file, if it has them.
     pub(super) fn open(&self, id: SlotId, bytes: Range<u64>) -> Result<Opened, StoreError> {
         let missed = match self.handles.get(id) {
-            Ok(file) => match check(&file, id, bytes.end)? {
-                Names::Some => return Ok(Opened { id, file, bytes }),
+            Ok(file) if has_name(&file, id, bytes.end)? => return Ok(Opened { id, file, bytes }),
+            Ok(_) => {
                 // Somebody else removed it. There may be another of its name.
-                Names::None => {
-                    self.handles.forget(id);
-                    None
-                }
-            },
+                self.handles.forget(id);
+                None
+            }
             Err(missed) => Some(missed),
         };
-        let file = Arc::new(open(&self.place.files, &file_name(id), id)?);
-        check(&file, id, bytes.end)?;
+        let file = Arc::new(Handle::from(open(&self.place.files, &file_name(id), id)?));
+        has_name(&file, id, bytes.end)?;
         if let Some(missed) = missed {
             self.handles.keep(id, missed, file.clone());
         }
@@ -57,8 +55,8 @@ impl Inner {
     /// The bytes `bytes` of a part, if it has them.
     pub(super) fn open_part(&self, part: PartId, bytes: Range<u64>) -> Result<Opened, StoreError> {
         let id = part.slot;
-        let file = Arc::new(open(&self.place.parts, &part_name(part), id)?);
-        check(&file, id, bytes.end)?;
+        let file = Arc::new(Handle::from(open(&self.place.parts, &part_name(part), id)?));
+        has_name(&file, id, bytes.end)?;
         Ok(Opened { id, file, bytes })
     }
 }
@@ -73,24 +71,18 @@ fn open(directory: &File, name: &str, id: SlotId) -> Result<File, StoreError> {
     }
 }
 
-/// Whether an open file is still to be found.
-enum Names {
-    None,
-    Some,
-}
-
-/// Refuses what is no file of `n_bytes` at least.
-fn check(file: &File, id: SlotId, n_bytes: u64) -> Result<Names, StoreError> {
-    let seen = rustix::fs::fstat(file).map_err(|e| trouble(OPENING, e.into()))?;
-    if seen.st_nlink == 0 {
-        return Ok(Names::None);
-    }
-    let is_file = FileType::from_raw_mode(seen.st_mode).is_file();
-    let has_all = u64::try_from(seen.st_size).is_ok_and(|size_bytes| n_bytes <= size_bytes);
-    match is_file && has_all {
-        true => Ok(Names::Some),
-        false => Err(damaged(id)),
-    }
+/// Whether an open file is still to be found; refuses what is no file of `n_bytes` at least.
+fn has_name(file: &Handle, id: SlotId, n_bytes: u64) -> Result<bool, StoreError> {
+    file.checked(n_bytes, |file| {
+        let seen = rustix::fs::fstat(file).map_err(|e| trouble(OPENING, e.into()))?;
+        let is_file = FileType::from_raw_mode(seen.st_mode).is_file();
+        let size_bytes = u64::try_from(seen.st_size).unwrap_or(0);
+        match seen.st_nlink {
+            0 => Ok(None),
+            _ if is_file && n_bytes <= size_bytes => Ok(Some(size_bytes)),
+            _ => Err(damaged(id)),
+        }
+    })
 }
 
 /// The bytes of an open file; the caller has checked that it has them.
@@ -131,6 +123,7 @@ impl Reading {
         };
         if n_read == 0 {
             // Somebody has cut the file meanwhile.
+            self.file.doubt();
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
         self.rest.start += n_read as u64;
@@ -160,7 +153,7 @@ impl Reading {
         }
         let mut into = [IoSliceMut::new(buffer)];
         let flags = ReadWriteFlags::NOWAIT;
-        match rustix::io::preadv2(&self.file, &mut into, self.rest.start, flags) {
+        match rustix::io::preadv2(&**self.file, &mut into, self.rest.start, flags) {
             Ok(n_read) => Ok(Some(n_read)),
             Err(Errno::AGAIN | Errno::INTR) => Ok(None),
             Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => {
@@ -200,7 +193,7 @@ mod tests {
     }
 
     fn opened(file: File, bytes: Range<u64>) -> Opened {
-        let file = Arc::new(file);
+        let file = Arc::new(Handle::from(file));
         Opened {
             id: SlotId(1),
             file,
@@ -262,7 +255,7 @@ mod tests {
         assert!(read(&file, 0..content.len() as u64).await == content);
         let mut reading = Reading {
             id: SlotId(1),
-            file: Arc::new(file),
+            file: Arc::new(Handle::from(file)),
             rest: 1..4,
             spare: None,
             always_waits: true,

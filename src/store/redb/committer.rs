@@ -71,12 +71,20 @@ impl Shared {
         &self,
         work: impl FnOnce(&ReadTransaction) -> Result<T, Fault>,
     ) -> Result<T, Trouble> {
+        self.read_open(|open| work(&*open.snapshot()?))
+    }
+
+    /// The same for who can do without a snapshot.
+    pub(super) fn read_open<T>(
+        &self,
+        work: impl FnOnce(&Open) -> Result<T, Fault>,
+    ) -> Result<T, Trouble> {
         let database = self.database.read().unwrap_or_else(PoisonError::into_inner);
         // After a failure nobody knows whether the last commit is in it, until it is opened again.
         let has_failed = self.has_failed.load(Ordering::Acquire);
         let open = database.as_ref().filter(|_| !has_failed);
         let open = open.ok_or(Trouble::Closed)?;
-        let read = || work(&*open.snapshot()?);
+        let read = || work(open);
         // A page that is damaged may be a panic of redb's.
         let panicked = || Fault::Corrupted("a page cannot be read".to_owned());
         let read = catch_unwind(AssertUnwindSafe(read)).unwrap_or_else(|_| Err(panicked()));
@@ -104,8 +112,12 @@ impl Shared {
             for job in batch {
                 job.run(&mut tables)?;
             }
+            let was_complete = std::mem::take(&mut tables.was_complete);
             match tables.finish()? {
                 true => {
+                    was_complete
+                        .into_iter()
+                        .for_each(|id| open.forget_served(id));
                     self.is_settled.store(false, Ordering::Relaxed);
                     transaction.commit()?;
                 }

@@ -38,6 +38,7 @@ use futures_util::future::BoxFuture;
 use jid::BareJid;
 
 use crate::config::Durability;
+use crate::core::download::Served;
 use crate::core::policy::Bucket;
 use crate::core::session::UploadSession;
 use crate::core::slot::{SessionId, SlotId};
@@ -128,11 +129,19 @@ impl RedbSessions {
         doing: &'static str,
         work: impl Fn(&ReadTransaction) -> Result<T, Fault> + Send,
     ) -> Result<T, StoreError> {
-        let read = match self.try_read(&work) {
+        self.read_by(doing, move || self.try_read(&work)).await
+    }
+
+    async fn read_by<T: Send>(
+        &self,
+        doing: &'static str,
+        read: impl Fn() -> Result<T, Trouble> + Send,
+    ) -> Result<T, StoreError> {
+        let read = match read() {
             Err(_) if matches!(self.access, Access::Write { .. }) => {
                 // Nothing to write: it only makes the committer open the database.
                 drop(self.write(doing, |_| Ok(Ok(()))).await);
-                self.try_read(&work)
+                read()
             }
             read => read,
         };
@@ -161,6 +170,18 @@ impl RedbSessions {
     }
 }
 
+const READING: &str = "read a row";
+
+fn row_of(
+    read: &ReadTransaction,
+    id: SlotId,
+) -> Result<Result<Option<UploadSession>, StoreError>, Fault> {
+    let bytes = read.open_table(ROWS)?.get(id.0)?;
+    Ok(bytes
+        .map(|bytes| row::decode(id, bytes.value()))
+        .transpose())
+}
+
 /// An operation that core never refuses.
 fn unrefused<T>(doing: &'static str, result: Result<T, Failure>) -> Result<T, StoreError> {
     result.map_err(|failure| match failure {
@@ -186,13 +207,20 @@ impl SessionStore for RedbSessions {
     }
 
     fn get(&self, id: SlotId) -> BoxFuture<'_, Result<Option<UploadSession>, StoreError>> {
-        let get = move |read: &ReadTransaction| {
-            let bytes = read.open_table(ROWS)?.get(id.0)?;
-            Ok(bytes
-                .map(|bytes| row::decode(id, bytes.value()))
-                .transpose())
+        let get = move |read: &ReadTransaction| row_of(read, id);
+        Box::pin(async move { self.read(READING, get).await? })
+    }
+
+    fn served(&self, id: SlotId) -> BoxFuture<'_, Result<Option<Arc<Served>>, StoreError>> {
+        let find = move |read: &ReadTransaction| {
+            let row = row_of(read, id)?;
+            Ok(row.map(|row| row.as_ref().and_then(Served::of)))
         };
-        Box::pin(async move { self.read("read a row", get).await? })
+        let served = move || match &self.access {
+            Access::Write { shared, .. } => shared.read_open(|open| open.served(id, find)),
+            Access::Read(_) => Ok(self.try_read(find)?.map(|served| served.map(Arc::new))),
+        };
+        Box::pin(async move { self.read_by(READING, served).await? })
     }
 
     fn find_session(&self, id: SessionId) -> BoxFuture<'_, Result<Option<SlotId>, StoreError>> {

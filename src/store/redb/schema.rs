@@ -80,6 +80,8 @@ pub(super) struct Tables<'t> {
     pub(super) facts: Table<'t, &'static str, u128>,
     /// Whether anything was written: otherwise there is nothing to commit.
     pub(super) is_dirty: bool,
+    /// Which complete rows were changed or removed.
+    pub(super) was_complete: Vec<SlotId>,
 }
 
 impl<'t> Tables<'t> {
@@ -90,6 +92,7 @@ impl<'t> Tables<'t> {
             sums: Sums::open(transaction)?,
             facts: transaction.open_table(FACTS)?,
             is_dirty: false,
+            was_complete: Vec::new(),
         })
     }
 
@@ -202,6 +205,9 @@ impl<'t> Tables<'t> {
         }
         let before = old.map(Marks::of).unwrap_or_default();
         let after = new.map(Marks::of).unwrap_or_default();
+        if let Some((_, id)) = before.complete {
+            self.was_complete.push(SlotId(id));
+        }
         self.indexes.shift(&before, &after)?;
         self.count_stored(&before, &after)?;
         match (old, new) {

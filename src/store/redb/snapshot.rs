@@ -9,12 +9,19 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ::redb::{Database, ReadTransaction, ReadableDatabase as _};
 
+use crate::core::download::Served;
+use crate::core::slot::SlotId;
+use crate::store::hot::Hot;
 use crate::store::redb::schema::Fault;
+
+/// Complete rows of which is kept what is served: a few MiB at most, for each is small.
+const SERVED_MAX: u64 = 4096;
 
 /// An open database, and what is read of it.
 pub(super) struct Open {
     // Before the database: it is closed only when nobody reads.
     kept: Mutex<Kept>,
+    served: Hot<Arc<Served>>,
     database: Database,
 }
 
@@ -30,6 +37,7 @@ impl Open {
     pub(super) fn new(database: Database) -> Self {
         Self {
             kept: Mutex::default(),
+            served: Hot::new(SERVED_MAX),
             database,
         }
     }
@@ -61,6 +69,34 @@ impl Open {
             kept.snapshot = Some(snapshot.clone());
         }
         Ok(snapshot)
+    }
+
+    /// What is served of a slot: as it is kept, or as `find` finds it in a snapshot.
+    pub(super) fn served<E>(
+        &self,
+        id: SlotId,
+        find: impl FnOnce(&ReadTransaction) -> Result<Result<Option<Served>, E>, Fault>,
+    ) -> Result<Result<Option<Arc<Served>>, E>, Fault> {
+        let missed = match self.served.get(id) {
+            Ok(served) => return Ok(Ok(Some(served))),
+            Err(missed) => missed,
+        };
+        let n_commits = self.kept().n_commits;
+        let found = find(&*self.snapshot()?)?.map(|served| served.map(Arc::new));
+        if let Ok(Some(served)) = &found {
+            let kept = self.kept();
+            // While a commit is made others may see the state after it already: who came here
+            // behind them must not find the one before it.
+            if kept.n_commits == n_commits && !kept.is_committing {
+                self.served.keep(id, missed, served.clone());
+            }
+        }
+        Ok(found)
+    }
+
+    /// To be called within a commit, before it can be seen, for each complete row that it changes.
+    pub(super) fn forget_served(&self, id: SlotId) {
+        self.served.forget(id);
     }
 
     /// Runs a commit; nobody reads what was before it once this has returned.
