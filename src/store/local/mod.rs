@@ -24,12 +24,14 @@ use crate::store::{Body, Content, Failure, FileStore, OpenError, Progress, Store
 use append::Appending;
 use claim::Claims;
 use handles::Handles;
+use in_line::InLine;
 use keep::KEEPING;
 use place::{Place, Use};
 
 mod append;
 mod claim;
 pub mod handles;
+mod in_line;
 mod keep;
 mod listing;
 mod names;
@@ -51,6 +53,7 @@ struct Inner {
     how: Use,
     durability: Durability,
     claims: Arc<Claims>,
+    in_line: InLine,
     handles: Handles,
     room: Mutex<Option<(Instant, Room)>>,
 }
@@ -75,6 +78,7 @@ impl LocalFiles {
             how,
             durability,
             claims: Arc::default(),
+            in_line: InLine::default(),
             handles: Handles::new(handles::kept_max()),
             room: Mutex::new(None),
         };
@@ -213,6 +217,9 @@ impl FileStore for LocalFiles {
         };
         Box::pin(async move {
             let claim = self.inner.claims.claim(first, KEEPING).await?;
+            if let Some(kept) = self.inner.keep_in_line(id, &bytes) {
+                return kept;
+            }
             let keep = move |inner: &Inner| {
                 let kept = inner.keep(id, &bytes);
                 drop(claim);

@@ -1,10 +1,11 @@
 //! Many writers, one thread, one commit for all that wait.
 //!
 //! A writer hands its operation over a bounded queue and waits. The thread takes what is there,
-//! runs it all in one transaction, commits, and only then answers. Where redb fails, nobody of the
-//! batch is told that anything happened, and the database is closed and opened again: after an I/O
-//! error redb takes no further transaction. So a full disk ends when it has room again, without a
-//! restart.
+//! runs it all in one transaction, commits, and only then answers. A commit costs more than a row:
+//! while many write, the thread lets them run first, so that more share the next. Where redb fails,
+//! nobody of the batch is told that anything happened, and the database is closed and opened again:
+//! after an I/O error redb takes no further transaction. So a full disk ends when it has room
+//! again, without a restart.
 //!
 //! Who has nothing to do for a moment leaves the file as a quick start wants it: see `opening`.
 
@@ -12,7 +13,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockWriteGuard};
-use std::thread::JoinHandle;
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use ::redb::{Database, ReadTransaction, StorageError};
@@ -25,7 +26,7 @@ use crate::store::redb::opening::{self, Check};
 use crate::store::redb::schema::{Fault, Outcome, Tables};
 use crate::store::redb::snapshot::Open;
 use crate::store::redb::trouble::Trouble;
-use crate::store::redb::waiting::{Received, receive};
+use crate::store::redb::waiting::{Received, gather, receive};
 
 /// Writers that may wait for the thread; more wait for a place in the queue.
 const QUEUE_MAX: usize = 4096;
@@ -240,7 +241,7 @@ impl Committer {
     /// Starts the thread.
     pub(super) fn start(shared: Arc<Shared>) -> std::io::Result<Self> {
         let (queue, jobs) = mpsc::channel(QUEUE_MAX);
-        let thread = std::thread::Builder::new()
+        let thread = thread::Builder::new()
             .name("committer".to_owned())
             .spawn(move || Loop::new(shared).run(jobs))?;
         Ok(Self {
@@ -304,6 +305,7 @@ impl Loop {
 
     fn run(mut self, mut jobs: mpsc::Receiver<Box<dyn Job>>) {
         let mut batch = Vec::with_capacity(BATCH_MAX);
+        let mut was_shared = false;
         loop {
             let is_settled = self.shared.is_settled.load(Ordering::Relaxed);
             match receive(&mut jobs, (!is_settled).then_some(SETTLE_AFTER)) {
@@ -315,11 +317,9 @@ impl Loop {
                 }
                 Received::End => return,
             }
-            while batch.len() < BATCH_MAX
-                && let Ok(next) = jobs.try_recv()
-            {
-                batch.push(next);
-            }
+            let give_way = was_shared.then_some(thread::yield_now);
+            gather(&mut jobs, &mut batch, BATCH_MAX, give_way);
+            was_shared = 1 < batch.len();
             let committed = self.attempt(|shared| shared.commit(&mut batch));
             for job in batch.drain(..) {
                 job.answer(&committed);

@@ -1,4 +1,4 @@
-//! Waits for a queue, but not for ever.
+//! Waits for a queue, but not for ever, and gathers what is in it.
 
 use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker};
@@ -6,6 +6,9 @@ use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
+
+/// How often others may run before what was gathered has to do.
+const WAYS_MAX: usize = 4;
 
 /// What came of waiting.
 #[derive(Debug, PartialEq, Eq)]
@@ -45,9 +48,64 @@ pub(super) fn receive<T>(queue: &mut mpsc::Receiver<T>, wait_max: Option<Duratio
     }
 }
 
+/// Fills `batch` up to `n_max` with what is in `queue`. With `give_way`, which lets others run,
+/// also with what they bring: as long as something comes, and a few times at most.
+pub(super) fn gather<T>(
+    queue: &mut mpsc::Receiver<T>,
+    batch: &mut Vec<T>,
+    n_max: usize,
+    mut give_way: Option<impl FnMut()>,
+) {
+    for n_ways in 0..=WAYS_MAX {
+        let n_before = batch.len();
+        while batch.len() < n_max
+            && let Ok(next) = queue.try_recv()
+        {
+            batch.push(next);
+        }
+        let is_over = n_ways == WAYS_MAX || (0 < n_ways && batch.len() == n_before);
+        match &mut give_way {
+            Some(give_way) if !is_over && batch.len() < n_max => give_way(),
+            _ => return,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// What is gathered behind a first item and two that wait, where each way that is given brings
+    /// `n_each` more; and how many ways were given.
+    fn gathered(n_max: usize, n_each: usize, is_giving: bool) -> (usize, usize) {
+        let (sender, mut queue) = mpsc::channel(100);
+        let send = || sender.try_send(()).expect("room");
+        (0..2).for_each(|_| send());
+        let (mut batch, mut n_ways) = (vec![()], 0);
+        let give_way = is_giving.then_some(|| {
+            n_ways += 1;
+            (0..n_each).for_each(|_| send());
+        });
+        gather(&mut queue, &mut batch, n_max, give_way);
+        (batch.len(), n_ways)
+    }
+
+    #[test]
+    fn whoever_is_alone_waits_for_nobody() {
+        assert_eq!(gathered(50, 5, false), (3, 0));
+    }
+
+    #[test]
+    fn ways_are_given_while_they_bring_something() {
+        assert_eq!(gathered(50, 0, true), (3, 1));
+        assert_eq!(gathered(50, 5, true), (3 + 5 * WAYS_MAX, WAYS_MAX));
+    }
+
+    #[test]
+    fn a_batch_has_an_end() {
+        assert_eq!(gathered(2, 5, true), (2, 0));
+        assert_eq!(gathered(10, 5, true), (10, 2));
+    }
 
     #[test]
     fn what_comes_and_what_does_not() {
