@@ -55,9 +55,10 @@ impl Reply {
     /// The answer to a PUT whose file is there.
     pub fn created(received: &Received, is_last: bool) -> Self {
         let answer = put::created(received);
+        let fields = Fields::Map(answer.headers);
         Self {
             status: answer.status,
-            head: head(answer.status, &answer.headers, Some(0), is_last),
+            head: head(answer.status, &fields, Some(0), is_last),
             body: Body::None,
         }
     }
