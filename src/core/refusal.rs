@@ -171,6 +171,27 @@ pub enum Refusal {
     /// A version of tus other than 1.0.0.
     OtherTusVersion,
 
+    // Ad-hoc commands
+    /// Only operators may run this.
+    NotOperator,
+    /// The action is none of XEP-0050.
+    MalformedAction,
+    /// The action is not for this stage.
+    BadAction,
+    /// The form does not fit what was asked.
+    BadPayload,
+    /// No command of this name waits for this requester.
+    BadSessionId,
+    /// The command has waited too long for its next stage.
+    CommandExpired,
+    /// Too many commands wait for their next stage.
+    TooManyCommands,
+    /// No slots are given out for now: an operator said so.
+    Draining {
+        /// When to ask again.
+        retry_at: Timestamp,
+    },
+
     // Trouble of our own
     /// Something broke on our side; the log says what.
     Broken,
@@ -185,6 +206,8 @@ pub enum App {
     FileTooLarge,
     /// `<retry stamp=''/>`
     Retry,
+    /// `<bad-action/>` and the like: an element of XEP-0050 with this name.
+    Command(&'static str),
     /// `<unknown-session/>` and the like: an element of our own with this name.
     Session(&'static str),
     /// `<session-failed reason=''/>`
@@ -278,7 +301,32 @@ impl Refusal {
             Self::ChecksumMismatch       => row(C::NotAcceptable,       Modify, App::None,         460, "The checksum does not fit the bytes"),
             Self::OtherTusVersion        => row(C::NotAcceptable,       Modify, App::None,         412, "This version of tus is not supported"),
 
+            Self::NotOperator
+            | Self::MalformedAction
+            | Self::BadAction
+            | Self::BadPayload
+            | Self::BadSessionId
+            | Self::CommandExpired
+            | Self::TooManyCommands      => self.command_row(),
+            Self::Draining { .. }        => row(C::ResourceConstraint,  Wait,   App::Retry,        503, "No uploads are taken just now, try again later"),
+
             Self::Broken                 => row(C::InternalServerError, Wait,   App::None,         500, "Something went wrong here, try again later"),
+        }
+    }
+
+    /// The row of what is wrong with a command; of `TooManyCommands` for all others.
+    #[rustfmt::skip]
+    fn command_row(&self) -> Row {
+        use DefinedCondition as C;
+        use ErrorType::{Cancel, Modify, Wait};
+        match self {
+            Self::NotOperator            => row(C::Forbidden,           Cancel, App::None,         403, "Only operators may do this"),
+            Self::MalformedAction        => row(C::BadRequest,          Modify, App::Command("malformed-action"), 400, "There is no such action"),
+            Self::BadAction              => row(C::BadRequest,          Modify, App::Command("bad-action"),    400, "This action is not for this stage"),
+            Self::BadPayload             => row(C::BadRequest,          Modify, App::Command("bad-payload"),   400, "The form is not what was asked for"),
+            Self::BadSessionId           => row(C::BadRequest,          Modify, App::Command("bad-sessionid"), 400, "There is no such command under way"),
+            Self::CommandExpired         => row(C::NotAllowed,          Cancel, App::Command("session-expired"), 403, "The command has waited too long, begin again"),
+            _                            => row(C::ResourceConstraint,  Wait,   App::None,         429, "Too many commands are under way, try again later"),
         }
     }
 
@@ -304,6 +352,7 @@ impl Refusal {
             | Self::SlotRateReached { retry_at }
             | Self::StorageFull { retry_at }
             | Self::RefreshTooSoon { retry_at }
+            | Self::Draining { retry_at }
             | Self::TooManySessions { retry_at, .. } => Some(*retry_at),
             _ => None,
         }

@@ -13,7 +13,9 @@ use crate::core::policy::Usage;
 use crate::core::refusal::Refusal;
 use crate::core::session::{FileFacts, Lifetimes, Retention};
 use crate::core::slot::{ContentType, FileName, Purpose};
-use schema::{HOURS, OPEN, SCHEMA, SCHEMA_BEFORE, SCHEMA_VERSION, USES, scopes};
+use schema::{
+    DUE, HOURS, NAMED, OPEN, OWNED, SCHEMA, SCHEMA_VERSION, SCHEMAS_BEFORE, USES, scopes,
+};
 
 fn open(dir: &tempfile::TempDir) -> RedbSessions {
     let path = dir.path().join("slotd.redb");
@@ -198,10 +200,12 @@ async fn a_recount_mends_the_indexes_of_upload_sessions() {
     let romeo = "romeo@example.org";
     tamper(&dir.path().join("slotd.redb"), |write| {
         let mut owned = write.open_table(OWNED).expect("a table");
-        owned.remove((romeo, NOW.0, 1)).expect("removed");
-        owned.insert((romeo, NOW.0, 5), ()).expect("inserted");
+        owned.remove((romeo, NAMED, NOW.0, 1)).expect("removed");
         owned
-            .insert(("juliet@example.org", 7, 2), ())
+            .insert((romeo, NAMED, NOW.0, 5), ())
+            .expect("inserted");
+        owned
+            .insert(("juliet@example.org", NAMED, 7, 2), ())
             .expect("inserted");
         let mut open = write.open_table(OPEN).expect("a table");
         open.remove((romeo, 2)).expect("removed");
@@ -251,7 +255,9 @@ fn tombstone(id: u128) -> UploadSession {
 fn write_first(path: &Path, rows: &[UploadSession]) {
     tamper(path, |write| {
         let mut facts = write.open_table(FACTS).expect("a table");
-        facts.insert(SCHEMA, SCHEMA_BEFORE).expect("inserted");
+        facts
+            .insert(SCHEMA, *SCHEMAS_BEFORE.start())
+            .expect("inserted");
         facts.insert(STORE_ID, 7).expect("inserted");
         let mut table = write.open_table(ROWS).expect("a table");
         let mut due = write.open_table(DUE).expect("a table");
@@ -302,7 +308,7 @@ async fn the_first_schema_is_read_and_brought_to_today() {
         assert!(wrong.iter().all(|wrong| wrong.contains("due")), "{wrong:?}");
     }
     let schema = reader.fact("read", SCHEMA).await.expect("a fact");
-    assert_eq!(schema, SCHEMA_BEFORE, "a reader wrote");
+    assert_eq!(schema, *SCHEMAS_BEFORE.start(), "a reader wrote");
 
     let store = RedbSessions::open(&path, Durability::Full, 8).expect("brought to today's");
     assert_eq!(store.store_id().await.expect("an id"), 7);
