@@ -14,6 +14,8 @@ use crate::config::{Config, TokenIn};
 use crate::core::time::Timestamp;
 use crate::http::listen::{BindError, Listeners};
 use crate::service::audit::{self, AuditReport, Options};
+use crate::service::operations::Operations;
+use crate::service::sweep::Sweeper;
 use crate::service::{Service, Settings, World};
 use crate::store::boot;
 use crate::store::keys::{self, KeysError};
@@ -125,6 +127,10 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
             warn!(error = %e, "cannot note in data_dir that the machine was started anew");
         }
     }
+    let sweeper = Arc::new(match seen_at {
+        Some(seen_at) => Sweeper::since(service.clone(), seen_at),
+        None => Sweeper::new(service.clone()),
+    });
     let (stop, stopped) = watch::channel(false);
     let mut parts = JoinSet::new();
     if config.components.is_empty() {
@@ -134,7 +140,12 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
         parts.spawn(xmpp::run(
             components,
             contact,
-            service.clone(),
+            Operations::new(
+                service.clone(),
+                sweeper.clone(),
+                config.operators.clone(),
+                config.data_dir.clone(),
+            ),
             stopped.clone(),
         ));
     }
@@ -142,9 +153,9 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
         every: config.retention.sweep_every,
         data_dir: config.data_dir.clone(),
         report_file: config.retention.report_file.clone(),
-        seen_at,
     };
-    parts.spawn(upkeep::run(plan, service.clone(), stopped.clone()));
+    let swept = upkeep::run(plan, service.clone(), sweeper, stopped.clone());
+    parts.spawn(swept);
     let (http, limits, serving) = (config.http.clone(), config.limits.clone(), service.clone());
     info!(addresses = ?listeners.addresses(), "slotd {} is ready", env!("CARGO_PKG_VERSION"));
     let addresses = config.log.addresses;

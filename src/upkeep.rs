@@ -11,7 +11,6 @@ use tokio::sync::watch;
 use tokio::time::MissedTickBehavior;
 use tracing::{error, info};
 
-use crate::core::time::Timestamp;
 use crate::service::Service;
 use crate::service::sweep::{Removed, Sweeper};
 use crate::store::keys;
@@ -25,16 +24,15 @@ pub struct Plan {
     pub data_dir: PathBuf,
     /// Where each deletion is noted, one JSON object a line.
     pub report_file: Option<PathBuf>,
-    /// When the service was alive last, if it ever was.
-    pub seen_at: Option<Timestamp>,
 }
 
 /// Sweeps and rotates until `stop` turns true, ending after the batch that is under way.
-pub async fn run(plan: Plan, service: Arc<Service>, mut stop: watch::Receiver<bool>) {
-    let sweeper = match plan.seen_at {
-        Some(seen_at) => Sweeper::since(service.clone(), seen_at),
-        None => Sweeper::new(service.clone()),
-    };
+pub async fn run(
+    plan: Plan,
+    service: Arc<Service>,
+    sweeper: Arc<Sweeper>,
+    mut stop: watch::Receiver<bool>,
+) {
     let mut ticks = tokio::time::interval(plan.every);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {

@@ -152,6 +152,8 @@ async fn sessions(new: impl Fn() -> Arc<dyn SessionStore>) {
     uses_are_forgotten(&*new()).await;
     what_is_due_comes_in_its_order(&*new()).await;
     the_oldest_files_come_first(&*new()).await;
+    an_owners_uploads_are_listed(&*new()).await;
+    an_owner_is_forgotten(&*new()).await;
     totals_follow_the_rows(&*new()).await;
     pages_follow_the_ids(&*new()).await;
     changes_at_once_are_all_made(&*new()).await;
@@ -398,6 +400,63 @@ async fn the_oldest_files_come_first(store: &dyn SessionStore) {
     assert_eq!(store.oldest(1).await.expect("an answer"), ids(&[2]));
     store.remove(SlotId(2)).await.expect("removed");
     assert_eq!(store.oldest(9).await.expect("an answer"), ids(&[3, 1]));
+    assert_eq!(store.newest(9).await.expect("an answer"), ids(&[1, 3]));
+    assert_eq!(store.newest(1).await.expect("an answer"), ids(&[1]));
+}
+
+/// Of any state, with a name or without.
+async fn an_owners_uploads_are_listed(store: &dyn SessionStore) {
+    let of = async |owner: &str, n_max| {
+        let ids = store.uploads_of(jid(owner), n_max).await;
+        let ids = ids.expect("an answer").into_iter().map(|id| id.0);
+        ids.collect::<Vec<_>>()
+    };
+    assert_eq!(of(ROMEO, 9).await, [0; 0]);
+    admit(store, row(1, ROMEO, 1, later(10))).await;
+    admit(store, announced(2, ROMEO, 1, later(20))).await;
+    admit(store, row(3, ROMEO, 1, later(20))).await;
+    admit(store, announced(4, ROMEO, 1, NOW)).await;
+    admit(store, row(5, JULIET, 1, NOW)).await;
+    change(store, 1, complete(later(30))).await;
+    change(store, 4, Box::new(|row| Ok(row.expire()))).await;
+    assert_eq!(of(ROMEO, 9).await, [3, 2, 1, 4]);
+    assert_eq!(of(ROMEO, 3).await, [3, 2, 1]);
+    assert_eq!(of(JULIET, 9).await, [5]);
+    store.remove(SlotId(2)).await.expect("removed");
+    assert_eq!(of(ROMEO, 9).await, [3, 1, 4]);
+    check_sums(store).await;
+}
+
+/// What is left is what is there; others' sums are as they were.
+async fn an_owner_is_forgotten(store: &dyn SessionStore) {
+    let used = async |owner: &str| {
+        let told = store.usage(jid(owner), Bucket(0)).await.expect("an answer");
+        assert_eq!(told, usage(store, owner, Bucket(0)).await);
+        let sum = |uses: &Uses| uses.iter().map(|(_, n_bytes)| n_bytes).sum::<u64>();
+        (sum(&told.requester), sum(&told.domain), sum(&told.total))
+    };
+    admit(store, row(1, ROMEO, 100, NOW)).await;
+    admit(store, row(2, ROMEO, 10, later(7200))).await;
+    admit(store, row(3, NURSE, 1, NOW)).await;
+    for (id, at) in [(1, NOW), (2, later(7200)), (3, NOW)] {
+        change(store, id, complete(at)).await;
+    }
+    store.remove(SlotId(1)).await.expect("removed");
+    store.remove(SlotId(3)).await.expect("removed");
+    let before = used(NURSE).await;
+    assert_eq!(used(ROMEO).await.0, 110);
+    store.forget_owner(jid(ROMEO)).await.expect("forgotten");
+    assert_eq!(used(ROMEO).await.0, 10);
+    let after = used(NURSE).await;
+    assert_eq!(after, (before.0, after.1, before.2 - 100));
+    store.remove(SlotId(2)).await.expect("removed");
+    store.forget_owner(jid(ROMEO)).await.expect("forgotten");
+    assert_eq!(used(ROMEO).await.0, 0);
+    store
+        .forget_owner(jid("nobody@example.org"))
+        .await
+        .expect("nothing to do");
+    check_sums(store).await;
 }
 
 async fn totals_follow_the_rows(store: &dyn SessionStore) {

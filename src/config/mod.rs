@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use ipnet::IpNet;
+use jid::BareJid;
 
 use crate::core::accel::Accel;
 use crate::core::policy::Policy;
@@ -59,6 +60,8 @@ pub struct Config {
     pub retention: Retention,
     /// How keys go.
     pub keys: Keys,
+    /// Accounts that may run operators' commands.
+    pub operators: Vec<BareJid>,
     /// XEP-0157 addresses: the field's name (`abuse-addresses`) and its URIs.
     pub contact: Vec<(&'static str, Vec<String>)>,
     /// Where the log goes.

@@ -23,6 +23,7 @@ pub struct RawConfig {
     pub(super) access: RawAccess,
     pub(super) retention: RawRetention,
     pub(super) keys: RawKeys,
+    pub(super) operators: RawOperators,
     pub(super) contact: RawContact,
     pub(super) log: RawLog,
 }
@@ -43,6 +44,7 @@ impl Default for RawConfig {
             access: RawAccess::default(),
             retention: RawRetention::default(),
             keys: RawKeys::default(),
+            operators: RawOperators::default(),
             contact: RawContact::default(),
             log: RawLog::default(),
         }
@@ -280,6 +282,13 @@ impl Default for RawKeys {
             keep_old_for: "72 hours".to_owned(),
         }
     }
+}
+
+/// `[operators]`
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RawOperators {
+    pub(super) jids: Vec<String>,
 }
 
 /// `[contact]`

@@ -4,6 +4,7 @@
 //! walls of this room are checked by `tests/tidy.rs`.
 
 pub mod accel;
+pub mod command;
 pub mod download;
 pub mod forwarded;
 pub mod policy;

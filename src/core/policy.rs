@@ -84,7 +84,8 @@ pub struct Quota {
 }
 
 impl Quota {
-    fn of_requester(&self, requester: &BareJid) -> Option<u64> {
+    /// How many bytes an account may ask for.
+    pub fn of_requester(&self, requester: &BareJid) -> Option<u64> {
         self.exceptions
             .get(requester)
             .copied()

@@ -8,6 +8,7 @@ use std::time::Duration;
 use http::StatusCode;
 use xmpp_parsers::stanza_error::{DefinedCondition, ErrorType};
 
+use crate::core::command::fault::CommandFault;
 use crate::core::session::FailReason;
 use crate::core::time::Timestamp;
 
@@ -171,6 +172,15 @@ pub enum Refusal {
     /// A version of tus other than 1.0.0.
     OtherTusVersion,
 
+    // Operators
+    /// A stage of a command (XEP-0050).
+    Command(CommandFault),
+    /// No slots are given out for now: an operator said so.
+    Draining {
+        /// When to ask again.
+        retry_at: Timestamp,
+    },
+
     // Trouble of our own
     /// Something broke on our side; the log says what.
     Broken,
@@ -185,6 +195,8 @@ pub enum App {
     FileTooLarge,
     /// `<retry stamp=''/>`
     Retry,
+    /// `<bad-action/>` and the like: an element of XEP-0050 with this name.
+    Command(&'static str),
     /// `<unknown-session/>` and the like: an element of our own with this name.
     Session(&'static str),
     /// `<session-failed reason=''/>`
@@ -278,6 +290,8 @@ impl Refusal {
             Self::ChecksumMismatch       => row(C::NotAcceptable,       Modify, App::None,         460, "The checksum does not fit the bytes"),
             Self::OtherTusVersion        => row(C::NotAcceptable,       Modify, App::None,         412, "This version of tus is not supported"),
 
+            Self::Command(fault)         => fault.row(),
+            Self::Draining { .. }        => row(C::ResourceConstraint,  Wait,   App::Retry,        503, "No uploads are taken just now, try again later"),
             Self::Broken                 => row(C::InternalServerError, Wait,   App::None,         500, "Something went wrong here, try again later"),
         }
     }
@@ -304,6 +318,7 @@ impl Refusal {
             | Self::SlotRateReached { retry_at }
             | Self::StorageFull { retry_at }
             | Self::RefreshTooSoon { retry_at }
+            | Self::Draining { retry_at }
             | Self::TooManySessions { retry_at, .. } => Some(*retry_at),
             _ => None,
         }
@@ -322,7 +337,7 @@ impl Refusal {
     }
 }
 
-fn row(
+pub(super) fn row(
     condition: DefinedCondition,
     kind: ErrorType,
     app: App,

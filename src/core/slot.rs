@@ -49,6 +49,14 @@ impl SlotId {
     pub fn short(self) -> String {
         self.to_string()[..8].to_owned()
     }
+
+    /// The smallest id whose `short` is `text`.
+    pub fn first_of_short(text: &str) -> Option<Self> {
+        let bytes: [u8; 6] = URL_SAFE_NO_PAD.decode(text).ok()?.try_into().ok()?;
+        let mut id = [0; 16];
+        id[..6].copy_from_slice(&bytes);
+        Some(Self(u128::from_be_bytes(id)))
+    }
 }
 
 impl fmt::Display for SlotId {

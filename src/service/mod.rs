@@ -3,6 +3,7 @@
 //! A method fetches facts, asks core, applies the effect, in that order. Stores' troubles end here:
 //! they are logged once, with what was being done, and edges get a refusal without innards.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -11,6 +12,7 @@ use jid::Jid;
 use tracing::{debug, error, info};
 
 use crate::core::accel::Accel;
+use crate::core::command::operation::Outcome;
 use crate::core::download::{self, Answer, Served};
 use crate::core::policy::{self, NewIds, Policy, STORAGE_RETRY_IN};
 use crate::core::rate::Rate;
@@ -22,9 +24,11 @@ use crate::core::token::{self, Keys};
 use crate::store::{Content, Failure, StoreError, Stores};
 
 pub mod audit;
+pub mod command;
 mod ending;
 mod hashes;
 mod intake;
+pub mod operations;
 mod rates;
 mod receive;
 mod recover;
@@ -42,6 +46,9 @@ use rates::Rates;
 use session::SessionView;
 use transfers::Transfers;
 use whole::Gathering;
+
+/// When to ask again for a slot while none are given out.
+const DRAINING_RETRY_IN: Duration = Duration::from_secs(300);
 
 /// The two things that cannot be computed.
 pub trait World: Send + Sync {
@@ -109,6 +116,7 @@ pub struct Service {
     rates: Rates,
     hashes: Hashes,
     gathering: Arc<Gathering>,
+    is_draining: AtomicBool,
 }
 
 impl Service {
@@ -124,6 +132,7 @@ impl Service {
             rates: Rates::default(),
             hashes: Hashes::default(),
             gathering: Arc::default(),
+            is_draining: AtomicBool::new(false),
         })
     }
 
@@ -173,6 +182,11 @@ impl Service {
         let settings = self.settings.clone();
         let owner = requester.to_bare();
         policy::screen(&settings.policy, &owner, &request, now)?;
+        if self.is_draining() {
+            return Err(Refusal::Draining {
+                retry_at: now.plus(DRAINING_RETRY_IN),
+            });
+        }
         let size_bytes = request.size_bytes;
         let (slot_rate, byte_rate) = (settings.slot_rate, settings.byte_rate);
         // Rates go by a clock that nobody sets: one set back would hold requesters up for as long.
@@ -319,6 +333,17 @@ impl Service {
         secret[..16].copy_from_slice(&halves[0].to_be_bytes());
         secret[16..].copy_from_slice(&halves[1].to_be_bytes());
         secret
+    }
+
+    /// Whether an operator said that no slots shall be given out.
+    pub fn is_draining(&self) -> bool {
+        self.is_draining.load(Ordering::Relaxed)
+    }
+
+    /// Gives out no more slots, or some again; until then, or a restart.
+    fn set_draining(&self, is_draining: bool) -> Outcome {
+        self.is_draining.store(is_draining, Ordering::Relaxed);
+        Outcome::Draining(is_draining, self.transfers.active().len())
     }
 
     /// Refuses new uploads from now on; tells how many are running.

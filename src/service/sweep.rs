@@ -216,7 +216,7 @@ impl Service {
         }
     }
 
-    async fn remove_file(&self, id: SlotId) -> Result<(), StoreError> {
+    pub(super) async fn remove_file(&self, id: SlotId) -> Result<(), StoreError> {
         self.stores.files.remove(id).await?;
         self.stores.sessions.remove(id).await
     }

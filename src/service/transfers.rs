@@ -141,6 +141,19 @@ impl Transfers {
         self.seen(id).is_some_and(|seen| seen.writer.is_some())
     }
 
+    /// The slots whose bytes are coming in.
+    pub(super) fn active(&self) -> Vec<SlotId> {
+        let live = self.lock();
+        let writing = |holder: &Holder| holder.seen.borrow().writer.is_some();
+        let active = live.by_slot.iter().filter(|(_, holder)| writing(holder));
+        active.map(|(id, _)| *id).collect()
+    }
+
+    /// How many bytes are durable, where a holder knows by now.
+    pub(super) fn durable_now(&self, id: SlotId) -> Option<u64> {
+        self.seen(id).and_then(|seen| seen.durable)
+    }
+
     fn seen(&self, id: SlotId) -> Option<Seen> {
         let live = self.lock();
         live.by_slot.get(&id).map(|holder| *holder.seen.borrow())

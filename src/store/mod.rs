@@ -7,13 +7,12 @@
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::UNIX_EPOCH;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use jid::BareJid;
 
-use crate::config::Durability;
 use crate::core::accel::Place;
 use crate::core::download::Served;
 use crate::core::policy::{Bucket, Room, Usage};
@@ -28,11 +27,13 @@ mod hot;
 pub mod keys;
 pub mod local;
 pub mod memory;
+mod open;
 pub mod redb;
 pub mod row;
 
 pub use content::{Body, BodyError, Content, Handle, Opened};
 pub use local::handles::kept_max as files_kept_max;
+pub use open::{open, open_read_only, written_at};
 
 /// Why something could not be done.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -168,11 +169,25 @@ pub trait SessionStore: Send + Sync {
         n_max: usize,
     ) -> BoxFuture<'_, Result<Vec<UploadSession>, StoreError>>;
 
+    /// Up to `n_max` slots of `owner`, of any state, the newest first, and of one second the
+    /// highest id first.
+    fn uploads_of(
+        &self,
+        owner: BareJid,
+        n_max: usize,
+    ) -> BoxFuture<'_, Result<Vec<SlotId>, StoreError>>;
+
     /// Up to `n_max` rows whose `due_at` is not after `now`, the longest due first.
     fn due(&self, now: Timestamp, n_max: usize) -> BoxFuture<'_, Result<Vec<SlotId>, StoreError>>;
 
     /// Up to `n_max` complete rows, the longest complete first.
     fn oldest(&self, n_max: usize) -> BoxFuture<'_, Result<Vec<SlotId>, StoreError>>;
+
+    /// Up to `n_max` complete rows, the latest complete first.
+    fn newest(&self, n_max: usize) -> BoxFuture<'_, Result<Vec<SlotId>, StoreError>>;
+
+    /// What `owner`, their domain and everybody used since `since`.
+    fn usage(&self, owner: BareJid, since: Bucket) -> BoxFuture<'_, Result<Usage, StoreError>>;
 
     /// Up to `n_max` rows with ids after `after`, in order of id: for the audit.
     fn page(
@@ -195,6 +210,9 @@ pub trait SessionStore: Send + Sync {
 
     /// Forgets quota sums of hours before `before`.
     fn forget_uses(&self, before: Bucket) -> BoxFuture<'_, Result<(), StoreError>>;
+
+    /// Forgets what `owner` used, but for what their rows hold: of an account that is gone.
+    fn forget_owner(&self, owner: BareJid) -> BoxFuture<'_, Result<(), StoreError>>;
 
     /// What binds these rows to their files: where the file store's differs, the sweep touches
     /// nothing.
@@ -325,6 +343,10 @@ pub trait FileStore: Send + Sync {
     /// Free bytes and inodes.
     fn room(&self) -> BoxFuture<'_, Result<Room, StoreError>>;
 
+    /// Tries what uploads and downloads need, on bytes of its own that are nobody's and that no
+    /// crash leaves behind; each step and how long it took.
+    fn test(&self) -> BoxFuture<'_, Result<Vec<(&'static str, Duration)>, StoreError>>;
+
     /// What binds these files to their rows.
     fn store_id(&self) -> BoxFuture<'_, Result<u128, StoreError>>;
 }
@@ -336,64 +358,4 @@ pub struct Stores {
     pub sessions: Arc<dyn SessionStore>,
     /// Bytes.
     pub files: Arc<dyn FileStore>,
-}
-
-/// Name of the database file in the data directory.
-const DATABASE: &str = "slotd.redb";
-
-/// When the rows of `data_dir` were last written, if there are any: what a clock can be held
-/// against.
-///
-/// Ask before `open`, which writes.
-pub fn written_at(data_dir: &Path) -> Option<Timestamp> {
-    let metadata = std::fs::metadata(data_dir.join(DATABASE)).ok()?;
-    let since_epoch = metadata.modified().ok()?.duration_since(UNIX_EPOCH).ok()?;
-    Some(Timestamp(since_epoch.as_secs()))
-}
-
-/// Opens both stores of `data_dir`, making what is missing.
-///
-/// The only function that knows what stores there are. Must be called inside a runtime. An error
-/// names the file or directory, and says what to do.
-pub fn open(data_dir: &Path, durability: Durability) -> Result<Stores, OpenError> {
-    let files = local::LocalFiles::open(data_dir, durability)?;
-    let path = data_dir.join(DATABASE);
-    let new_store_id = id_for_new_rows(&path, &files)?;
-    let sessions = redb::RedbSessions::open(&path, durability, new_store_id)?;
-    Ok(Stores {
-        sessions: Arc::new(sessions),
-        files: Arc::new(files),
-    })
-}
-
-/// The store id of a database that is yet to be made.
-///
-/// Where there are files already, their rows were lost: a new database is not theirs.
-fn id_for_new_rows(path: &Path, files: &local::LocalFiles) -> Result<u128, OpenError> {
-    let is_new = match std::fs::symlink_metadata(path) {
-        Ok(seen) => seen.len() == 0,
-        Err(_) => true,
-    };
-    let unreadable = |e: std::io::Error| OpenError::new(path, format!("has no id: {e}"));
-    if !is_new || files.is_empty().map_err(unreadable)? {
-        return Ok(files.id());
-    }
-    if path.exists() {
-        let problem = "is empty, but there are files; restore it from a backup, or remove it to \
-             start without it";
-        return Err(OpenError::new(path, problem));
-    }
-    let path = path.display();
-    tracing::error!(%path, "the database is gone: files that it knew are no longer served");
-    local::place::random_u128().map_err(unreadable)
-}
-
-/// Opens both stores of `data_dir` for reading, also beside a running service.
-pub fn open_read_only(data_dir: &Path) -> Result<Stores, OpenError> {
-    let files = local::LocalFiles::open_read_only(data_dir)?;
-    let sessions = redb::RedbSessions::open_read_only(&data_dir.join(DATABASE))?;
-    Ok(Stores {
-        sessions: Arc::new(sessions),
-        files: Arc::new(files),
-    })
 }

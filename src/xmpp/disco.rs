@@ -7,7 +7,8 @@ use minidom::rxml::xml_ncname;
 use xmpp_parsers::ns;
 
 use super::elements::PURPOSE;
-use super::session;
+use super::{commands, session};
+use crate::core::command::Command;
 use crate::core::refusal::Refusal;
 use crate::core::slot::Purpose;
 use crate::service::session::SessionTerms;
@@ -109,6 +110,47 @@ fn field(name: &str, kind: Option<&str>, values: &[String]) -> Element {
 pub fn items(query: &Element) -> Result<Element, Refusal> {
     refuse_node(query)?;
     Ok(Element::bare("query", ns::DISCO_ITEMS))
+}
+
+/// Answers disco#items about the node of commands: those that the requester may run. XEP-0050
+/// #retrieve.
+pub fn commands<'a>(host: &str, commands: impl Iterator<Item = &'a Command>) -> Element {
+    let item = |command: &Command| {
+        Element::builder("item", ns::DISCO_ITEMS)
+            .attr(xml_ncname!("jid").to_owned(), host)
+            .attr(xml_ncname!("node").to_owned(), command.node())
+            .attr(xml_ncname!("name").to_owned(), command.label)
+            .build()
+    };
+    Element::builder("query", ns::DISCO_ITEMS)
+        .attr(xml_ncname!("node").to_owned(), commands::NS)
+        .append_all(commands.map(item))
+        .build()
+}
+
+/// Answers disco#info about the node of commands.
+pub fn command_list() -> Element {
+    automation(commands::NS, "command-list", "Commands")
+}
+
+/// Answers disco#info about a command.
+pub fn command(command: &Command) -> Element {
+    let mut info = automation(&command.node(), "command-node", command.label);
+    for name in [commands::NS, ns::DATA_FORMS] {
+        info.append_child(feature(name.to_owned()));
+    }
+    info
+}
+
+fn automation(node: &str, kind: &str, name: &str) -> Element {
+    let identity = Element::builder("identity", ns::DISCO_INFO)
+        .attr(xml_ncname!("category").to_owned(), "automation")
+        .attr(xml_ncname!("type").to_owned(), kind)
+        .attr(xml_ncname!("name").to_owned(), name);
+    Element::builder("query", ns::DISCO_INFO)
+        .attr(xml_ncname!("node").to_owned(), node)
+        .append(identity)
+        .build()
 }
 
 fn refuse_node(query: &Element) -> Result<(), Refusal> {

@@ -9,7 +9,7 @@ use minidom::{Element, Node};
 use xmpp_parsers::ns;
 use xmpp_parsers::stanza_error::StanzaError;
 
-use super::session;
+use super::{commands, session};
 use crate::core::refusal::{App, Refusal};
 use crate::core::slot::{ContentType, FileName, Purpose, Slot, SlotRequest};
 use crate::core::time::Timestamp;
@@ -125,6 +125,7 @@ pub fn error(refusal: &Refusal) -> Element {
         App::None => None,
         App::FileTooLarge => file_too_large(refusal),
         App::Retry => retry(refusal),
+        App::Command(name) => Some(Element::bare(name, commands::NS)),
         App::Session(name) => Some(session::app(name)),
         App::SessionFailed => session::failed(refusal),
         App::RefreshLimit | App::SessionsLimit => session::limit_reached(refusal),

@@ -1,9 +1,10 @@
 //! Edge: streams to the XMPP server. Logs in, stays logged in, and says in the log why it is not.
 //!
 //! `login` connects, `stream` serves, `route` answers (`places` says how many at once), `outbox`
-//! writes past the stream's own writer (`shared` is the socket of both), `elements`, `session` and
-//! `disco` translate; `guard`, with `filter`, `at`, `limits` and `names`, keeps the parser safe,
-//! and `plain` keeps most slot requests from it; `head` is what is around any answer.
+//! writes past the stream's own writer (`shared` is the socket of both), `elements`, `session`,
+//! `commands` with `forms`, and `disco` translate; `guard`, with `filter`, `at`, `limits` and
+//! `names`, keeps the parser safe, and `plain` keeps most slot requests from it; `head` is what is
+//! around any answer.
 //! Here is what happens between two streams: how long to wait, and what to say.
 //! Nothing is kept for a lost stream: XEP-0114 has no resumption, so every IQ can be asked again.
 
@@ -20,12 +21,14 @@ use tokio::time::{Instant, timeout};
 use tracing::{error, info, warn};
 
 use crate::config::Component;
-use crate::service::Service;
+use crate::service::operations::Operations;
 
 mod at;
+mod commands;
 mod disco;
 mod elements;
 mod filter;
+mod forms;
 mod guard;
 mod head;
 mod limits;
@@ -72,10 +75,10 @@ const LINES_MAX: usize = 16;
 pub async fn run(
     components: Vec<Component>,
     contact: Contact,
-    service: Arc<Service>,
+    operations: Arc<Operations>,
     stop: watch::Receiver<bool>,
 ) {
-    run_over(over_sockets(), components, contact, service, stop).await;
+    run_over(over_sockets(), components, contact, operations, stop).await;
 }
 
 /// TCP and Unix sockets.
@@ -88,7 +91,7 @@ pub async fn run_over(
     connect: Connect,
     components: Vec<Component>,
     contact: Contact,
-    service: Arc<Service>,
+    operations: Arc<Operations>,
     stop: watch::Receiver<bool>,
 ) {
     let hosts = components.iter().filter_map(|component| {
@@ -97,7 +100,7 @@ pub async fn run_over(
         host.inspect_err(|error| error!(jid = component.jid, %error, "no JID"))
             .ok()
     });
-    let desk = Desk::new(service, hosts.collect(), contact);
+    let desk = Desk::new(operations, hosts.collect(), contact);
     let mut streams = JoinSet::new();
     for component in components {
         let lines = Arc::new(Lines::default());

@@ -16,14 +16,18 @@ use minidom::{Element, NSChoice};
 use tracing::{debug, error};
 use xmpp_parsers::ns;
 
+use super::commands;
 use super::disco::{self, Contact, Offer};
 use super::elements;
 use super::head::{Head, is_address};
 use super::places::{Place, Places};
 use super::plain::Plain;
 use super::session;
+use crate::core::command::running::Step;
 use crate::core::refusal::Refusal;
 use crate::core::slot::{SessionId, Slot, SlotRequest};
+use crate::service::command::Caller;
+use crate::service::operations::Operations;
 use crate::service::{Issued, Service};
 
 /// Servers write stanzas in the component's namespace and take both.
@@ -32,6 +36,7 @@ const STANZAS: NSChoice<'static> = NSChoice::AnyOf(&[ns::COMPONENT, ns::JABBER_C
 /// What all streams answer from.
 pub struct Desk {
     service: Arc<Service>,
+    operations: Arc<Operations>,
     hosts: Vec<BareJid>,
     contact: Contact,
     places: Arc<Places>,
@@ -39,9 +44,10 @@ pub struct Desk {
 
 impl Desk {
     /// A desk for the hosts whose stanzas we answer.
-    pub fn new(service: Arc<Service>, hosts: Vec<BareJid>, contact: Contact) -> Arc<Self> {
+    pub fn new(operations: Arc<Operations>, hosts: Vec<BareJid>, contact: Contact) -> Arc<Self> {
         Arc::new(Self {
-            service,
+            service: operations.service(),
+            operations,
             hosts,
             contact,
             places: Arc::default(),
@@ -87,6 +93,8 @@ enum Ask {
     Refresh(SessionId),
     /// To give an upload up.
     Cancel(SessionId),
+    /// A stage of a command.
+    Command(Step),
 }
 
 struct Route {
@@ -94,21 +102,22 @@ struct Route {
     name: &'static str,
     /// Also the feature that disco#info lists, once for routes side by side.
     namespace: &'static str,
-    handler: fn(&Desk, &Element) -> Result<Work, Refusal>,
+    handler: fn(&Desk, &Head, &Element) -> Result<Work, Refusal>,
 }
 
 #[rustfmt::skip]
 const ROUTES: &[Route] = &[
     Route { kind: "get", name: "query",   namespace: ns::DISCO_INFO,  handler: disco_info },
-    Route { kind: "get", name: "query",   namespace: ns::DISCO_ITEMS, handler: |_, query| done(disco::items(query)) },
-    Route { kind: "get", name: "request", namespace: ns::HTTP_UPLOAD, handler: |_, request| ask(elements::slot_request(request), Ask::Slot) },
-    Route { kind: "get", name: "session",  namespace: session::NS,    handler: |_, session| ask(session::id(session), Ask::Query) },
-    Route { kind: "get", name: "sessions", namespace: session::NS,    handler: |_, sessions| ask(session::wanted(sessions), Ask::List) },
-    Route { kind: "set", name: "refresh",  namespace: session::NS,    handler: |_, refresh| ask(session::id(refresh), Ask::Refresh) },
-    Route { kind: "set", name: "cancel",   namespace: session::NS,    handler: |_, cancel| ask(session::id(cancel), Ask::Cancel) },
-    Route { kind: "get", name: "ping",    namespace: ns::PING,        handler: |_, _| Ok(Work::Done(None)) },
-    Route { kind: "get", name: "query",   namespace: disco::VERSION,  handler: |_, _| done(Ok(disco::version())) },
-    Route { kind: "get", name: "query",   namespace: disco::LAST,     handler: |desk, _| done(Ok(disco::last(desk.service.uptime().as_secs()))) },
+    Route { kind: "get", name: "query",   namespace: ns::DISCO_ITEMS, handler: disco_items },
+    Route { kind: "get", name: "request", namespace: ns::HTTP_UPLOAD, handler: |_, _, request| ask(elements::slot_request(request), Ask::Slot) },
+    Route { kind: "get", name: "session",  namespace: session::NS,    handler: |_, _, session| ask(session::id(session), Ask::Query) },
+    Route { kind: "get", name: "sessions", namespace: session::NS,    handler: |_, _, sessions| ask(session::wanted(sessions), Ask::List) },
+    Route { kind: "set", name: "refresh",  namespace: session::NS,    handler: |_, _, refresh| ask(session::id(refresh), Ask::Refresh) },
+    Route { kind: "set", name: "cancel",   namespace: session::NS,    handler: |_, _, cancel| ask(session::id(cancel), Ask::Cancel) },
+    Route { kind: "set", name: "command", namespace: commands::NS,     handler: |_, _, command| ask(commands::step(command), Ask::Command) },
+    Route { kind: "get", name: "ping",    namespace: ns::PING,        handler: |_, _, _| Ok(Work::Done(None)) },
+    Route { kind: "get", name: "query",   namespace: disco::VERSION,  handler: |_, _, _| done(Ok(disco::version())) },
+    Route { kind: "get", name: "query",   namespace: disco::LAST,     handler: |desk, _, _| done(Ok(disco::last(desk.service.uptime().as_secs()))) },
 ];
 
 fn done(payload: Result<Element, Refusal>) -> Result<Work, Refusal> {
@@ -119,7 +128,16 @@ fn ask<T>(read: Result<T, Refusal>, ask: fn(T) -> Ask) -> Result<Work, Refusal> 
     read.map(|read| Work::Ask(ask(read)))
 }
 
-fn disco_info(desk: &Desk, query: &Element) -> Result<Work, Refusal> {
+fn disco_info(desk: &Desk, head: &Head, query: &Element) -> Result<Work, Refusal> {
+    match query.attr("node") {
+        None | Some("") => {}
+        Some(commands::NS) => return done(Ok(disco::command_list())),
+        Some(node) => {
+            let account = account(head)?;
+            let command = desk.operations.find_command(&account, node)?;
+            return done(Ok(disco::command(command)));
+        }
+    }
     let mut features: Vec<_> = ROUTES.iter().map(|route| route.namespace).collect();
     features.dedup();
     let offer = Offer {
@@ -128,6 +146,21 @@ fn disco_info(desk: &Desk, query: &Element) -> Result<Work, Refusal> {
         sessions: desk.service.session_terms(),
     };
     done(disco::info(query, offer, &desk.contact))
+}
+
+/// Commands are listed to those alone who may run them.
+fn disco_items(desk: &Desk, head: &Head, query: &Element) -> Result<Work, Refusal> {
+    if query.attr("node") != Some(commands::NS) {
+        return done(disco::items(query));
+    }
+    let account = account(head)?;
+    let commands = desk.operations.commands_of(&account);
+    done(Ok(disco::commands(&head.to, commands)))
+}
+
+fn account(head: &Head) -> Result<BareJid, Refusal> {
+    let requester = elements::requester(&head.from).ok_or(Refusal::NotAllowed)?;
+    Ok(requester.to_bare())
 }
 
 /// Answers a stanza of any kind.
@@ -240,7 +273,7 @@ fn handle(
     if route.kind != kind {
         return Err(Refusal::BadStanza);
     }
-    (route.handler)(desk, payload)
+    (route.handler)(desk, head, payload)
 }
 
 impl Desk {
@@ -263,7 +296,7 @@ async fn answer_ask(
 ) -> Reply {
     let is_logged = matches!(ask, Ask::Slot(_));
     // A fault in one request must not end the stream of all.
-    let answer = AssertUnwindSafe(ask.answer(&desk.service, &requester)).catch_unwind();
+    let answer = AssertUnwindSafe(ask.answer(&desk, &head, &requester)).catch_unwind();
     let answer = answer.await.unwrap_or_else(|_| {
         error!(from = head.from, "answering an IQ ended in a panic");
         Err(Refusal::Broken)
@@ -291,7 +324,8 @@ enum Payload {
 
 impl Ask {
     /// The payload of the result.
-    async fn answer(self, service: &Arc<Service>, requester: &Jid) -> Result<Payload, Refusal> {
+    async fn answer(self, desk: &Desk, head: &Head, requester: &Jid) -> Result<Payload, Refusal> {
+        let service = &desk.service;
         let payload = match self {
             Self::Slot(request) => match service.request_slot(requester, request).await? {
                 Issued {
@@ -318,6 +352,15 @@ impl Ask {
                 let cancel = async move { service.cancel_session(&requester, id).await };
                 to_its_end(cancel).await?;
                 None
+            }
+            Self::Command(step) => {
+                let caller = Caller {
+                    account: requester.to_bare(),
+                    from: head.from.clone(),
+                };
+                let node = step.node.clone();
+                let staged = desk.operations.step_command(&caller, step).await?;
+                Some(commands::staged(&node, staged))
             }
         };
         Ok(Payload::Element(payload))

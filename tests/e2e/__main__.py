@@ -16,8 +16,8 @@ from daemon import BINARY
 from report import Report
 from servers import SERVERS
 
-SUITES = ["basics", "sessions", "clients", "hostile", "restarts", "send", "send_switch", "faults", "powercut",
-          "proxies", "tus", "early", "switch", "crowd", "cuts", "races"]
+SUITES = ["basics", "sessions", "clients", "commands", "hostile", "restarts", "send", "send_switch",
+          "faults", "powercut", "proxies", "tus", "early", "switch", "crowd", "cuts", "races"]
 
 
 def main():

@@ -6,12 +6,13 @@
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::StreamExt as _;
 use futures_util::future::BoxFuture;
 use jid::BareJid;
-use slotd::core::policy::{Bucket, Room};
+use slotd::core::policy::{Bucket, Room, Usage};
 use slotd::core::session::UploadSession;
 use slotd::core::slot::{PartId, SessionId, SlotId};
 use slotd::core::time::Timestamp;
@@ -170,6 +171,29 @@ impl SessionStore for Faulty<dyn SessionStore> {
         Box::pin(self.call("owned", async move { self.inner.owned(owner, n_max).await }))
     }
 
+    fn uploads_of(
+        &self,
+        owner: BareJid,
+        n_max: usize,
+    ) -> BoxFuture<'_, Result<Vec<SlotId>, StoreError>> {
+        let work = async move { self.inner.uploads_of(owner, n_max).await };
+        Box::pin(self.call("uploads of", work))
+    }
+
+    fn newest(&self, n_max: usize) -> BoxFuture<'_, Result<Vec<SlotId>, StoreError>> {
+        Box::pin(self.call("newest", async move { self.inner.newest(n_max).await }))
+    }
+
+    fn usage(&self, owner: BareJid, since: Bucket) -> BoxFuture<'_, Result<Usage, StoreError>> {
+        let work = async move { self.inner.usage(owner, since).await };
+        Box::pin(self.call("usage", work))
+    }
+
+    fn forget_owner(&self, owner: BareJid) -> BoxFuture<'_, Result<(), StoreError>> {
+        let work = async move { self.inner.forget_owner(owner).await };
+        Box::pin(self.call("forget an owner", work))
+    }
+
     fn due(&self, now: Timestamp, n_max: usize) -> BoxFuture<'_, Result<Vec<SlotId>, StoreError>> {
         Box::pin(self.call("due", async move { self.inner.due(now, n_max).await }))
     }
@@ -294,6 +318,10 @@ impl FileStore for Faulty<dyn FileStore> {
 
     fn room(&self) -> BoxFuture<'_, Result<Room, StoreError>> {
         Box::pin(self.call("room", async move { self.inner.room().await }))
+    }
+
+    fn test(&self) -> BoxFuture<'_, Result<Vec<(&'static str, Duration)>, StoreError>> {
+        Box::pin(self.call("test", async move { self.inner.test().await }))
     }
 
     fn store_id(&self) -> BoxFuture<'_, Result<u128, StoreError>> {

@@ -7,12 +7,13 @@
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::StreamExt as _;
 use futures_util::future::BoxFuture;
 use jid::BareJid;
-use slotd::core::policy::{Bucket, Room};
+use slotd::core::policy::{Bucket, Room, Usage};
 use slotd::core::session::UploadSession;
 use slotd::core::slot::{PartId, SessionId, SlotId};
 use slotd::core::time::Timestamp;
@@ -195,6 +196,38 @@ impl SessionStore for Sessions {
         })
     }
 
+    fn uploads_of(
+        &self,
+        owner: BareJid,
+        n_max: usize,
+    ) -> BoxFuture<'_, Result<Vec<SlotId>, StoreError>> {
+        Box::pin(async move {
+            self.1
+                .call(async { self.0.uploads_of(owner, n_max).await })
+                .await
+        })
+    }
+
+    fn newest(&self, n_max: usize) -> BoxFuture<'_, Result<Vec<SlotId>, StoreError>> {
+        Box::pin(async move { self.1.call(async { self.0.newest(n_max).await }).await })
+    }
+
+    fn usage(&self, owner: BareJid, since: Bucket) -> BoxFuture<'_, Result<Usage, StoreError>> {
+        Box::pin(async move {
+            self.1
+                .call(async { self.0.usage(owner, since).await })
+                .await
+        })
+    }
+
+    fn forget_owner(&self, owner: BareJid) -> BoxFuture<'_, Result<(), StoreError>> {
+        Box::pin(async move {
+            self.1
+                .call(async { self.0.forget_owner(owner).await })
+                .await
+        })
+    }
+
     fn due(&self, now: Timestamp, n_max: usize) -> BoxFuture<'_, Result<Vec<SlotId>, StoreError>> {
         Box::pin(async move { self.1.call(async { self.0.due(now, n_max).await }).await })
     }
@@ -342,6 +375,10 @@ impl FileStore for Files {
 
     fn room(&self) -> BoxFuture<'_, Result<Room, StoreError>> {
         Box::pin(async move { self.1.call(async { self.0.room().await }).await })
+    }
+
+    fn test(&self) -> BoxFuture<'_, Result<Vec<(&'static str, Duration)>, StoreError>> {
+        Box::pin(async move { self.1.call(async { self.0.test().await }).await })
     }
 
     fn store_id(&self) -> BoxFuture<'_, Result<u128, StoreError>> {

@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
@@ -84,6 +85,10 @@ impl FileStore for SlowParts {
 
     fn room(&self) -> BoxFuture<'_, Result<Room, StoreError>> {
         self.0.room()
+    }
+
+    fn test(&self) -> BoxFuture<'_, Result<Vec<(&'static str, Duration)>, StoreError>> {
+        self.0.test()
     }
 
     fn store_id(&self) -> BoxFuture<'_, Result<u128, StoreError>> {

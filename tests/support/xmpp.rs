@@ -2,16 +2,21 @@
 
 use std::io;
 use std::ops::Range;
+use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
+use jid::BareJid;
 use minidom::Element;
 use slotd::config::{Component, Secret, ServerAddress};
 use slotd::core::policy::Room;
 use slotd::core::slot::{PartId, SlotId};
 use slotd::service::Service;
+use slotd::service::operations::Operations;
+use slotd::service::sweep::Sweeper;
 use slotd::store::{Body, Content, Failure, FileStore, Progress, StoreError, Stored};
 use slotd::xmpp::{self, Connect, Socket};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -181,6 +186,13 @@ impl Peer {
     }
 }
 
+/// Commands over `service`, with one operator; its signing keys are in no file.
+pub fn operations(service: Arc<Service>) -> Arc<Operations> {
+    let sweeper = Arc::new(Sweeper::new(service.clone()));
+    let operators = vec![BareJid::new("admin@example.org").expect("a JID")];
+    Operations::new(service, sweeper, operators, PathBuf::new())
+}
+
 /// slotd with connections in memory, each of which arrives as a `Peer`.
 pub struct Fake {
     pub peers: mpsc::UnboundedReceiver<Peer>,
@@ -204,7 +216,8 @@ impl Fake {
             "abuse-addresses",
             vec!["mailto:abuse@example.org".to_owned()],
         )];
-        let running = xmpp::run_over(connect, components, contact, service, stopped);
+        let operations = operations(service);
+        let running = xmpp::run_over(connect, components, contact, operations, stopped);
         Self {
             peers,
             stop,
@@ -302,6 +315,10 @@ impl FileStore for Gated {
             self.files.room().await
         }
         .boxed()
+    }
+
+    fn test(&self) -> BoxFuture<'_, Result<Vec<(&'static str, Duration)>, StoreError>> {
+        self.files.test()
     }
 
     fn store_id(&self) -> BoxFuture<'_, Result<u128, StoreError>> {

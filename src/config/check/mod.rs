@@ -5,11 +5,13 @@
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use jid::BareJid;
+
 use crate::core::policy::Policy;
 use crate::core::session::network::AddressPolicy;
 
 use super::error::{Key, Problem};
-use super::raw::{RawConfig, RawContact, RawLog, RawRetention};
+use super::raw::{RawConfig, RawContact, RawLog, RawOperators, RawRetention};
 use super::secret::SecretSource;
 use super::{Config, Durability, Keys, Log, LogFormat, Retention, Secret, value};
 
@@ -61,6 +63,7 @@ impl Checker {
         let policy = self.policy(raw, components.as_deref());
         let retention = self.retention(&raw.retention, policy.as_ref());
         let keys = self.keys(raw);
+        let operators = self.operators(&raw.operators);
         let contact = self.contact(&raw.contact);
         let log = self.log(&raw.log);
         Some(Config {
@@ -73,6 +76,7 @@ impl Checker {
             limits: limits?,
             retention: retention?,
             keys: keys?,
+            operators: operators?,
             contact: contact?,
             log: log?,
         })
@@ -247,6 +251,21 @@ impl Checker {
             rotate_every: rotate_every?,
             keep_old_for: keep_old_for?,
         })
+    }
+
+    /// A domain as an operator would make one of everybody in it.
+    fn operators(&mut self, raw: &RawOperators) -> Option<Vec<BareJid>> {
+        let account = |text: &str| {
+            let jid = value::bare_jid(text)?;
+            match jid.node() {
+                Some(_) => Ok(jid),
+                None => Err(Problem::new(
+                    format!("{text:?} is a whole domain"),
+                    "name accounts: \"admin@example.org\"",
+                )),
+            }
+        };
+        self.list("operators.jids", &raw.jids, account)
     }
 
     fn contact(&mut self, raw: &RawContact) -> Option<Vec<(&'static str, Vec<String>)>> {

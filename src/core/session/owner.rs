@@ -170,6 +170,19 @@ impl UploadSession {
             }
         }
     }
+
+    /// Ends an upload whoever its owner is. Refuses `SessionComplete`, and `Gone` for one that has
+    /// ended.
+    pub fn abort(mut self) -> Result<Self, Refusal> {
+        match self.state {
+            State::Pending | State::Uploading => {
+                self.state = State::Cancelled;
+                Ok(self)
+            }
+            State::Complete { .. } => Err(Refusal::SessionComplete),
+            State::Failed(_) | State::Cancelled | State::Expired => Err(Refusal::Gone),
+        }
+    }
 }
 
 #[cfg(test)]

@@ -37,6 +37,7 @@ mod listing;
 mod names;
 pub(crate) mod place;
 mod read;
+mod test;
 
 pub(super) use read::body;
 
@@ -288,6 +289,12 @@ impl FileStore for LocalFiles {
         let room = self.inner.room();
         let room = room.map_err(|e| trouble("ask for free space", e));
         Box::pin(std::future::ready(room))
+    }
+
+    fn test(&self) -> BoxFuture<'_, Result<Vec<(&'static str, Duration)>, StoreError>> {
+        let doing = "test the store";
+        let test = move |inner: &Inner| inner.test().map_err(|e| trouble(doing, e));
+        Box::pin(self.write(doing, test))
     }
 
     fn store_id(&self) -> BoxFuture<'_, Result<u128, StoreError>> {

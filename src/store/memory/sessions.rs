@@ -87,13 +87,8 @@ impl Rows {
         sums.into_iter().collect()
     }
 
-    fn admit(
-        &mut self,
-        owner: &BareJid,
-        since: Bucket,
-        mut decide: Admit,
-    ) -> Result<UploadSession, Failure> {
-        let usage = Usage {
+    fn usage(&self, owner: &BareJid, since: Bucket) -> Usage {
+        Usage {
             requester: self.uses(since, |other| other == owner),
             domain: self.uses(since, |other| other.domain() == owner.domain()),
             total: self.uses(since, |_| true),
@@ -103,7 +98,16 @@ impl Rows {
                 .filter(|row| row.owner == *owner && row.is_open_session())
                 .take(OPEN_SESSIONS_MAX)
                 .count(),
-        };
+        }
+    }
+
+    fn admit(
+        &mut self,
+        owner: &BareJid,
+        since: Bucket,
+        mut decide: Admit,
+    ) -> Result<UploadSession, Failure> {
+        let usage = self.usage(owner, since);
         let row = decide(&usage)?;
         if self.by_id.contains_key(&row.id) {
             return Err(StoreError::Corrupt(format!("slot {:?}, issued twice,", row.id)).into());
@@ -163,6 +167,13 @@ impl Rows {
     }
 }
 
+fn complete_at(row: &UploadSession) -> Option<Timestamp> {
+    match row.state {
+        State::Complete { at, .. } => Some(at),
+        _ => None,
+    }
+}
+
 fn is_complete(row: &UploadSession) -> bool {
     matches!(row.state, State::Complete { .. })
 }
@@ -212,13 +223,33 @@ impl SessionStore for MemorySessions {
     }
 
     fn oldest(&self, n_max: usize) -> BoxFuture<'_, Result<Vec<SlotId>, StoreError>> {
-        let complete_at = |row: &UploadSession| match row.state {
-            State::Complete { at, .. } => Some(at),
-            _ => None,
-        };
         let mut ids = self.rows().by_time(complete_at);
         ids.truncate(n_max);
         done(Ok(ids))
+    }
+
+    fn uploads_of(
+        &self,
+        owner: BareJid,
+        n_max: usize,
+    ) -> BoxFuture<'_, Result<Vec<SlotId>, StoreError>> {
+        let created_at = |row: &UploadSession| (row.owner == owner).then_some(row.created_at);
+        let newest = self.rows().by_time(created_at).into_iter().rev();
+        done(Ok(newest.take(n_max).collect()))
+    }
+
+    fn newest(&self, n_max: usize) -> BoxFuture<'_, Result<Vec<SlotId>, StoreError>> {
+        let newest = self.rows().by_time(complete_at).into_iter().rev();
+        done(Ok(newest.take(n_max).collect()))
+    }
+
+    fn usage(&self, owner: BareJid, since: Bucket) -> BoxFuture<'_, Result<Usage, StoreError>> {
+        done(Ok(self.rows().usage(&owner, since)))
+    }
+
+    fn forget_owner(&self, owner: BareJid) -> BoxFuture<'_, Result<(), StoreError>> {
+        self.rows().used.retain(|used| used.owner != owner);
+        done(Ok(()))
     }
 
     fn page(

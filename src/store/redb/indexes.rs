@@ -7,14 +7,14 @@ use crate::core::policy::{Bucket, OPEN_SESSIONS_MAX};
 use crate::core::session::{State, UploadSession};
 use crate::core::slot::{SessionId, SlotId};
 use crate::core::time::Timestamp;
-use crate::store::redb::schema::{COMPLETE, DUE, Fault, OPEN, OWNED, SESSIONS};
+use crate::store::redb::schema::{COMPLETE, DUE, Fault, NAMED, NAMELESS, OPEN, OWNED, SESSIONS};
 
 /// What the indexes and sums hold of one row; by default, of none.
 #[derive(Default)]
 pub(super) struct Marks<'r> {
     pub(super) due: Option<(u64, u128)>,
     pub(super) complete: Option<(u64, u128)>,
-    pub(super) owned: Option<(&'r str, u64, u128)>,
+    pub(super) owned: Option<(&'r str, u8, u64, u128)>,
     pub(super) session: Option<(u128, u128)>,
     pub(super) open: Option<(&'r str, u128)>,
     pub(super) hour: u64,
@@ -26,13 +26,17 @@ impl<'r> Marks<'r> {
     pub(super) fn of(row: &'r UploadSession) -> Self {
         let place = |at: Timestamp| (at.0, row.id.0);
         let (who, session) = (row.owner.as_str(), row.session_id());
+        let kind = match session {
+            Some(_) => NAMED,
+            None => NAMELESS,
+        };
         Self {
             due: row.due_at().map(place),
             complete: match row.state {
                 State::Complete { at, .. } => Some(place(at)),
                 _ => None,
             },
-            owned: session.map(|_| (who, row.created_at.0, row.id.0)),
+            owned: Some((who, kind, row.created_at.0, row.id.0)),
             session: session.map(|session| (session.0, row.id.0)),
             open: row.is_open_session().then_some((who, row.id.0)),
             hour: Bucket::of(row.created_at).0,
@@ -46,7 +50,7 @@ impl<'r> Marks<'r> {
 pub(super) struct Indexes<'t> {
     pub(super) due: Table<'t, (u64, u128), ()>,
     complete: Table<'t, (u64, u128), ()>,
-    owned: Table<'t, (&'static str, u64, u128), ()>,
+    pub(super) owned: Table<'t, (&'static str, u8, u64, u128), ()>,
     open: Table<'t, (&'static str, u128), ()>,
     sessions: Table<'t, u128, u128>,
 }

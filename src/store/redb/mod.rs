@@ -16,13 +16,14 @@
 //!    keys, by hour.
 //! 5. `sessions` holds name -> id of each row that has a name, and nothing else; no two rows have
 //!    the same.
-//! 6. `owned` holds (owner, `created_at`, id) of each row that has a name, and nothing else.
+//! 6. `uploads` holds (owner, whether it has a name, `created_at`, id) of each row, and nothing
+//!    else.
 //! 7. `open` holds (owner, id) of each row that has a name and is open, and nothing else.
 //! 8. What was answered is in the file, and on the disk: nothing is answered before its commit.
 //!
-//! A file of the schema before has no tables for 5 to 7 and no row with a name. Who writes brings
-//! it to today's before anything else (`migration`); who only reads takes what is not there for
-//! empty.
+//! A file of an earlier schema has no table for 6; one of the first has none for 5 and 7 either,
+//! and no row with a name. Who writes brings it to today's before anything else (`migration`); who
+//! only reads takes what is not there for empty.
 //!
 //! Assumptions: redb's commit is atomic, and durable where the disk's flush is; one process writes,
 //! which redb's lock sees to.
@@ -31,15 +32,14 @@ use std::path::Path;
 use std::sync::Arc;
 
 use ::redb::{
-    ReadOnlyDatabase, ReadTransaction, ReadableDatabase as _, ReadableTable as _,
-    ReadableTableMetadata as _,
+    ReadOnlyDatabase, ReadTransaction, ReadableDatabase as _, ReadableTableMetadata as _,
 };
 use futures_util::future::BoxFuture;
 use jid::BareJid;
 
 use crate::config::Durability;
 use crate::core::download::Served;
-use crate::core::policy::Bucket;
+use crate::core::policy::{Bucket, Usage};
 use crate::core::session::UploadSession;
 use crate::core::slot::{SessionId, SlotId};
 use crate::core::time::Timestamp;
@@ -48,15 +48,16 @@ use crate::store::{
 };
 use committer::{Committer, Shared};
 use disk::Syncs;
+use lists::First;
 use schema::{
-    COMPLETE, DUE, FACTS, Fault, OWNED, Outcome, ROWS, SESSIONS, STORE_ID, STORED_BYTES, Tables,
-    newer_table,
+    COMPLETE, FACTS, Fault, Outcome, ROWS, SESSIONS, STORE_ID, STORED_BYTES, Tables, newer_table,
 };
 use trouble::Trouble;
 
 mod committer;
 mod disk;
 mod indexes;
+mod lists;
 mod migration;
 mod opening;
 mod recount;
@@ -238,48 +239,48 @@ impl SessionStore for RedbSessions {
         owner: BareJid,
         n_max: usize,
     ) -> BoxFuture<'_, Result<Vec<UploadSession>, StoreError>> {
-        let owned = move |read: &ReadTransaction| {
-            let Some(index) = newer_table(read, OWNED)? else {
-                return Ok(Ok(Vec::new()));
-            };
-            let (rows, who) = (read.open_table(ROWS)?, owner.as_str());
-            let places = index.range((who, 0, 0)..=(who, u64::MAX, u128::MAX))?;
-            let mut owned = Vec::new();
-            for entry in places.rev().take(n_max) {
-                let id = entry?.0.value().2;
-                let Some(bytes) = rows.get(id)? else { continue };
-                match row::decode(SlotId(id), bytes.value()) {
-                    // Somebody else's is not shown, whatever the index says.
-                    Ok(row) if row.check_owner(&owner).is_ok() => owned.push(row),
-                    Ok(_) => {}
-                    Err(corrupt) => return Ok(Err(corrupt)),
-                }
-            }
-            Ok(Ok(owned))
-        };
+        let owned = move |read: &ReadTransaction| lists::owned(read, &owner, n_max);
         Box::pin(async move { self.read("list upload sessions", owned).await? })
     }
 
     fn due(&self, now: Timestamp, n_max: usize) -> BoxFuture<'_, Result<Vec<SlotId>, StoreError>> {
-        let due = move |read: &ReadTransaction| {
-            let index = read.open_table(DUE)?;
-            let entries = index.range((0, 0)..=(now.0, u128::MAX))?.take(n_max);
-            entries
-                .map(|entry| Ok(SlotId(entry?.0.value().1)))
-                .collect()
-        };
+        let due = move |read: &ReadTransaction| lists::due(read, now, n_max);
         Box::pin(self.read("look for what is due", due))
     }
 
     fn oldest(&self, n_max: usize) -> BoxFuture<'_, Result<Vec<SlotId>, StoreError>> {
-        let oldest = move |read: &ReadTransaction| {
-            let index = read.open_table(COMPLETE)?;
-            let entries = index.iter()?.take(n_max);
-            entries
-                .map(|entry| Ok(SlotId(entry?.0.value().1)))
-                .collect()
-        };
+        let oldest = move |read: &_| lists::complete(read, First::Oldest, n_max);
         Box::pin(self.read("look for the oldest files", oldest))
+    }
+
+    fn uploads_of(
+        &self,
+        owner: BareJid,
+        n_max: usize,
+    ) -> BoxFuture<'_, Result<Vec<SlotId>, StoreError>> {
+        let uploads = move |read: &ReadTransaction| lists::uploads_of(read, &owner, n_max);
+        Box::pin(self.read("list an account's uploads", uploads))
+    }
+
+    fn newest(&self, n_max: usize) -> BoxFuture<'_, Result<Vec<SlotId>, StoreError>> {
+        let newest = move |read: &_| lists::complete(read, First::Newest, n_max);
+        Box::pin(self.read("look for the newest files", newest))
+    }
+
+    fn usage(&self, owner: BareJid, since: Bucket) -> BoxFuture<'_, Result<Usage, StoreError>> {
+        let doing = "count what was used";
+        Box::pin(async move {
+            let usage = move |tables: &mut Tables<'_>| tables.tell_usage(&owner, since);
+            unrefused(doing, self.write(doing, usage).await)
+        })
+    }
+
+    fn forget_owner(&self, owner: BareJid) -> BoxFuture<'_, Result<(), StoreError>> {
+        let doing = "forget what an account used";
+        Box::pin(async move {
+            let forget = move |tables: &mut Tables<'_>| tables.forget_owner(&owner);
+            unrefused(doing, self.write(doing, forget).await)
+        })
     }
 
     fn page(

@@ -34,7 +34,9 @@ use rustix::fs::{Advice, OFlags};
 use crate::store::OpenError;
 use crate::store::redb::disk::{Disk, Syncs};
 use crate::store::redb::migration::{self, Age};
-use crate::store::redb::schema::{FACTS, Fault, SCHEMA, SCHEMA_VERSION, STORE_ID, Tables};
+use crate::store::redb::schema::{
+    FACTS, Fault, OWNED_BEFORE, SCHEMA, SCHEMA_VERSION, STORE_ID, Tables,
+};
 
 /// Memory for pages of the database; the kernel's page cache holds the rest.
 const CACHE_BYTES: usize = 32 << 20;
@@ -149,6 +151,7 @@ fn prepare(database: &Database, new_store_id: u128) -> Result<Option<String>, Fa
     if age == Age::Before {
         tracing::info!("the database is brought to schema {SCHEMA_VERSION}");
         migration::bring_to_today(&mut tables)?;
+        transaction.delete_table(OWNED_BEFORE)?;
     }
     match tables.finish()? {
         true => transaction.commit()?,

@@ -55,7 +55,7 @@ pub(super) fn find(read: &ReadTransaction) -> Result<Result<Recount, StoreError>
 struct Compared {
     due: Index<(u64, u128)>,
     complete: Index<(u64, u128)>,
-    owned: Index<(&'static str, u64, u128)>,
+    owned: Index<(&'static str, u8, u64, u128)>,
     open: Index<(&'static str, u128)>,
     sessions: Option<ReadOnlyTable<u128, u128>>,
     n_sessions: u64,
@@ -126,12 +126,11 @@ impl<K: Key + 'static> Index<K> {
         place: Option<K::SelfType<'_>>,
         finder: &mut Finder,
     ) -> Result<(), Fault> {
-        let Some(place) = place else { return Ok(()) };
-        let is_there = match &self.table {
-            Some(table) => table.get(place)?.is_some(),
-            None => false,
+        // A file of an earlier schema has no such table yet.
+        let (Some(place), Some(table)) = (place, &self.table) else {
+            return Ok(());
         };
-        match is_there {
+        match table.get(place)?.is_some() {
             true => self.n_right += 1,
             false => finder.miss(id, self.name),
         }

@@ -4,6 +4,8 @@
 //! own making, come before the first write; so a transaction that an operation refused in is as it
 //! was, and can be shared with others.
 
+use std::ops::RangeInclusive;
+
 use ::redb::{
     Key, ReadOnlyTable, ReadTransaction, ReadableTable as _, Table, TableDefinition, TableError,
     Value, WriteTransaction,
@@ -33,8 +35,15 @@ pub(super) const COMPLETE: TableDefinition<(u64, u128), ()> = TableDefinition::n
 pub(super) const USES: TableDefinition<(u8, &str, u64), (u64, u64)> = TableDefinition::new("uses");
 /// The keys of `USES`, by hour: what there is to forget.
 pub(super) const HOURS: TableDefinition<(u64, u8, &str), ()> = TableDefinition::new("hours");
-/// (owner, `created_at`, id) of each row with a `SessionId`.
-pub(super) const OWNED: TableDefinition<(&str, u64, u128), ()> = TableDefinition::new("owned");
+/// (owner, `NAMED` or `NAMELESS`, `created_at`, id) of each row.
+pub(super) const OWNED: TableDefinition<(&str, u8, u64, u128), ()> =
+    TableDefinition::new("uploads");
+/// The mark in `OWNED` of a row with a `SessionId`, and of one without.
+pub(super) const NAMED: u8 = 0;
+pub(super) const NAMELESS: u8 = 1;
+/// What schema 2 had in place of `OWNED`: named rows alone.
+pub(super) const OWNED_BEFORE: TableDefinition<(&str, u64, u128), ()> =
+    TableDefinition::new("owned");
 /// `SessionId` -> id of each row that has one.
 pub(super) const SESSIONS: TableDefinition<u128, u128> = TableDefinition::new("sessions");
 /// (owner, id) of each open upload session.
@@ -52,9 +61,10 @@ pub(super) const STORED_BYTES: &str = "stored-bytes";
 pub(super) const USES_SINCE: &str = "uses-since";
 
 /// The schema described here.
-pub(super) const SCHEMA_VERSION: u128 = 2;
-/// The schema before it: without `OWNED`, `SESSIONS` and `OPEN`.
-pub(super) const SCHEMA_BEFORE: u128 = 1;
+pub(super) const SCHEMA_VERSION: u128 = 3;
+/// The schemas before it that can be brought to it: the first had neither `SESSIONS` nor `OPEN`,
+/// and both had no `OWNED` of all rows.
+pub(super) const SCHEMAS_BEFORE: RangeInclusive<u128> = 1..=2;
 
 /// A table for reading; `None` where a database of the schema before has none yet.
 pub(super) fn newer_table<K: Key + 'static, V: Value + 'static>(
@@ -112,6 +122,16 @@ impl<'t> Tables<'t> {
         Ok(())
     }
 
+    fn usage(&mut self, owner: &BareJid, since: Bucket) -> Result<Usage, Fault> {
+        let [requester, domain, total] = scopes(owner);
+        Ok(Usage {
+            requester: self.sums.since(requester, since)?,
+            domain: self.sums.since(domain, since)?,
+            total: self.sums.since(total, since)?,
+            n_open_sessions: self.indexes.n_open(owner)?,
+        })
+    }
+
     /// Keeps the row that `decide` makes of what `owner`, their domain and everybody used.
     pub(super) fn admit(
         &mut self,
@@ -119,13 +139,7 @@ impl<'t> Tables<'t> {
         since: Bucket,
         mut decide: Admit,
     ) -> Outcome<UploadSession> {
-        let [requester, domain, total] = scopes(owner);
-        let usage = Usage {
-            requester: self.sums.since(requester, since)?,
-            domain: self.sums.since(domain, since)?,
-            total: self.sums.since(total, since)?,
-            n_open_sessions: self.indexes.n_open(owner)?,
-        };
+        let usage = self.usage(owner, since)?;
         let row = match decide(&usage) {
             Ok(row) => row,
             Err(refusal) => return Ok(Err(refusal.into())),
@@ -253,6 +267,25 @@ impl<'t> Tables<'t> {
             })?;
         }
         Ok(())
+    }
+
+    /// What `owner`, their domain and everybody used; nothing is written.
+    pub(super) fn tell_usage(&mut self, owner: &BareJid, since: Bucket) -> Outcome<Usage> {
+        self.usage(owner, since).map(Ok)
+    }
+
+    /// Takes what `owner` used by rows that are gone off all sums.
+    pub(super) fn forget_owner(&mut self, owner: &BareJid) -> Outcome<()> {
+        let [theirs, domain, total] = scopes(owner);
+        for (hour, of_gone) in self.sums.of_gone(theirs)? {
+            self.is_dirty = true;
+            for scope in [theirs, domain, total] {
+                self.sums.change(scope, hour, |(sum, gone)| {
+                    (sum.saturating_sub(of_gone), gone.saturating_sub(of_gone))
+                })?;
+            }
+        }
+        Ok(Ok(()))
     }
 
     /// Forgets up to `n_max` sums of hours before `before`; returns how many there were.

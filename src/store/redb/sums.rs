@@ -98,6 +98,15 @@ impl<'t> Sums<'t> {
         Ok(())
     }
 
+    /// What a scope used by rows that are gone, by the hour.
+    pub(super) fn of_gone(&mut self, scope: Scope<'_>) -> Result<Vec<(u64, u64)>, Fault> {
+        self.since(scope, Bucket(0))?;
+        let known = self.known[usize::from(scope.0)].get(scope.1);
+        let hours = known.into_iter().flat_map(|known| &known.hours);
+        let of_gone = hours.map(|(hour, sum)| (*hour, sum.now.1));
+        Ok(of_gone.filter(|(_, gone)| 0 < *gone).collect())
+    }
+
     /// Writes what was changed. Must come before the commit.
     pub(super) fn flush(&mut self) -> Result<(), Fault> {
         let scopes = (0..).zip(std::mem::take(&mut self.known));

@@ -1,0 +1,246 @@
+//! What commands ask the service for, and what it found or did: values alone.
+
+use std::time::Duration;
+
+use jid::BareJid;
+
+use crate::core::policy::Room;
+use crate::core::session::UploadSession;
+use crate::core::slot::SlotId;
+use crate::core::time::Timestamp;
+
+/// Uploads on one page of a table.
+pub const PAGE_MAX: usize = 25;
+/// Uploads to choose from.
+pub const CHOICES_MAX: usize = 50;
+
+/// What a command comes to. `by` is the account that asked, for the log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Operation {
+    /// How things stand.
+    Overview,
+    /// A page of uploads, the newest or the next due first.
+    Uploads(Search),
+    /// One upload.
+    Upload(Named),
+    /// What an account uses and may use.
+    Usage(BareJid),
+    /// To end an upload that is not complete; its bytes go.
+    Cancel(Named),
+    /// To remove an upload, complete or not, with its file.
+    Delete(Named),
+    /// To remove everything of an account: uploads, files, counts.
+    Purge(BareJid),
+    /// To remove what is due now.
+    Sweep,
+    /// To make a new signing key; links given out stay good as long as they would have.
+    RotateKeys,
+    /// To give out no more slots, and let begun uploads go on.
+    Drain,
+    /// To give out slots again.
+    Resume,
+    /// To try the store: write, sync, read, remove.
+    SelfTest,
+}
+
+impl Operation {
+    /// Whether it changes anything.
+    pub fn changes(&self) -> bool {
+        match self {
+            Self::Overview | Self::Uploads(_) | Self::Upload(_) | Self::Usage(_) => false,
+            Self::Cancel(_)
+            | Self::Delete(_)
+            | Self::Purge(_)
+            | Self::Sweep
+            | Self::RotateKeys
+            | Self::Drain
+            | Self::Resume
+            | Self::SelfTest => true,
+        }
+    }
+}
+
+/// An upload by a name that can be told: the first characters of its id open no link.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Named {
+    /// Which.
+    pub name: UploadName,
+    /// Whose it has to be; `None` for operators.
+    pub owner: Option<BareJid>,
+}
+
+/// How an upload is named.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum UploadName {
+    /// By its file's address.
+    Slot(SlotId),
+    /// By what tables show of it.
+    Short(String),
+}
+
+/// Which uploads are wanted.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Search {
+    /// Those of an account.
+    pub owner: Option<BareJid>,
+    /// Those of a domain.
+    pub domain: Option<String>,
+    /// Those that stand like this.
+    pub standing: Option<Wanted>,
+    /// Those that have got no byte for so long.
+    pub silent_for: Option<Duration>,
+    /// How many that fit come before the page.
+    pub skip: usize,
+    /// How many are wanted.
+    pub n_max: usize,
+}
+
+/// How wanted uploads stand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wanted {
+    /// Bytes may still come.
+    Open,
+    /// Bytes are coming in now.
+    Active,
+    /// The file is there.
+    Complete,
+    /// Ended without a file.
+    Ended,
+}
+
+impl Wanted {
+    /// Its values in forms, with what people read.
+    pub const ALL: [(Self, &'static str, &'static str); 4] = [
+        (Self::Open, "open", "Not complete"),
+        (Self::Active, "active", "Coming in now"),
+        (Self::Complete, "complete", "Complete"),
+        (Self::Ended, "ended", "Ended without a file"),
+    ];
+
+    /// Reads a value.
+    pub fn parse(text: &str) -> Option<Self> {
+        let found = Self::ALL.into_iter().find(|(_, value, _)| *value == text);
+        found.map(|(wanted, ..)| wanted)
+    }
+}
+
+impl Search {
+    /// Whether an upload is wanted.
+    pub fn fits(&self, seen: &Seen, now: Timestamp) -> bool {
+        let row = &seen.row;
+        let is_wanted = match self.standing {
+            None => true,
+            Some(Wanted::Open) => row.is_open(),
+            Some(Wanted::Active) => seen.is_active,
+            Some(Wanted::Complete) => !row.is_open() && !row.is_tombstone(),
+            Some(Wanted::Ended) => row.is_tombstone(),
+        };
+        let is_silent = |silent_for| row.is_open() && silent_for <= now.since(seen.last_byte_at);
+        is_wanted
+            && self.owner.as_ref().is_none_or(|owner| *owner == row.owner)
+            && self
+                .domain
+                .as_ref()
+                .is_none_or(|it| it == row.owner.domain().as_str())
+            && self.silent_for.is_none_or(is_silent)
+    }
+}
+
+/// An upload, as it stands now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Seen {
+    /// Its row.
+    pub row: UploadSession,
+    /// Whether bytes are coming in now.
+    pub is_active: bool,
+    /// How many bytes are durable.
+    pub offset: u64,
+    /// When the last one came.
+    pub last_byte_at: Timestamp,
+}
+
+/// A page of uploads.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Page {
+    /// The uploads.
+    pub uploads: Vec<Seen>,
+    /// Whether others follow.
+    pub has_more: bool,
+    /// Whether looking was given up before all were seen.
+    pub is_cut: bool,
+}
+
+/// How things stand.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Overview {
+    /// Since when we run.
+    pub uptime: Duration,
+    /// Rows of any state.
+    pub n_rows: u64,
+    /// Complete files.
+    pub n_files: u64,
+    /// Their bytes.
+    pub stored_bytes: u64,
+    /// What the disk has left.
+    pub free: Room,
+    /// Uploads whose bytes are coming in.
+    pub n_active: usize,
+    /// Signing keys that open tokens.
+    pub n_keys: usize,
+    /// Whether slots are given out.
+    pub is_draining: bool,
+}
+
+/// What an account uses.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Usage {
+    /// Whose.
+    pub owner: BareJid,
+    /// Bytes of slots in the quota's window.
+    pub used_bytes: u64,
+    /// How many there may be.
+    pub quota_bytes: Option<u64>,
+    /// The window.
+    pub window: Duration,
+    /// Open upload sessions.
+    pub n_open_sessions: usize,
+    /// Complete files.
+    pub n_files: u64,
+    /// Their bytes.
+    pub stored_bytes: u64,
+}
+
+/// What an operation found or did.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// How things stand.
+    Overview(Overview),
+    /// Uploads.
+    Uploads(Page, Timestamp),
+    /// One upload.
+    Upload(Box<Seen>, Timestamp),
+    /// What an account uses.
+    Usage(Usage),
+    /// An upload is gone.
+    Removed(Box<Seen>),
+    /// Uploads of an account are gone.
+    Purged {
+        /// How many.
+        n_removed: u64,
+        /// How many bytes they had.
+        n_bytes: u64,
+    },
+    /// What was due is gone.
+    Swept {
+        /// How many.
+        n_removed: usize,
+        /// How many would not go.
+        n_failed: usize,
+    },
+    /// There is a new signing key, and so many in all.
+    Rotated(usize),
+    /// Slots are given out, or not; uploads whose bytes are coming in.
+    Draining(bool, usize),
+    /// The store works: each step and how long it took.
+    Tested(Vec<(&'static str, Duration)>),
+}

@@ -1,0 +1,224 @@
+//! What is shown of an outcome: facts, tables and words. Sizes and times as people read them in
+//! any language: `1.5 MiB`, `2026-11-22T08:00:00Z`, `2h 5m`.
+
+use std::time::Duration;
+
+use bytesize::ByteSize;
+
+use super::form::{Report, Table, Tone};
+use super::operation::{Outcome, Overview, Page, Seen, Usage};
+use crate::core::session::network::Network;
+use crate::core::session::{State, UploadSession};
+use crate::core::time::Timestamp;
+
+/// The longest file name in a table, in characters.
+const NAME_CHARS_MAX: usize = 40;
+
+/// What is shown of an outcome.
+pub fn report(title: &str, outcome: &Outcome) -> Report {
+    let report = Report::new(title);
+    match outcome {
+        Outcome::Overview(overview) => overview_of(report, overview),
+        Outcome::Uploads(page, now) => uploads_of(report, page, *now),
+        Outcome::Upload(seen, now) => upload_of(report, seen, *now),
+        Outcome::Usage(usage) => usage_of(report, usage),
+        Outcome::Removed(seen) => report.note(Tone::Info, format!("Removed: {}", file_line(seen))),
+        Outcome::Purged { n_removed, n_bytes } => report.note(
+            Tone::Info,
+            format!("Removed: {n_removed} uploads, {} of files", size(*n_bytes)),
+        ),
+        Outcome::Swept {
+            n_removed,
+            n_failed,
+        } => {
+            let report = report.note(Tone::Info, format!("Removed: {n_removed}"));
+            match n_failed {
+                0 => report,
+                n => report.note(
+                    Tone::Warn,
+                    format!("{n} could not be removed; the log says why"),
+                ),
+            }
+        }
+        Outcome::Rotated(n_keys) => report.note(
+            Tone::Info,
+            format!("A new key signs; {n_keys} keys open what was signed before"),
+        ),
+        Outcome::Draining(true, n_active) => report.note(
+            Tone::Info,
+            format!("No more slots are given out; {n_active} uploads are coming in"),
+        ),
+        Outcome::Draining(false, _) => report.note(Tone::Info, "Slots are given out again"),
+        Outcome::Tested(steps) => tested(report, steps),
+    }
+}
+
+fn overview_of(report: Report, overview: &Overview) -> Report {
+    let report = report
+        .fact("uptime", "Running for", seconds_words(overview.uptime))
+        .fact("active", "Uploads coming in", overview.n_active.to_string())
+        .fact("files", "Files", overview.n_files.to_string())
+        .fact("stored", "Their size", size(overview.stored_bytes))
+        .fact("rows", "Uploads known of", overview.n_rows.to_string())
+        .fact("free", "Free on the disk", size(overview.free.bytes))
+        .fact("keys", "Signing keys", overview.n_keys.to_string());
+    match overview.is_draining {
+        false => report,
+        true => report.note(
+            Tone::Warn,
+            "No slots are given out: see \"Give out slots again\"",
+        ),
+    }
+}
+
+fn uploads_of(report: Report, page: &Page, now: Timestamp) -> Report {
+    let columns = vec![
+        ("upload", "Upload"),
+        ("account", "Account"),
+        ("file", "File"),
+        ("size", "Size"),
+        ("progress", "Here"),
+        ("state", "State"),
+        ("age", "Age"),
+    ];
+    let row = |seen: &Seen| {
+        vec![
+            seen.row.id.short(),
+            seen.row.owner.to_string(),
+            short_name(&seen.row),
+            size(seen.row.file.size_bytes),
+            progress(seen),
+            state(seen, now),
+            seconds_words(now.since(seen.row.created_at)),
+        ]
+    };
+    let rows: Vec<_> = page.uploads.iter().map(row).collect();
+    let mut report = report;
+    if page.is_cut {
+        let words = "There are too many uploads to look at all; a narrower search sees more";
+        report = report.note(Tone::Warn, words);
+    }
+    if rows.is_empty() {
+        return report.note(Tone::Info, "There is nothing more to show");
+    }
+    report.table = Some(Table { columns, rows });
+    report
+}
+
+fn upload_of(report: Report, seen: &Seen, now: Timestamp) -> Report {
+    let row = &seen.row;
+    let mut report = report
+        .fact("upload", "Upload", row.id.short())
+        .fact("account", "Account", row.owner.to_string())
+        .fact("file", "File", row.file.name.as_str())
+        .fact("type", "Type", row.file.content_type.as_str())
+        .fact("size", "Size", size(row.file.size_bytes))
+        .fact("state", "State", state(seen, now))
+        .fact("progress", "Here", progress(seen))
+        .fact("created", "Slot given out", row.created_at.to_xep0082())
+        .fact("last-byte", "Last byte", seen.last_byte_at.to_xep0082())
+        .fact("expires", "Ends at the latest", row.expires_at.to_xep0082())
+        .fact("generation", "Generation", row.generation.to_string())
+        .fact("refreshes", "Refreshes", row.refreshes.to_string())
+        .fact("attempts", "Attempts", row.n_attempts.to_string());
+    if let Some(keep_until) = row.keep_until {
+        report = report.fact("keep-until", "File kept until", keep_until.to_xep0082());
+    }
+    let network = |network: &Network| {
+        let known = [&network.address, &network.agent].into_iter().flatten();
+        let known: Vec<_> = known.map(String::as_str).collect();
+        format!("{} {}", network.at.to_xep0082(), known.join(" "))
+    };
+    if !row.networks.is_empty() {
+        let all = row.networks.iter().map(network).collect();
+        report.facts.push(("networks", "Came from", all));
+    }
+    report
+}
+
+fn usage_of(report: Report, usage: &Usage) -> Report {
+    let quota = match usage.quota_bytes {
+        Some(bytes) => size(bytes),
+        None => "-".to_owned(),
+    };
+    report
+        .fact("account", "Account", usage.owner.to_string())
+        .fact("used", "Asked for lately", size(usage.used_bytes))
+        .fact("quota", "Of at most", quota)
+        .fact("window", "Within", seconds_words(usage.window))
+        .fact("files", "Files", usage.n_files.to_string())
+        .fact("stored", "Their size", size(usage.stored_bytes))
+        .fact(
+            "open",
+            "Open upload sessions",
+            usage.n_open_sessions.to_string(),
+        )
+}
+
+fn tested(report: Report, steps: &[(&'static str, Duration)]) -> Report {
+    let row = |(step, took): &(&'static str, Duration)| {
+        vec![
+            (*step).to_owned(),
+            format!("{:.1} ms", took.as_secs_f64() * 1000.0),
+        ]
+    };
+    Report {
+        table: Some(Table {
+            columns: vec![("step", "Step"), ("took", "Took")],
+            rows: steps.iter().map(row).collect(),
+        }),
+        ..report.note(Tone::Info, "All is well")
+    }
+}
+
+/// An upload on one line.
+pub(super) fn file_line(seen: &Seen) -> String {
+    let row = &seen.row;
+    let (name, owner) = (short_name(row), &row.owner);
+    format!(
+        "{name}, {}, {} here, {owner}",
+        size(row.file.size_bytes),
+        progress(seen)
+    )
+}
+
+fn short_name(row: &UploadSession) -> String {
+    let name = row.file.name.as_str();
+    let mut short: String = name.chars().take(NAME_CHARS_MAX).collect();
+    if short.len() < name.len() {
+        short.push('\u{2026}');
+    }
+    short
+}
+
+fn state(seen: &Seen, now: Timestamp) -> String {
+    let standing = seen.row.standing(now).as_str();
+    match seen.is_active {
+        true => format!("{standing}, active"),
+        false => standing.to_owned(),
+    }
+}
+
+fn progress(seen: &Seen) -> String {
+    let size_bytes = seen.row.file.size_bytes;
+    let here = match seen.row.state {
+        State::Complete { .. } => size_bytes,
+        _ => seen.offset,
+    };
+    match size_bytes {
+        0 => "100 %".to_owned(),
+        // Never 100 before the last byte.
+        _ => format!("{} %", u128::from(here) * 100 / u128::from(size_bytes)),
+    }
+}
+
+fn size(n_bytes: u64) -> String {
+    ByteSize::b(n_bytes).display().iec().to_string()
+}
+
+/// A span of time by its two largest units: `3days 4h`.
+pub(super) fn seconds_words(span: Duration) -> String {
+    let words = humantime::format_duration(Duration::from_secs(span.as_secs())).to_string();
+    let units: Vec<_> = words.split(' ').take(2).collect();
+    units.join(" ")
+}

@@ -1,0 +1,150 @@
+//! What ad-hoc commands do: looks, removals, and the switches of operators.
+//!
+//! `uploads` looks for uploads, `removal` removes them; here is the rest, and the one list of what
+//! can be done.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use jid::BareJid;
+use tracing::info;
+
+use crate::core::command::operation::{Operation, Outcome, Overview};
+use crate::core::refusal::Refusal;
+use crate::service::command::{Caller, Commands};
+use crate::service::sweep::Sweeper;
+use crate::service::{Service, broken};
+use crate::store::keys;
+
+mod removal;
+mod uploads;
+
+/// What operators may do, and what everybody may do with their own.
+pub struct Operations {
+    pub(super) service: Arc<Service>,
+    pub(super) commands: Commands,
+    pub(super) operators: Vec<BareJid>,
+    sweeper: Arc<Sweeper>,
+    data_dir: PathBuf,
+}
+
+impl Operations {
+    /// For `operators`; signing keys are in `data_dir`.
+    pub fn new(
+        service: Arc<Service>,
+        sweeper: Arc<Sweeper>,
+        operators: Vec<BareJid>,
+        data_dir: PathBuf,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            service,
+            commands: Commands::default(),
+            operators,
+            sweeper,
+            data_dir,
+        })
+    }
+
+    /// The service behind it.
+    pub fn service(&self) -> Arc<Service> {
+        self.service.clone()
+    }
+
+    /// Does what a command comes to. What changes something is written to the log with who asked.
+    pub(super) async fn run(
+        self: &Arc<Self>,
+        caller: &Caller,
+        operation: Operation,
+    ) -> Result<Outcome, Refusal> {
+        let by = caller.account.clone();
+        let changes = operation.changes();
+        if changes {
+            info!(%by, ?operation, "command");
+        }
+        // To its end, also where the stream ends before.
+        let operations = self.clone();
+        let done = tokio::spawn(async move { operations.do_it(operation).await });
+        let done = done.await.unwrap_or(Err(Refusal::Broken));
+        match &done {
+            Ok(_) => {}
+            Err(refusal) => info!(%by, ?refusal, "command failed"),
+        }
+        done
+    }
+
+    async fn do_it(&self, operation: Operation) -> Result<Outcome, Refusal> {
+        let service = &self.service;
+        match operation {
+            Operation::Overview => self.overview().await.map(Outcome::Overview),
+            Operation::Uploads(search) => service.search(&search).await,
+            Operation::Upload(named) => {
+                let seen = service.find_named(&named).await?;
+                Ok(Outcome::Upload(Box::new(seen), service.world.now()))
+            }
+            Operation::Usage(owner) => service.usage(owner).await.map(Outcome::Usage),
+            Operation::Cancel(named) => service.abort(&named).await,
+            Operation::Delete(named) => service.delete(&named).await,
+            Operation::Purge(owner) => service.purge(&owner).await,
+            Operation::Sweep => Ok(self.sweep().await),
+            Operation::RotateKeys => self.rotate_keys().await,
+            Operation::Drain => Ok(service.set_draining(true)),
+            Operation::Resume => Ok(service.set_draining(false)),
+            Operation::SelfTest => {
+                let tested = service.stores.files.test().await;
+                tested
+                    .map(Outcome::Tested)
+                    .map_err(|e| broken("test the store", &e))
+            }
+        }
+    }
+
+    async fn overview(&self) -> Result<Overview, Refusal> {
+        let service = &self.service;
+        let totals = service.stores.sessions.totals().await;
+        let totals = totals.map_err(|e| broken("read the sums", &e))?;
+        let free = service.stores.files.room().await;
+        Ok(Overview {
+            uptime: service.uptime(),
+            n_rows: totals.n_rows,
+            n_files: totals.n_files,
+            stored_bytes: totals.stored_bytes,
+            free: free.map_err(|e| broken("ask for free space", &e))?,
+            n_active: service.transfers.active().len(),
+            n_keys: service.keys().list().len(),
+            is_draining: service.is_draining(),
+        })
+    }
+
+    /// Sweeps until nothing is left to do.
+    async fn sweep(&self) -> Outcome {
+        let mut n_removed = 0;
+        loop {
+            let report = self.sweeper.sweep().await;
+            n_removed += report.removed.len();
+            if !report.has_more {
+                return Outcome::Swept {
+                    n_removed,
+                    n_failed: report.n_failed,
+                };
+            }
+        }
+    }
+
+    async fn rotate_keys(&self) -> Result<Outcome, Refusal> {
+        let (data_dir, service) = (self.data_dir.clone(), self.service.clone());
+        let (secret, now) = (service.random_secret(), service.world.now());
+        let update = move || keys::update(&data_dir, |keys| Some(keys.rotate(secret, now)));
+        match tokio::task::spawn_blocking(update).await {
+            Ok(Ok(kept)) => {
+                let n_keys = kept.list().len();
+                service.set_keys(kept);
+                Ok(Outcome::Rotated(n_keys))
+            }
+            Ok(Err(error)) => {
+                tracing::error!(%error, "could not rotate the signing keys");
+                Err(Refusal::Broken)
+            }
+            Err(_) => Err(Refusal::Broken),
+        }
+    }
+}

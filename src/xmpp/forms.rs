@@ -1,0 +1,138 @@
+//! Data forms on the wire (XEP-0004). `xmpp_parsers::data_forms` knows no tables.
+
+use minidom::Element;
+use minidom::rxml::xml_ncname;
+
+use crate::core::command::fault::CommandFault;
+use crate::core::command::form::{Choice, Field, Form, Kind, Report, Submitted, Table};
+use crate::core::refusal::Refusal;
+
+/// The namespace of data forms.
+pub const NS: &str = "jabber:x:data";
+
+/// Reads a form that came back; refuses `BadPayload` for what is none.
+///
+/// What a client sends to leave a form is read as if it had been filled in: XEP-0050 has actions
+/// for leaving.
+pub fn submitted(form: &Element) -> Result<Submitted, Refusal> {
+    if !matches!(form.attr("type"), Some("submit" | "cancel")) {
+        return Err(Refusal::Command(CommandFault::BadPayload));
+    }
+    let fields = form.children().filter(|child| child.is("field", NS));
+    let read = |field: &Element| {
+        let values = field.children().filter(|child| child.is("value", NS));
+        let name = field.attr("var")?.to_owned();
+        Some((name, values.map(Element::text).collect()))
+    };
+    Submitted::new(fields.filter_map(read).collect())
+}
+
+/// `<x type='form'/>`
+pub fn form(form: &Form) -> Element {
+    begin("form", &form.title)
+        .append_all(words("instructions", &form.instructions))
+        .append_all(form.fields.iter().map(field))
+        .build()
+}
+
+/// `<x type='result'/>`; `None` where there is nothing to show.
+pub fn result(report: &Report) -> Option<Element> {
+    if report.facts.is_empty() && report.table.is_none() {
+        return None;
+    }
+    let fact = |(name, label, values): &(&str, &str, Vec<String>)| {
+        let kind = match values.len() {
+            1 => "text-single",
+            _ => "text-multi",
+        };
+        named("field", name, Some(label), Some(kind))
+            .append_all(values.iter().map(value))
+            .build()
+    };
+    let form = begin("result", &report.title).append_all(report.facts.iter().map(fact));
+    let form = match &report.table {
+        Some(table) => form.append(reported(table)).append_all(items(table)),
+        None => form,
+    };
+    Some(form.build())
+}
+
+fn begin(kind: &str, title: &str) -> minidom::element::ElementBuilder {
+    let form = Element::builder("x", NS).attr(xml_ncname!("type").to_owned(), kind);
+    form.append_all(words("title", title))
+}
+
+fn words(name: &str, words: &str) -> Option<Element> {
+    let element = Element::builder(name, NS).append(words);
+    (!words.is_empty()).then(|| element.build())
+}
+
+fn named(
+    element: &str,
+    name: &str,
+    label: Option<&str>,
+    kind: Option<&str>,
+) -> minidom::element::ElementBuilder {
+    Element::builder(element, NS)
+        .attr(
+            xml_ncname!("var").to_owned(),
+            (!name.is_empty()).then_some(name),
+        )
+        .attr(
+            xml_ncname!("label").to_owned(),
+            label.filter(|label| !label.is_empty()),
+        )
+        .attr(xml_ncname!("type").to_owned(), kind)
+}
+
+fn field(field: &Field) -> Element {
+    let kind = match field.kind {
+        Kind::Text => "text-single",
+        Kind::Lines => "text-multi",
+        Kind::Jid => "jid-single",
+        Kind::Flag => "boolean",
+        Kind::One(_) => "list-single",
+        Kind::Some(_) => "list-multi",
+        Kind::Words => "fixed",
+    };
+    let choices: &[Choice] = match &field.kind {
+        Kind::One(choices) | Kind::Some(choices) => choices,
+        _ => &[],
+    };
+    let option = |choice: &Choice| {
+        let option = Element::builder("option", NS);
+        let option = option.attr(xml_ncname!("label").to_owned(), choice.label.as_str());
+        option.append(value(&choice.value)).build()
+    };
+    named("field", field.name, Some(&field.label), Some(kind))
+        .append_all(field.is_required.then(|| Element::bare("required", NS)))
+        .append_all(field.values.iter().map(value))
+        .append_all(choices.iter().map(option))
+        .build()
+}
+
+fn value(text: impl AsRef<str>) -> Element {
+    Element::builder("value", NS).append(text.as_ref()).build()
+}
+
+fn reported(table: &Table) -> Element {
+    let column = |(name, label): &(&str, &str)| {
+        named("field", name, Some(label), Some("text-single")).build()
+    };
+    let reported = Element::builder("reported", NS);
+    reported
+        .append_all(table.columns.iter().map(column))
+        .build()
+}
+
+fn items(table: &Table) -> impl Iterator<Item = Element> {
+    table.rows.iter().map(|row| {
+        let cells = table.columns.iter().zip(row);
+        let cell = |((name, _), text): (&(&str, &str), &String)| {
+            named("field", name, None, None).append(value(text)).build()
+        };
+        Element::builder("item", NS)
+            .append_all(cells.map(cell))
+            .build()
+    })
+}

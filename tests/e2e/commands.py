@@ -1,0 +1,174 @@
+"""Commands: a real client (slixmpp) runs every ad-hoc command as an operator and as anybody else."""
+
+import os
+
+import slixmpp
+
+import web
+from bed import DOMAIN, SERVICE
+from clients import Person
+from daemon import Slotd
+from xmpp import Client
+
+NODE = "urn:slotd:command:0#"
+ACTIONS = "{http://jabber.org/protocol/commands}actions"
+EVERYBODYS = ["my-uploads", "my-usage", "delete-my-upload"]
+OPERATORS = ["overview", "uploads", "show-upload", "cancel-upload", "delete-file", "user-uploads",
+             "user-usage", "purge-user", "sweep", "rotate-keys", "drain", "resume", "self-test"]
+N_PURGED = int(os.environ.get("E2E_PURGED", "100"))
+
+
+class Commander(Person):
+    """Somebody who runs commands."""
+
+    def __init__(self, server, user):
+        super().__init__(server, user)
+        self.register_plugin("xep_0004")
+        self.register_plugin("xep_0050")
+
+    async def offered(self):
+        """The commands in the list, by the ends of their nodes."""
+        items = await self.plugin["xep_0050"].get_commands(SERVICE)
+        # slixmpp has them as a set.
+        return sorted(node.removeprefix(NODE)
+                      for _jid, node, _name in items["disco_items"]["items"])
+
+    async def run(self, name, *answers):
+        """Runs a command, one form after the other; the last answer's command."""
+        answer = await self.plugin["xep_0050"].send_command(SERVICE, NODE + name)
+        for values in answers:
+            command = answer["command"]
+            form = self.plugin["xep_0004"].make_form(ftype="submit")
+            for field, value in values.items():
+                form.add_field(var=field, value=value)
+            answer = await self.plugin["xep_0050"].send_command(
+                SERVICE, NODE + name, sessionid=command["sessionid"],
+                action=command.xml.find(ACTIONS).get("execute"), payload=[form])
+        return answer["command"]
+
+
+def _notes(command):
+    return " / ".join(text for _kind, text in command["notes"])
+
+
+def _facts(command):
+    return {field["var"]: field.get_value(convert=False) for field in command["form"]}
+
+
+def _show(report, name, command):
+    """The transcript: what the client was shown."""
+    report.note(f"{name}: {command['status']} {_notes(command)}")
+    form = command["form"]
+    for item in form.get_items():
+        report.note("    " + " | ".join(str(value) for value in item.values()))
+    if not form.get_items() and form.get_fields():
+        report.note("    " + ", ".join(f"{var}={field['value']!r}"
+                                       for var, field in form.get_fields().items()))
+
+
+def _stored(slotd):
+    return [name for name in slotd.files() if name.startswith("files/")]
+
+
+async def _put(user, size):
+    body = os.urandom(size)
+    slot = await user.slot("photo.jpg", size)
+    answer = await web.put(slot, body)
+    assert answer.status == 201, answer.status
+    return slot, body
+
+
+async def suite(bed, server, report):
+    server.start()
+    server.accounts("admin", "alice", "bob")
+    slotd = Slotd(bed, server, operators={"jids": [f"admin@{DOMAIN}"]},
+                  limits={"slots_per_minute": 10_000})
+    slotd.start()
+    alice = await Client.login(server, "alice")
+    await alice.service_up()
+    admin, bob = Commander(server, "admin"), Commander(server, "bob")
+    for person in (admin, bob):
+        await person.come_online()
+    report.equal(await admin.offered(), sorted(EVERYBODYS + OPERATORS), "an operator is offered")
+    report.equal(await bob.offered(), sorted(EVERYBODYS), "everybody else is offered")
+    for name in OPERATORS:
+        try:
+            await bob.run(name)
+            refused = "nothing"
+        except slixmpp.exceptions.IqError as error:
+            refused = error.condition
+        report.equal(refused, "forbidden", f"{name} by a normal user")
+    await _everybodys(server, report, bob)
+    await _operators(report, alice, admin)
+    await _purge(report, slotd, alice, admin)
+    for person in (admin, bob):
+        await person.disconnect()
+    await alice.close()
+    log = slotd.process.tail()
+    report.check("t=" not in log.replace("slot=", ""), "no token is in the log", len(log))
+    report.equal(slotd.stop(), 0, "SIGTERM ends slotd with")
+
+
+async def _everybodys(server, report, bob):
+    bobs = await Client.login(server, "bob")
+    slot, body = await _put(bobs, 100_000)
+    uploads = await bob.run("my-uploads")
+    _show(report, "my-uploads", uploads)
+    rows = uploads["form"].get_items()
+    report.equal([row["file"] for row in rows], ["photo.jpg"], "my-uploads shows the file")
+    _show(report, "my-usage", await bob.run("my-usage"))
+    choice = {"upload": rows[0]["upload"]}
+    done = await bob.run("delete-my-upload", choice, {"confirm": "1"})
+    _show(report, "delete-my-upload", done)
+    answer = await web.get(slot.get)
+    report.equal(answer.status, 404, "after delete-my-upload GET gives")
+    await bobs.close()
+
+
+async def _operators(report, alice, admin):
+    slot, body = await _put(alice, 50_000)
+    waiting = await alice.slot("waiting.bin", 1_000_000)
+    _show(report, "overview", await admin.run("overview"))
+    uploads = await admin.run("uploads", {"state": "open"})
+    _show(report, "uploads", uploads)
+    rows = uploads["form"].get_items()
+    report.equal([row["file"] for row in rows], ["waiting.bin"], "uploads shows the open one")
+    report.check(waiting.put not in str(uploads) and slot.get not in str(uploads),
+                 "and no link", "")
+    choice = {"upload": rows[0]["upload"]}
+    _show(report, "show-upload", await admin.run("show-upload", choice))
+    cancelled = await admin.run("cancel-upload", choice, {"confirm": "1"})
+    _show(report, "cancel-upload", cancelled)
+    answer = await web.put(waiting, bytes(1_000_000))
+    report.equal(answer.status, 410, "PUT to the cancelled upload")
+    alices = {"account": f"alice@{DOMAIN}"}
+    _show(report, "user-uploads", await admin.run("user-uploads", alices))
+    _show(report, "user-usage", await admin.run("user-usage", alices))
+    deleted = await admin.run("delete-file", {"upload": slot.get}, {"confirm": "1"})
+    _show(report, "delete-file", deleted)
+    answer = await web.get(slot.get)
+    report.equal(answer.status, 404, "after delete-file GET gives")
+    for name in ("sweep", "self-test", "drain"):
+        _show(report, name, await admin.run(name))
+    try:
+        await alice.slot("refused.bin", 1)
+        refused = "nothing"
+    except Exception as error:
+        refused = str(error)
+    report.check("resource-constraint" in refused, "a slot while drained is refused", refused)
+    _show(report, "resume", await admin.run("resume"))
+    before, _ = await _put(alice, 10)
+    _show(report, "rotate-keys", await admin.run("rotate-keys", {"confirm": "1"}))
+    after, _ = await _put(alice, 10)
+    report.check(before.put != after.put, "slots before and after a rotation work", "")
+
+
+async def _purge(report, slotd, alice, admin):
+    for _ in range(N_PURGED):
+        await _put(alice, 1000)
+    report.check(len(_stored(slotd)) >= N_PURGED, "alice's files are there", len(_stored(slotd)))
+    purged = await admin.run("purge-user", {"account": f"alice@{DOMAIN}"}, {"confirm": "1"})
+    _show(report, "purge-user", purged)
+    report.equal(_stored(slotd), [], "after purge-user files are left")
+    usage = _facts(await admin.run("user-usage", {"account": f"alice@{DOMAIN}"}))
+    report.equal((usage["files"], usage["used"]), ("0", "0 B"), "and nothing was used")
