@@ -9,15 +9,6 @@ mod command;
 
 use command::{Command, End};
 
-/// Memory goes back to the system after load, by a thread of the allocator's own.
-///
-/// The C library's allocator keeps what lies between blocks that are still in use, however little
-/// those are: 130 MiB of which 7 were in use, after 10,000 uploads in turns of 1,000 that were all
-/// cut. Its own remedy, `malloc_trim`, would need unsafe code. It also took a fifth of the
-/// instructions of a slot.
-#[global_allocator]
-static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
-
 const AFTER_HELP: &str = "\
 Examples:
   slotd keygen --out /etc/slotd/component.secret
