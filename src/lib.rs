@@ -29,9 +29,9 @@
 //!   `SessionStore::admit` with the quota's decision. The row is durable before the slot leaves.
 //!
 //! **PUT to file** (XEP-0363 #upload)
-//! * `http::front` takes a plain PUT on a connection without TLS, and lends the connection to the
-//!   body; the others go on to hyper, past `http::guard`. Either way `http::framing` checks the
-//!   framing, `http::head` the rest, and `http::put` makes an `Upload` of the head.
+//! * `http::front` takes a plain PUT, and lends the connection to the body; the others go on to
+//!   hyper, past `http::guard`. Either way `http::framing` checks the framing, `http::head` the
+//!   rest, and `http::put` makes an `Upload` of the head.
 //! * `Service::receive` opens the token and asks `UploadSession::begin`: nothing was disturbed so
 //!   far, nothing of the body was read.
 //! * The slot is taken over: an older request is cut, its durable bytes are noted.
@@ -68,7 +68,7 @@
 //! * `Service::open_file`: what is served of the row, `core::download::answer`, then the bytes. 404
 //!   before completion and from the very second at which the file's time is over, whether it was
 //!   swept or not. What is asked for again finds its row and its file at hand (`store::hot`).
-//! * `http::front` answers on connections without TLS, and gives the kernel the file; what is no
+//! * `http::front` answers, and gives the kernel the file, or encrypts it for TLS; what is no
 //!   plain request for a file goes on to hyper, with the rest of its connection.
 //!
 //! **Upkeep**

@@ -4,6 +4,7 @@ mod support;
 
 use std::fs::File;
 use std::io;
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use rustix::fs::Advice;
@@ -11,18 +12,16 @@ use support::site::{self, SIZE, TestSlot, content};
 use support::sockets::{
     Front, PATIENCE, answer, by_hyper, check, get, lines, put, read_all, request,
 };
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
+use tokio_rustls::client::TlsStream;
 
 /// More than sockets hold.
 const LARGE: usize = 48 << 20;
 
 /// All kinds of answers on one connection, asked for at once.
-async fn check_pipelined(
-    front: &Front,
-    mut stream: impl AsyncRead + tokio::io::AsyncWrite + Unpin,
-) {
+async fn check_pipelined(front: &Front, mut stream: impl AsyncRead + AsyncWrite + Unpin) {
     let (small, large) = (front.file(SIZE).await, front.file(3 << 20).await);
     let mut asked = Vec::new();
     asked.extend(get(&small, ""));
@@ -76,6 +75,12 @@ async fn every_kind_of_answer_over_a_unix_socket() {
 }
 
 #[tokio::test]
+async fn every_kind_of_answer_over_tls() {
+    let front = Front::new();
+    check_pipelined(&front, front.connect_tls().await).await;
+}
+
+#[tokio::test]
 async fn answers_are_those_that_hyper_sends() {
     let front = Front::new();
     let slot = front.file(SIZE).await;
@@ -112,13 +117,14 @@ async fn answers_are_those_that_hyper_sends() {
     ] {
         let fields = format!("{fields}Connection: close\r\n");
         let asked = request(method, target, &fields);
-        let mut stream = front.connect().await;
-        stream.write_all(&asked).await.expect("taken");
-        let found = lines(&read_all(&mut stream).await);
-        assert!(
-            found == by_hyper(&front, &asked).await,
-            "{method} {target} {fields}: {found:?}"
-        );
+        for (way, mut stream) in front.connect_both().await {
+            stream.write_all(&asked).await.expect("taken");
+            let found = lines(&read_all(&mut stream).await);
+            assert!(
+                found == by_hyper(&front, &asked).await,
+                "{way}: {method} {target} {fields}: {found:?}"
+            );
+        }
     }
 }
 
@@ -130,7 +136,12 @@ async fn what_is_no_download_goes_on_to_hyper_with_what_came_behind_it() {
     asked.extend(put(&new, SIZE, ""));
     asked.extend(get(&new, ""));
     asked.extend(request("OPTIONS", "*", "Connection: close\r\n"));
-    let mut stream = front.connect().await;
+    for (_, stream) in front.connect_both().await {
+        check_mixed(stream, &asked).await;
+    }
+}
+
+async fn check_mixed(mut stream: impl AsyncRead + AsyncWrite + Unpin, asked: &[u8]) {
     // In pieces that respect no border.
     for piece in asked.chunks(77) {
         stream.write_all(piece).await.expect("taken");
@@ -151,32 +162,48 @@ async fn files_that_are_not_in_memory_are_sent() {
     let slot = front.file(5 << 20).await;
     let file = File::open(front.path_of(&slot)).expect("there");
     file.sync_all().expect("synced");
-    rustix::fs::fadvise(&file, 0, None, Advice::DontNeed).expect("dropped from the cache");
-    let mut stream = front.connect().await;
     let asked = get(&slot, "Range: bytes=7-5000000\r\n");
-    stream.write_all(&asked).await.expect("taken");
     let whole = content(5 << 20);
-    check(
-        &answer(&mut stream, false).await,
-        206,
-        &whole[7..=5_000_000],
-    );
+    for (_, mut stream) in front.connect_both().await {
+        rustix::fs::fadvise(&file, 0, None, Advice::DontNeed).expect("dropped from the cache");
+        stream.write_all(&asked).await.expect("taken");
+        check(
+            &answer(&mut stream, false).await,
+            206,
+            &whole[7..=5_000_000],
+        );
+    }
 }
 
 /// A download of `LARGE` bytes that has begun and is not read on.
 async fn begun(front: &Front) -> (TestSlot, TcpStream) {
     let slot = front.file(LARGE).await;
-    let socket = TcpSocket::new_v4().expect("a socket");
-    // With a small buffer here, the one on the other side stays small, too.
-    socket.set_recv_buffer_size(4096).expect("a socket option");
-    let mut stream = socket.connect(front.address).await.expect("connected");
+    let mut stream = connect_to_read_little(front.address).await;
     stream.write_all(&get(&slot, "")).await.expect("taken");
     stream.readable().await.expect("begun");
     (slot, stream)
 }
 
+async fn connect_to_read_little(address: SocketAddr) -> TcpStream {
+    let socket = TcpSocket::new_v4().expect("a socket");
+    // With a small buffer here, the one on the other side stays small, too.
+    socket.set_recv_buffer_size(4096).expect("a socket option");
+    socket.connect(address).await.expect("connected")
+}
+
+/// The same over TLS; the head of the answer was read.
+async fn begun_over_tls(front: &Front) -> (TestSlot, TlsStream<TcpStream>) {
+    let slot = front.file(LARGE).await;
+    let stream = connect_to_read_little(front.tls_address).await;
+    let mut stream = front.secure(stream).await;
+    stream.write_all(&get(&slot, "")).await.expect("taken");
+    let head = answer(&mut stream, true).await;
+    check(&head, 200, b"");
+    (slot, stream)
+}
+
 /// How much comes before the connection is reset.
-async fn read_to_reset(stream: &mut TcpStream) -> usize {
+async fn read_to_reset(stream: &mut (impl AsyncRead + Unpin)) -> usize {
     let mut bytes = Vec::new();
     let read = timeout(PATIENCE, stream.read_to_end(&mut bytes)).await;
     let error = read.expect("ended").expect_err("cut, not closed in order");
@@ -191,6 +218,10 @@ async fn a_file_that_is_cut_is_no_whole_answer() {
     let file = File::options().write(true).open(front.path_of(&slot));
     file.expect("there").set_len(1).expect("cut");
     assert!(read_to_reset(&mut stream).await < LARGE);
+    let (slot, mut stream) = begun_over_tls(&front).await;
+    let file = File::options().write(true).open(front.path_of(&slot));
+    file.expect("there").set_len(1).expect("cut");
+    assert!(read_to_reset(&mut stream).await < LARGE);
 }
 
 #[tokio::test]
@@ -199,17 +230,52 @@ async fn who_does_not_read_is_ended() {
     limits.stall_for = Duration::from_millis(200);
     let front = Front::with(limits);
     let (_, mut stream) = begun(&front).await;
-    // Nothing is read until the other side has lost its patience.
+    has_ended(&stream).await;
+    let mut bytes = Vec::new();
+    // What the socket held comes, or nothing.
+    let _ = stream.read_to_end(&mut bytes).await;
+    assert!(bytes.len() < LARGE);
+    let (_, stream) = begun_over_tls(&front).await;
+    has_ended(stream.get_ref().0).await;
+}
+
+/// Nothing is read until the other side has lost its patience.
+async fn has_ended(stream: &TcpStream) {
     let gone = async {
         while stream.take_error().expect("a socket option").is_none() {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };
     timeout(PATIENCE, gone).await.expect("ended");
-    let mut bytes = Vec::new();
-    // What the socket held comes, or nothing.
-    let _ = stream.read_to_end(&mut bytes).await;
-    assert!(bytes.len() < LARGE);
+}
+
+#[tokio::test]
+async fn who_reads_slowly_over_tls_gets_it_whole() {
+    let front = Front::new();
+    let (slot, mut stream) = begun_over_tls(&front).await;
+    let mut body = vec![0; LARGE];
+    for piece in body.chunks_mut(LARGE / 16) {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        let read = timeout(PATIENCE, stream.read_exact(piece)).await;
+        read.expect("sent in time").expect("the whole body");
+    }
+    assert!(body == content(LARGE));
+    // The next request finds nothing left behind.
+    let asked = get(&slot, "Range: bytes=0-9\r\nConnection: close\r\n");
+    stream.write_all(&asked).await.expect("taken");
+    check(&answer(&mut stream, false).await, 206, &content(10));
+    assert_eq!(read_all(&mut stream).await, b"");
+}
+
+#[tokio::test]
+async fn who_ends_tls_without_a_word_still_gets_the_answer() {
+    let front = Front::new();
+    let slot = front.file(SIZE).await;
+    let mut stream = front.connect_tls().await;
+    stream.write_all(&get(&slot, "")).await.expect("taken");
+    stream.get_mut().0.shutdown().await.expect("closed");
+    check(&answer(&mut stream, false).await, 200, &content(SIZE));
+    assert_eq!(read_all(&mut stream).await, b"");
 }
 
 #[tokio::test]

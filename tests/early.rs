@@ -276,13 +276,13 @@ async fn tls(scripts: &Scripts) -> Box<dyn Stream> {
     };
     std::fs::write(&files.certificate, pair.cert.pem()).expect("written");
     std::fs::write(&files.key, pair.signing_key.serialize_pem()).expect("written");
-    let acceptor = Reloader::open(&files).expect("a pair").acceptor();
+    let reloader = Reloader::open(&files).expect("a pair");
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("bound");
     let address = listener.local_addr().expect("an address");
     let scripts = scripts.clone();
     tokio::spawn(async move {
         let (stream, _) = listener.accept().await.expect("a connection");
-        let stream = acceptor.accept(stream).await.expect("a handshake");
+        let stream = reloader.accept(stream).await.expect("a handshake");
         serve(&scripts, stream);
     });
     let mut roots = rustls::RootCertStore::empty();

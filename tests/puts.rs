@@ -89,22 +89,23 @@ fn parts(bytes: &[u8]) -> (bool, Vec<String>, Vec<u8>) {
 }
 
 async fn check_alike(front: &Front, status: u16, asked: Asked<'_>) {
-    let (one, other) = (front.site.slot().await, front.site.slot().await);
-    let mut stream = front.connect().await;
-    let found = parts(&ask(&mut stream, &asked.bytes(&one), asked.closes).await);
-    let expected = hyper_answers(front, &asked.bytes(&other), asked.closes).await;
-    let context = format!("{} {}: {found:?}", asked.target, asked.fields);
-    assert!(found == parts(&expected), "{context}");
-    assert!(
-        found.1[0].starts_with(&format!("HTTP/1.1 {status} ")),
-        "{context}"
-    );
-    let traces = (front.site.trace(&one).await, front.site.trace(&other).await);
-    assert_eq!(traces.0.0, traces.1.0, "{context}");
-    if status == 201 {
-        check_file(front, &one, SIZE).await;
-    } else {
-        check_usable(front, &one, SIZE).await;
+    for (way, mut stream) in front.connect_both().await {
+        let (one, other) = (front.site.slot().await, front.site.slot().await);
+        let found = parts(&ask(&mut stream, &asked.bytes(&one), asked.closes).await);
+        let expected = hyper_answers(front, &asked.bytes(&other), asked.closes).await;
+        let context = format!("{way}: {} {}: {found:?}", asked.target, asked.fields);
+        assert!(found == parts(&expected), "{context}");
+        assert!(
+            found.1[0].starts_with(&format!("HTTP/1.1 {status} ")),
+            "{context}"
+        );
+        let traces = (front.site.trace(&one).await, front.site.trace(&other).await);
+        assert_eq!(traces.0.0, traces.1.0, "{context}");
+        if status == 201 {
+            check_file(front, &one, SIZE).await;
+        } else {
+            check_usable(front, &one, SIZE).await;
+        }
     }
 }
 
@@ -237,17 +238,18 @@ async fn head_and_body_may_be_cut_anywhere() {
     let front = Front::new();
     let asked = |slot: &TestSlot| [put(slot, SIZE, EXPECT), get(slot, "")].concat();
     let n_bytes = asked(&front.site.slot().await).len();
-    let mut stream = front.connect().await;
-    for at in (1..n_bytes).step_by(13) {
-        let slot = front.site.slot().await;
-        let asked = asked(&slot);
-        for piece in [&asked[..at], &asked[at..]] {
-            stream.write_all(piece).await.expect("taken");
-            sleep(Duration::from_millis(1)).await;
+    for (_, mut stream) in front.connect_both().await {
+        for at in (1..n_bytes).step_by(13) {
+            let slot = front.site.slot().await;
+            let asked = asked(&slot);
+            for piece in [&asked[..at], &asked[at..]] {
+                stream.write_all(piece).await.expect("taken");
+                sleep(Duration::from_millis(1)).await;
+            }
+            check(&answer(&mut stream, false).await, 100, b"");
+            check(&answer(&mut stream, false).await, 201, b"");
+            check(&answer(&mut stream, false).await, 200, &content(SIZE));
         }
-        check(&answer(&mut stream, false).await, 100, b"");
-        check(&answer(&mut stream, false).await, 201, b"");
-        check(&answer(&mut stream, false).await, 200, &content(SIZE));
     }
 }
 
@@ -275,7 +277,10 @@ async fn check_pipelined(front: &Front, mut stream: impl AsyncRead + AsyncWrite 
     }
     asked.extend(request("OPTIONS", "*", "Connection: close\r\n"));
     let (mut reading, mut writing) = tokio::io::split(&mut stream);
-    let write = async { writing.write_all(&asked).await.expect("taken") };
+    let write = async {
+        writing.write_all(&asked).await.expect("taken");
+        writing.flush().await.expect("taken");
+    };
     let read = async {
         for size in sizes {
             check(&answer(&mut reading, false).await, 201, b"");
@@ -303,10 +308,21 @@ async fn many_requests_at_once_over_a_unix_socket() {
 }
 
 #[tokio::test]
+async fn many_requests_at_once_over_tls() {
+    let front = Front::new();
+    check_pipelined(&front, front.connect_tls().await).await;
+}
+
+#[tokio::test]
 async fn who_waits_for_a_word_gets_it_when_the_body_is_wanted() {
     let front = Front::new();
+    for (_, stream) in front.connect_both().await {
+        check_waiting(&front, stream).await;
+    }
+}
+
+async fn check_waiting(front: &Front, mut stream: impl AsyncRead + AsyncWrite + Unpin) {
     let slot = front.site.slot().await;
-    let mut stream = front.connect().await;
     stream
         .write_all(&head(&slot, SIZE, EXPECT))
         .await
@@ -351,26 +367,34 @@ async fn who_sends_all_the_same_gets_to_read_why_not() {
 /// Sends half of a PUT that has begun.
 async fn half(front: &Front, slot: &TestSlot, size: usize) -> TcpStream {
     let mut stream = front.connect().await;
+    begin(&mut stream, slot, size).await;
+    stream
+}
+
+async fn begin(stream: &mut (impl AsyncRead + AsyncWrite + Unpin), slot: &TestSlot, size: usize) {
     let mut asked = head(slot, size, EXPECT);
     asked.extend(&content(size)[..size / 2]);
     stream.write_all(&asked).await.expect("taken");
-    check(&answer(&mut stream, false).await, 100, b"");
-    stream
+    stream.flush().await.expect("taken");
+    check(&answer(stream, false).await, 100, b"");
 }
 
 #[tokio::test]
 async fn slow_bodies_come_whole() {
     let front = Front::new();
-    for size in [SIZE, 300_000, 3 << 20] {
-        let slot = front.site.slot_for("a.bin", size).await;
-        let mut stream = half(&front, &slot, size).await;
-        sleep(TOO_LONG_FOR_MEMORY).await;
-        for piece in content(size)[size / 2..].chunks(size.div_ceil(40)) {
-            stream.write_all(piece).await.expect("taken");
-            sleep(Duration::from_millis(3)).await;
+    for size in [SIZE, 300_000, 5 << 20] {
+        for (_, mut stream) in front.connect_both().await {
+            let slot = front.site.slot_for("a.bin", size).await;
+            begin(&mut stream, &slot, size).await;
+            sleep(TOO_LONG_FOR_MEMORY).await;
+            for piece in content(size)[size / 2..].chunks(size.div_ceil(40)) {
+                stream.write_all(piece).await.expect("taken");
+                sleep(Duration::from_millis(3)).await;
+            }
+            stream.flush().await.expect("taken");
+            check(&answer(&mut stream, false).await, 201, b"");
+            check_file(&front, &slot, size).await;
         }
-        check(&answer(&mut stream, false).await, 201, b"");
-        check_file(&front, &slot, size).await;
     }
 }
 

@@ -18,12 +18,12 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::watch;
 use tokio::time::timeout;
-use tokio_rustls::server::TlsStream;
 use tower::ServiceExt as _;
 
 use super::early::{CutOff, Interims, Turn, Turns};
 use super::guard::{Guard, Refusals};
 use super::pace::{Pace, Paced};
+use super::tls::Secured;
 use super::{Origin, stopped};
 use crate::config::Limits;
 
@@ -89,7 +89,7 @@ impl<I: Cut> Cut for Paced<I> {
     }
 }
 
-impl<I: Cut> Cut for TlsStream<I> {
+impl Cut for Secured {
     fn cut(&self) {
         self.get_ref().0.cut();
     }

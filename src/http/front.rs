@@ -1,10 +1,10 @@
 //! Answers GET, HEAD and PUT of files by itself, and hands everything else to hyper.
 //!
-//! A file's bytes go from the page cache to the socket without coming here, and to the service as
-//! they come (`body`). What is decided is decided where hyper's requests are decided, too:
-//! `framing` reads the head, `Edge` and the service answer. The first request that is anything but
-//! a plain GET, HEAD or PUT of a file goes to hyper as it came, and with it the rest of the
-//! connection.
+//! A file's bytes go from the page cache to the socket without coming here, unless TLS has to
+//! encrypt them (`line`), and to the service as they come (`body`). What is decided is decided
+//! where hyper's requests are decided, too: `framing` reads the head, `Edge` and the service
+//! answer. The first request that is anything but a plain GET, HEAD or PUT of a file goes to hyper
+//! as it came, and with it the rest of the connection.
 //!
 //! While a connection waits for its next request it holds no buffer.
 
@@ -28,14 +28,16 @@ use crate::core::forwarded;
 use crate::core::refusal::Refusal;
 use crate::service::Download;
 use ask::Ask;
+use line::Line;
 use reply::Reply;
-use wire::{Plain, Wire};
+use wire::Wire;
 
 mod ask;
 mod body;
+pub mod line;
 mod put;
 mod reply;
-pub mod wire;
+mod wire;
 
 /// A connection whose requests are answered here.
 pub struct Front<S> {
@@ -53,8 +55,8 @@ pub struct Front<S> {
 
 /// What is to be done with a connection that is not answered here any more.
 pub enum End<S> {
-    /// Close it in order; more of a request may be on its way.
-    Close(S, bool),
+    /// Close it in order, at the pace so far; more of a request may be on its way.
+    Close(S, Pace, bool),
     /// Cut it: an answer is not whole, or nobody is there.
     Cut(S),
     /// It has ended already.
@@ -69,13 +71,11 @@ enum Awaited {
     Head(usize),
     /// It is to be refused.
     Bad,
-    /// The client is through, or its time is.
+    /// The client is through, or its time is, or the connection broke.
     Over,
-    /// The connection broke.
-    Gone,
 }
 
-impl<S: Plain> Front<S> {
+impl<S: Line> Front<S> {
     /// Takes a connection that has just been accepted.
     pub fn new(
         edge: Arc<Edge>,
@@ -108,7 +108,6 @@ impl<S: Plain> Front<S> {
                 Awaited::Head(end) => end,
                 Awaited::Bad => return self.hand_over(),
                 Awaited::Over => return self.close(),
-                Awaited::Gone => return End::Cut(self.wire.into_parts().0),
             };
             let Some(ask) = Ask::read(&self.buffer[..end], &self.edge.site) else {
                 return self.hand_over();
@@ -142,7 +141,13 @@ impl<S: Plain> Front<S> {
         // reset, and the end of the answer lost.
         let more = std::future::poll_fn(|cx| self.wire.poll_read(cx, &mut self.buffer));
         let _ = more.now_or_never();
-        End::Close(self.wire.into_parts().0, !self.buffer.is_empty())
+        let has_more = !self.buffer.is_empty();
+        self.end(has_more)
+    }
+
+    fn end(self, has_more: bool) -> End<S> {
+        let (socket, pace) = self.wire.into_parts();
+        End::Close(socket, pace, has_more)
     }
 
     fn cut(self, error: &std::io::Error) -> End<S> {
@@ -178,10 +183,10 @@ impl<S: Plain> Front<S> {
             }
             let was_empty = self.buffer.is_empty();
             match self.wire.poll_read(cx, &mut self.buffer) {
-                Poll::Ready(Ok(0)) => return Poll::Ready(Awaited::Over),
+                // Who ends TLS without a word may still read the last answer.
+                Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(Awaited::Over),
                 Poll::Ready(Ok(_)) if was_empty && 0 < self.n_heads => *until = None,
                 Poll::Ready(Ok(_)) => {}
-                Poll::Ready(Err(_)) => return Poll::Ready(Awaited::Gone),
                 Poll::Pending => return self.poll_until(cx, until),
             }
         }

@@ -17,12 +17,12 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::connection::{Connection, Cut, Rules, drain};
-use super::front::wire::Plain;
+use super::front::line::Line;
 use super::front::{End, Front};
 use super::gate::{Gate, Permit};
 use super::listen::{Incoming, Socket};
 use super::pace::Paced;
-use super::tls::{HANDSHAKE_WITHIN, Reloader};
+use super::tls::{HANDSHAKE_WITHIN, Reloader, Secured};
 use super::{Edge, Origin, router_of, stopped};
 use crate::config::{Http, Limits};
 use crate::core::forwarded;
@@ -161,25 +161,29 @@ impl Hall {
         let Some(tls) = &self.tls else {
             return self.host(stream, origin, held).await;
         };
-        let stream = self.rules.pace(stream);
-        let mut shutdown = self.shutdown.clone();
-        let handshake = timeout(HANDSHAKE_WITHIN, tls.acceptor().accept(stream));
-        let stream = tokio::select! {
-            () = stopped(&mut shutdown) => return,
-            stream = handshake => stream,
-        };
-        match stream {
-            Ok(Ok(stream)) => {
-                Box::pin(self.converse(stream, BytesMut::new(), origin)).await;
-                drop(held);
-            }
-            Ok(Err(error)) => tracing::debug!(%error, "no TLS handshake"),
-            Err(_) => tracing::debug!("no TLS handshake in time"),
+        // What a handshake needs is large, and gone before the first request.
+        if let Some(stream) = Box::pin(self.shake_hands(tls, stream)).await {
+            self.clone().host(stream, origin, held).await;
         }
     }
 
-    /// Answers a connection without TLS: files in front, and the rest behind.
-    async fn host<S: Plain>(self: Arc<Self>, stream: S, origin: Origin, held: Held) {
+    async fn shake_hands(&self, tls: &Reloader, stream: TcpStream) -> Option<Secured> {
+        let mut shutdown = self.shutdown.clone();
+        let handshake = timeout(HANDSHAKE_WITHIN, tls.accept(stream));
+        let stream = tokio::select! {
+            () = stopped(&mut shutdown) => return None,
+            stream = handshake => stream,
+        };
+        match stream {
+            Ok(Ok(stream)) => return Some(stream),
+            Ok(Err(error)) => tracing::debug!(%error, "no TLS handshake"),
+            Err(_) => tracing::debug!("no TLS handshake in time"),
+        }
+        None
+    }
+
+    /// Answers a connection: files in front, and the rest behind.
+    async fn host<S: Line>(self: Arc<Self>, stream: S, origin: Origin, held: Held) {
         let (edge, shutdown) = (self.edge.clone(), self.shutdown.clone());
         let front = Front::new(edge, origin, stream, self.rules.begin(), shutdown);
         match front.run().await {
@@ -188,7 +192,8 @@ impl Hall {
                 let stream = Paced::new(stream, pace);
                 Box::pin(self.converse(stream, read, origin)).await;
             }
-            End::Close(mut stream, has_more) => {
+            End::Close(stream, pace, has_more) => {
+                let mut stream = Paced::new(stream, pace);
                 if !has_more || drain(&mut stream).await.is_ok() {
                     let _ = stream.shutdown().await;
                 }

@@ -133,11 +133,14 @@ impl<I: AsyncWrite + Unpin> AsyncWrite for Paced<I> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_flush(cx)
+        // TLS keeps what the other end has not read yet.
+        let polled = Pin::new(&mut self.io).poll_flush(cx);
+        self.keep_pace(cx, polled.map_ok(|()| 0)).map_ok(drop)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_shutdown(cx)
+        let polled = Pin::new(&mut self.io).poll_shutdown(cx);
+        self.keep_pace(cx, polled.map_ok(|()| 0)).map_ok(drop)
     }
 }
 

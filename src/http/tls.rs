@@ -6,11 +6,13 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
+use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::crypto::ring;
 use tokio_rustls::rustls::pki_types::pem::PemObject as _;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use tokio_rustls::rustls::{self, ServerConfig};
+use tokio_rustls::rustls::{self, ServerConfig, ServerConnection};
+use tokio_rustls::server::TlsStream;
 
 use crate::config;
 
@@ -18,6 +20,15 @@ use crate::config;
 pub const HANDSHAKE_WITHIN: Duration = Duration::from_secs(10);
 /// How often the files are looked at, while connections come.
 const CHECK_EVERY: Duration = Duration::from_secs(10);
+
+/// How much of a file is encrypted at once.
+pub const PIECE_BYTES: usize = 64 << 10;
+/// What of an answer waits, encrypted, for a client that does not read: a piece, and the head
+/// before it, so that they go out at once.
+const UNSENT_BYTES_MAX: usize = PIECE_BYTES + (4 << 10);
+
+/// A connection after its handshake. In a box: its keys and buffers are moved about no more.
+pub type Secured = Box<TlsStream<TcpStream>>;
 
 /// Why a pair of certificate and key cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -90,9 +101,18 @@ impl Reloader {
         })
     }
 
+    /// A connection's handshake.
+    pub async fn accept(&self, stream: TcpStream) -> io::Result<Secured> {
+        let acceptor = self.acceptor();
+        let limit = |session: &mut ServerConnection| {
+            session.set_buffer_limit(Some(UNSENT_BYTES_MAX));
+        };
+        acceptor.accept_with(stream, limit).await.map(Box::new)
+    }
+
     /// The acceptor for the next connection, of new files where they changed. A new pair that
     /// cannot be used is logged once, and the one before stays.
-    pub fn acceptor(&self) -> TlsAcceptor {
+    fn acceptor(&self) -> TlsAcceptor {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         if self.check_every <= state.checked_at.elapsed() {
             state.checked_at = Instant::now();

@@ -1,20 +1,27 @@
-//! A site over a directory that listens on an address and on a Unix socket, and its clients.
+//! A site over a directory that listens on two addresses, one with TLS, and on a Unix socket; and
+//! its clients.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
-use slotd::config::{Limits, Listen};
+use rcgen::{CertifiedKey, generate_simple_self_signed};
+use slotd::config::{Http, Limits, Listen, Tls};
 use slotd::core::session::network::AddressPolicy;
 use slotd::http::connection::{Connection, Rules};
 use slotd::http::listen::Listeners;
 use slotd::http::{Origin, router};
 use tempfile::TempDir;
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream, UnixStream};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+use tokio_rustls::rustls::crypto::ring;
+use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
 use super::site::{self, PUBLIC_URL, Site, TestSlot, content};
 use super::world::{disk_bench, settings};
@@ -22,13 +29,20 @@ use super::world::{disk_bench, settings};
 /// How long an answer may take before the test says that there is none.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A site over a directory that listens on an address and on a Unix socket.
+/// Any connection of a client.
+pub trait Duplex: AsyncRead + AsyncWrite + Unpin {}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Duplex for S {}
+
+/// A site over a directory that listens on two addresses, one with TLS, and on a Unix socket.
 pub struct Front {
     pub site: Site,
     pub dir: TempDir,
     pub address: SocketAddr,
+    pub tls_address: SocketAddr,
     pub shutdown: watch::Sender<bool>,
-    _serving: JoinHandle<()>,
+    connector: TlsConnector,
+    _serving: [JoinHandle<()>; 2],
 }
 
 impl Front {
@@ -44,23 +58,34 @@ impl Front {
         settings.stall_for = limits.stall_for;
         let site = Site(disk_bench(settings, &dir.path().join("data")));
         let mut http = site::http();
+        let mut secured = site::http();
         http.listen.push(Listen::Unix(dir.path().join("socket")));
-        let listeners = Listeners::bind(&http).expect("bound");
-        let address = listeners.addresses()[0];
-        let (shutdown, stopping) = watch::channel(false);
-        let service = site.0.service.clone();
-        let serving = async move {
-            let policy = AddressPolicy::Full;
-            listeners
-                .serve(&http, &limits, policy, service, stopping)
-                .await;
+        let (pair, connector) = pair(dir.path());
+        secured.tls = Some(pair);
+        let (shutdown, _) = watch::channel(false);
+        let serve = |http: Http| {
+            let listeners = Listeners::bind(&http).expect("bound");
+            let address = listeners.addresses()[0];
+            let (service, limits) = (site.0.service.clone(), limits.clone());
+            let stopping = shutdown.subscribe();
+            let serving = async move {
+                let policy = AddressPolicy::Full;
+                listeners
+                    .serve(&http, &limits, policy, service, stopping)
+                    .await;
+            };
+            (address, tokio::spawn(serving))
         };
+        let (address, plain) = serve(http);
+        let (tls_address, secured) = serve(secured);
         Self {
             site,
             dir,
             address,
+            tls_address,
             shutdown,
-            _serving: tokio::spawn(serving),
+            connector,
+            _serving: [plain, secured],
         }
     }
 
@@ -71,6 +96,26 @@ impl Front {
     pub async fn connect_unix(&self) -> UnixStream {
         let path = self.dir.path().join("socket");
         UnixStream::connect(path).await.expect("connected")
+    }
+
+    pub async fn connect_tls(&self) -> TlsStream<TcpStream> {
+        let stream = TcpStream::connect(self.tls_address).await;
+        self.secure(stream.expect("connected")).await
+    }
+
+    /// The handshake on a connection to the address with TLS.
+    pub async fn secure(&self, stream: TcpStream) -> TlsStream<TcpStream> {
+        let name = "localhost".try_into().expect("a name");
+        let secured = self.connector.connect(name, stream).await;
+        secured.expect("a handshake")
+    }
+
+    /// A connection without TLS, and one with it.
+    pub async fn connect_both(&self) -> [(&'static str, Box<dyn Duplex>); 2] {
+        [
+            ("plain", Box::new(self.connect().await)),
+            ("TLS", Box::new(self.connect_tls().await)),
+        ]
     }
 
     /// A file of `size` bytes of `content`.
@@ -93,6 +138,26 @@ impl Front {
             .join(&name[..2])
             .join(name)
     }
+}
+
+/// A certificate with its key, and who trusts it.
+fn pair(dir: &Path) -> (Tls, TlsConnector) {
+    let CertifiedKey { cert, signing_key } =
+        generate_simple_self_signed(vec!["localhost".to_owned()]).expect("a pair");
+    let files = Tls {
+        certificate: dir.join("cert.pem"),
+        key: dir.join("key.pem"),
+    };
+    std::fs::write(&files.certificate, cert.pem()).expect("written");
+    std::fs::write(&files.key, signing_key.serialize_pem()).expect("written");
+    let mut roots = RootCertStore::empty();
+    roots.add(cert.der().clone()).expect("a certificate");
+    let config = ClientConfig::builder_with_provider(ring::default_provider().into())
+        .with_safe_default_protocol_versions()
+        .expect("versions")
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    (files, TlsConnector::from(Arc::new(config)))
 }
 
 pub fn get(slot: &TestSlot, fields: &str) -> Vec<u8> {
@@ -142,8 +207,9 @@ pub fn check(answer: &(String, Vec<u8>), status: u16, body: &[u8]) {
 
 /// Sends a request that is the last of its connection, and reads what comes. Who sends no more may
 /// say so.
-pub async fn ask(stream: &mut TcpStream, asked: &[u8], closes: bool) -> Vec<u8> {
+pub async fn ask(stream: &mut impl Duplex, asked: &[u8], closes: bool) -> Vec<u8> {
     stream.write_all(asked).await.expect("taken");
+    stream.flush().await.expect("taken");
     if closes {
         stream.shutdown().await.expect("closed");
     }

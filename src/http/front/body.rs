@@ -13,7 +13,8 @@ use futures_util::Stream;
 use tokio::sync::oneshot;
 
 use super::ask::Ask;
-use super::wire::{Plain, Wire};
+use super::line::Line;
+use super::wire::Wire;
 use crate::http::meter::Reading;
 use crate::store::BodyError;
 
@@ -91,7 +92,7 @@ impl<S> Arriving<S> {
     }
 }
 
-impl<S: Plain> Arriving<S> {
+impl<S: Line> Arriving<S> {
     fn poll_say(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BodyError>> {
         let Some(wire) = &mut self.wire else {
             return Poll::Ready(Err(BodyError));
@@ -102,7 +103,7 @@ impl<S: Plain> Arriving<S> {
                 _ => return Poll::Ready(Err(BodyError)),
             }
         }
-        Poll::Ready(Ok(()))
+        wire.poll_flush(cx).map_err(|_| BodyError)
     }
 
     /// Reads until a piece is full or nothing more is there.
@@ -154,7 +155,7 @@ impl<S: Plain> Arriving<S> {
     }
 }
 
-impl<S: Plain> Stream for Arriving<S> {
+impl<S: Line> Stream for Arriving<S> {
     type Item = Result<Bytes, BodyError>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
@@ -236,9 +237,9 @@ mod tests {
     }
 
     /// Sends bytes, and waits until they are there.
-    async fn send(body: &Arrived, far: &mut UnixStream, bytes: &[u8]) {
+    async fn send(body: &mut Arrived, far: &mut UnixStream, bytes: &[u8]) {
         far.write_all(bytes).await.expect("taken");
-        let wire = body.wire.as_ref().expect("lent");
+        let wire = body.wire.as_mut().expect("lent");
         let readable = std::future::poll_fn(|cx| wire.poll_readable(cx));
         readable.await.expect("readable");
     }
@@ -281,7 +282,7 @@ mod tests {
     #[tokio::test]
     async fn what_is_there_comes_in_one_piece() {
         let (mut body, _back, mut far) = arriving(100_000, b"abc", "");
-        send(&body, &mut far, &[7; 99_997]).await;
+        send(&mut body, &mut far, &[7; 99_997]).await;
         assert_eq!(next(&mut body).await.len(), 100_000);
     }
 
@@ -345,7 +346,7 @@ mod tests {
     #[tokio::test]
     async fn a_body_that_ends_early_or_is_given_up_is_broken() {
         let (mut body, _back, mut far) = arriving(6, b"abc", "");
-        send(&body, &mut far, b"de").await;
+        send(&mut body, &mut far, b"de").await;
         drop(far);
         assert_eq!(next(&mut body).await, b"abcde"[..]);
         assert!(body.next().await.is_some_and(|piece| piece.is_err()));

@@ -2,8 +2,8 @@
 
 use super::ask::Ask;
 use super::body::Arriving;
+use super::line::Line;
 use super::reply::Reply;
-use super::wire::Plain;
 use super::{End, Front};
 use crate::core::refusal::Refusal;
 use crate::core::session::network::Visitor;
@@ -13,7 +13,7 @@ use crate::http::{Edge, Origin, visitor};
 use crate::service::upload::Received;
 use crate::store::Body;
 
-impl<S: Plain> Front<S> {
+impl<S: Line> Front<S> {
     /// Answers a PUT; the front again if another request may follow.
     pub(super) async fn take(mut self, ask: Ask) -> Result<Self, End<S>> {
         let facts = self.facts(&ask);
@@ -54,7 +54,7 @@ impl<S: Plain> Front<S> {
         };
         match sent.await {
             Err(error) => Err(self.cut(&error)),
-            Ok(()) if !is_whole => Err(End::Close(self.wire.into_parts().0, true)),
+            Ok(()) if !is_whole => Err(self.end(true)),
             Ok(()) if is_last => Err(self.close()),
             Ok(()) => Ok(self),
         }

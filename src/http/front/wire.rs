@@ -1,9 +1,8 @@
-//! The socket under `front`: waits that have a limit, and bytes from memory or from a file.
+//! The connection under `front`: waits that have a limit, and bytes from memory or from a file.
 
 use std::fs::File;
 use std::io::{self, IoSliceMut};
 use std::ops::Range;
-use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt as _;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -13,64 +12,22 @@ use bytes::{BufMut, BytesMut};
 use futures_util::StreamExt as _;
 use rustix::io::ReadWriteFlags;
 use rustix::net::SendFlags;
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, Interest, ReadBuf};
-use tokio::net::{TcpStream, UnixStream};
+use tokio::io::{AsyncReadExt as _, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep_until};
 
+use super::line::Line;
 use super::reply::{Body, Reply};
-use crate::http::connection::Cut;
 use crate::http::guard::READ_BYTES;
 use crate::http::pace::Pace;
 use crate::store::{Content, Handle, Opened};
 
-/// The most that is given to the kernel at once. Larger ones save little, and keep others waiting
-/// where the client is as fast as we are.
-const BITE_BYTES: u64 = 1 << 20;
 /// How far apart the bytes are that are asked for to see whether the rest is cached: as far as the
 /// kernel reads ahead.
 const PROBE_BYTES: usize = 128 << 10;
 /// How much is read at once to bring a file into the page cache.
 const WARM_BYTES: usize = 128 << 10;
 
-/// A socket that the kernel can send files to.
-pub trait Plain: AsyncRead + AsyncWrite + AsFd + Cut + Unpin + Send + Sync + 'static {
-    /// Ready when there may be something to read.
-    fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
-    /// Ready when more may be written.
-    fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
-    /// Tries a write without waiting.
-    fn try_write_by<T>(&self, write: impl FnOnce() -> io::Result<T>) -> io::Result<T>;
-}
-
-impl Plain for TcpStream {
-    fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.poll_read_ready(cx)
-    }
-
-    fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.poll_write_ready(cx)
-    }
-
-    fn try_write_by<T>(&self, write: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
-        self.try_io(Interest::WRITABLE, write)
-    }
-}
-
-impl Plain for UnixStream {
-    fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.poll_read_ready(cx)
-    }
-
-    fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.poll_write_ready(cx)
-    }
-
-    fn try_write_by<T>(&self, write: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
-        self.try_io(Interest::WRITABLE, write)
-    }
-}
-
-/// A socket, how slowly its other end reads, and a timer for both directions.
+/// A connection, how slowly its other end reads, and a timer for both directions.
 pub struct Wire<S> {
     socket: S,
     pace: Pace,
@@ -79,7 +36,7 @@ pub struct Wire<S> {
     alarm: Pin<Box<Sleep>>,
 }
 
-impl<S: Plain> Wire<S> {
+impl<S: Line> Wire<S> {
     /// A wire whose waits mostly end before `until`.
     pub fn new(socket: S, pace: Pace, until: Instant) -> Self {
         Self {
@@ -110,7 +67,7 @@ impl<S: Plain> Wire<S> {
     }
 
     /// Ready when there may be something to read.
-    pub fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    pub fn poll_readable(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.socket.poll_readable(cx)
     }
 
@@ -126,6 +83,11 @@ impl<S: Plain> Wire<S> {
     /// Writes some of `bytes`.
     pub fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.socket).poll_write(cx, bytes)
+    }
+
+    /// Ready when nothing that was written is kept back.
+    pub fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.socket).poll_flush(cx)
     }
 
     /// Ready at `until`.
@@ -144,6 +106,12 @@ impl<S: Plain> Wire<S> {
 
     /// Sends an answer, and counts the bytes behind its head.
     pub async fn send(&mut self, reply: Reply, n_sent: &mut u64) -> io::Result<()> {
+        self.send_parts(reply, n_sent).await?;
+        let flushed = self.write(|socket, cx| Pin::new(socket).poll_flush(cx).map_ok(|()| 0));
+        flushed.await.map(drop)
+    }
+
+    async fn send_parts(&mut self, reply: Reply, n_sent: &mut u64) -> io::Result<()> {
         let Reply { mut head, body, .. } = reply;
         match body {
             Body::None => self.send_bytes(&head, SendFlags::empty()).await,
@@ -175,10 +143,7 @@ impl<S: Plain> Wire<S> {
     /// Sends bytes from memory.
     pub async fn send_bytes(&mut self, mut bytes: &[u8], flags: SendFlags) -> io::Result<()> {
         while !bytes.is_empty() {
-            let n_bytes = self.write(|socket| {
-                let flags = flags | SendFlags::NOSIGNAL;
-                rustix::net::send(socket, bytes, flags)
-            });
+            let n_bytes = self.write(|socket, cx| socket.poll_send(cx, bytes, flags));
             bytes = &bytes[n_bytes.await?..];
         }
         Ok(())
@@ -190,7 +155,7 @@ impl<S: Plain> Wire<S> {
         let Opened { id, file, bytes } = opened;
         let mut at = bytes.start;
         while at < bytes.end {
-            let end = bytes.end.min(at + BITE_BYTES);
+            let end = bytes.end.min(at + S::BITE_BYTES);
             match self.send_bite(&file, at, end).await {
                 Ok(n_bytes) => {
                     at += n_bytes;
@@ -217,12 +182,9 @@ impl<S: Plain> Wire<S> {
         if !file.is_cached(at..end, |file| probe(file, at..end)) {
             warm(file.clone(), at, end).await?;
         }
-        let n_bytes = self.write(|socket| {
-            let mut from = at;
-            let n_bytes = usize::try_from(end - at).unwrap_or(usize::MAX);
-            rustix::fs::sendfile(socket, &***file, Some(&mut from), n_bytes)
-        });
-        match n_bytes.await? {
+        let n_bytes = usize::try_from(end - at).unwrap_or(usize::MAX);
+        let sent = self.write(|socket, cx| socket.poll_send_file(cx, file, at, n_bytes));
+        match sent.await? {
             0 => {
                 // Somebody has cut the file meanwhile.
                 file.doubt();
@@ -232,42 +194,28 @@ impl<S: Plain> Wire<S> {
         }
     }
 
-    /// Writes something, once there is room for it.
+    /// Writes something, once there is room for it: the other end has to read in its time.
     async fn write(
         &mut self,
-        mut write: impl FnMut(&S) -> rustix::io::Result<usize>,
+        mut write: impl FnMut(&mut S, &mut Context<'_>) -> Poll<io::Result<usize>>,
     ) -> io::Result<usize> {
-        loop {
-            let socket = &self.socket;
-            let written = socket.try_write_by(|| write(socket).map_err(io::Error::from));
-            match written {
-                Ok(n_bytes) => {
-                    self.pace.on_taken(n_bytes);
-                    return Ok(n_bytes);
-                }
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => self.wait().await?,
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                Err(e) => return Err(e),
+        let mut waits_since = None;
+        let n_bytes = std::future::poll_fn(|cx| {
+            if let Poll::Ready(written) = write(&mut self.socket, cx) {
+                return Poll::Ready(written);
             }
-        }
-    }
-
-    /// Waits until the other end has read something, as long as it may take for it.
-    async fn wait(&mut self) -> io::Result<()> {
-        let since = Instant::now();
-        let until = since + self.pace.left();
-        std::future::poll_fn(|cx| {
-            if let Poll::Ready(ready) = self.socket.poll_writable(cx) {
-                return Poll::Ready(ready);
-            }
-            self.poll_alarm(cx, until).map(|()| {
+            let since = *waits_since.get_or_insert_with(Instant::now);
+            self.poll_alarm(cx, since + self.pace.left()).map(|()| {
                 tracing::debug!("a client does not read what it asked for");
                 Err(io::ErrorKind::TimedOut.into())
             })
-        })
-        .await?;
-        self.pace.on_waited(since.elapsed());
-        Ok(())
+        });
+        let n_bytes = n_bytes.await?;
+        if let Some(since) = waits_since {
+            self.pace.on_waited(since.elapsed());
+        }
+        self.pace.on_taken(n_bytes);
+        Ok(n_bytes)
     }
 }
 
