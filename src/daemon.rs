@@ -15,7 +15,7 @@ use crate::core::time::Timestamp;
 use crate::http::listen::{BindError, Listeners};
 use crate::service::audit::{self, AuditReport, Options};
 use crate::service::operations::Operations;
-use crate::service::sweep::Sweeper;
+use crate::service::sweep::{Deletions, Sweeper};
 use crate::service::{Service, Settings, World};
 use crate::store::boot;
 use crate::store::keys::{self, KeysError};
@@ -131,6 +131,7 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
         Some(seen_at) => Sweeper::since(service.clone(), seen_at),
         None => Sweeper::new(service.clone()),
     });
+    let (deletions, told) = Deletions::new();
     let (stop, stopped) = watch::channel(false);
     let mut parts = JoinSet::new();
     if config.components.is_empty() {
@@ -142,7 +143,7 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
             contact,
             Operations::new(
                 service.clone(),
-                sweeper.clone(),
+                (sweeper.clone(), deletions),
                 config.operators.clone(),
                 config.data_dir.clone(),
             ),
@@ -154,7 +155,7 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
         data_dir: config.data_dir.clone(),
         report_file: config.retention.report_file.clone(),
     };
-    let swept = upkeep::run(plan, service.clone(), sweeper, stopped.clone());
+    let swept = upkeep::run(plan, service.clone(), sweeper, told, stopped.clone());
     parts.spawn(swept);
     let (http, limits, serving) = (config.http.clone(), config.limits.clone(), service.clone());
     info!(addresses = ?listeners.addresses(), "slotd {} is ready", env!("CARGO_PKG_VERSION"));

@@ -71,6 +71,14 @@
 //! * `http::front` answers, and gives the kernel the file, or encrypts it for TLS; what is no
 //!   plain request for a file goes on to hyper, with the rest of its connection.
 //!
+//! **Command to outcome** (XEP-0050)
+//! * `xmpp::commands` and `xmpp::forms` read a stage. `Operations::step_command` asks at each one
+//!   who may, and takes the command out of `core::command::running`, so that no stage runs twice.
+//! * `core::command::flows` says what is next from the answers so far: a form, a page, or an
+//!   `Operation`, which `service::operations` does to its end, also when the stream is gone.
+//! * Cancel: the row first, then the writer is cut and the bytes go. Delete and purge: what is open
+//!   is cancelled; then the file goes, and its row last.
+//!
 //! **Upkeep**
 //! * `Sweeper::sweep` asks for what is due and removes it, a file before its row; never
 //!   when rows and files do not belong together or the clock has leapt.
@@ -79,11 +87,12 @@
 //!
 //! 1. There is no file and no part without a row.
 //! 2. The file of a complete row is whole and never changes; its size is its row's.
-//! 3. A row that is complete has its file until it is due.
+//! 3. A row that is complete has its file until it is due, or somebody removes both.
 //! 4. The durable offset of a session never decreases, and the bytes below it are durable.
 //! 5. At most one writer's progress counts; a dead generation changes nothing.
 //! 6. Nothing is served before completion, nor at or after `keep_until`.
-//! 7. The bytes admitted to a requester within a window never exceed the quota.
+//! 7. The bytes admitted to a requester within a window never exceed the quota, but for what a
+//!    purge forgets.
 //! 8. A refusal changes nothing.
 //! 9. After a crash at any point 1, 2, 4, 5 and 6 hold at once, and 3 after one sweep.
 //!

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::time::MissedTickBehavior;
 use tracing::{error, info};
 
@@ -26,36 +26,59 @@ pub struct Plan {
     pub report_file: Option<PathBuf>,
 }
 
+/// Deletions noted in one go.
+const NOTED_AT_ONCE: usize = 100;
+
 /// Sweeps and rotates until `stop` turns true, ending after the batch that is under way.
 pub async fn run(
     plan: Plan,
     service: Arc<Service>,
     sweeper: Arc<Sweeper>,
-    mut stop: watch::Receiver<bool>,
+    mut deletions: mpsc::Receiver<Removed>,
+    stop: watch::Receiver<bool>,
 ) {
+    let mut stopping = stop.clone();
+    let stopped = async move { drop(stopping.wait_for(|is_stopping| *is_stopping).await) };
+    tokio::pin!(stopped);
     let mut ticks = tokio::time::interval(plan.every);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
+        let mut told = Vec::new();
         tokio::select! {
-            _ = ticks.tick() => {}
-            _ = stop.wait_for(|is_stopping| *is_stopping) => return,
+            _ = ticks.tick() => sweep(&plan, &service, &sweeper, &stop).await,
+            // Without commands nobody tells, and this branch is never taken.
+            1.. = deletions.recv_many(&mut told, NOTED_AT_ONCE) => note(&plan, told).await,
+            () = &mut stopped => break,
         }
-        renew_keys(&plan.data_dir, &service).await;
-        loop {
-            let report = sweeper.sweep().await;
-            if let Some(path) = &plan.report_file {
-                note(path.clone(), report.removed).await;
-            }
-            if !report.has_more || *stop.borrow() {
-                break;
-            }
-            tokio::task::yield_now().await;
+    }
+    deletions.close();
+    let mut told = Vec::new();
+    while deletions.recv_many(&mut told, NOTED_AT_ONCE).await != 0 {
+        note(&plan, std::mem::take(&mut told)).await;
+    }
+}
+
+/// Removes what is due, and renews the keys.
+async fn sweep(
+    plan: &Plan,
+    service: &Arc<Service>,
+    sweeper: &Sweeper,
+    stop: &watch::Receiver<bool>,
+) {
+    renew_keys(&plan.data_dir, service).await;
+    loop {
+        let report = sweeper.sweep().await;
+        note(plan, report.removed).await;
+        if !report.has_more || *stop.borrow() {
+            return;
         }
+        tokio::task::yield_now().await;
     }
 }
 
 /// Takes up keys that `slotd keygen --rotate` added, and rotates when it is time.
 async fn renew_keys(data_dir: &Path, service: &Arc<Service>) {
+    let _turn = service.turn_for_keys().await;
     let (data_dir, deciding) = (data_dir.to_owned(), service.clone());
     let update = move || keys::update(&data_dir, |keys| deciding.next_keys(keys));
     match tokio::task::spawn_blocking(update).await {
@@ -70,10 +93,10 @@ async fn renew_keys(data_dir: &Path, service: &Arc<Service>) {
 }
 
 /// Appends to the deletion report; opened each time, so that logrotate may move it.
-async fn note(path: PathBuf, removed: Vec<Removed>) {
-    if removed.is_empty() {
+async fn note(plan: &Plan, removed: Vec<Removed>) {
+    let Some(path) = plan.report_file.clone().filter(|_| !removed.is_empty()) else {
         return;
-    }
+    };
     let shown = path.display().to_string();
     match tokio::task::spawn_blocking(move || append(&path, &removed)).await {
         Ok(Ok(())) => {}
@@ -110,9 +133,14 @@ mod tests {
             created_at: "2026-01-01T03:04:05Z".to_owned(),
             reason: Reason::TotalSize,
         };
-        note(path.clone(), vec![one.clone(), one.clone()]).await;
-        note(path.clone(), Vec::new()).await;
-        note(path.clone(), vec![one]).await;
+        let plan = Plan {
+            every: Duration::from_secs(60),
+            data_dir: directory.path().to_owned(),
+            report_file: Some(path.clone()),
+        };
+        note(&plan, vec![one.clone(), one.clone()]).await;
+        note(&plan, Vec::new()).await;
+        note(&plan, vec![one]).await;
         let text = std::fs::read_to_string(&path).expect("written");
         assert_eq!(text.lines().count(), 3);
         assert!(text.contains(r#""reason":"total-size""#), "{text}");

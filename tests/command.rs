@@ -5,15 +5,22 @@ mod support;
 #[allow(dead_code, reason = "each test file uses a part of it")]
 mod xmpp;
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use minidom::Element;
 use slotd::config::ServerAddress;
 use slotd::core::command::running::WAITS_FOR;
 use slotd::core::command::{COMMANDS, Who};
 use slotd::core::refusal::Refusal;
 use slotd::core::slot::SlotId;
+use slotd::service::Service;
+use slotd::service::sweep::Sweeper;
+use slotd::store::Stores;
 use support::upload::{Put, content, fed, get, session, slot, whole};
 use support::world::{Bench, bench, settings};
-use xmpp::{Fake, Peer, component};
+use tokio::sync::Semaphore;
+use xmpp::{Fake, Gated, Peer, component};
 
 const ADMIN: &str = "admin@example.org/desk";
 const ROMEO: &str = "romeo@example.org/garden";
@@ -542,7 +549,7 @@ async fn an_upload_that_comes_in_is_seen_and_cancelled() {
         if page.column("upload") == [short.clone()] {
             break;
         }
-        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        tokio::time::sleep(Duration::from_millis(10)).await;
     }
     let asked = talk.start(ADMIN, "cancel-upload").await;
     assert_eq!(asked.choices("upload"), [&*short]);
@@ -610,6 +617,56 @@ async fn a_file_is_deleted_by_its_address_or_its_short_name() {
             .go_on(ADMIN, "delete-file", &again, "next", &fields)
             .await;
         gone.expect("told").is_over_with("error", "no such file");
+    }
+}
+
+/// What is not listed is named; what is neither chosen nor named is asked for again.
+#[tokio::test]
+async fn any_upload_can_be_shown_by_its_name() {
+    let mut talk = Talk::begin().await;
+    let file = slot(&talk.bench).await;
+    put(&talk.bench, &file).await;
+    let asked = talk.start(ADMIN, "show-upload").await;
+    let nothing = talk
+        .go_on(ADMIN, "show-upload", &asked, "complete", &[])
+        .await;
+    let asked = nothing.expect("asked again");
+    assert_eq!(asked.notes[0].0, "error");
+    let short = file.id.short();
+    let named = [("name", &*short)];
+    let shown = talk
+        .go_on(ADMIN, "show-upload", &asked, "complete", &named)
+        .await;
+    assert_eq!(shown.expect("shown").value("state"), "complete");
+    let asked = talk.start(ADMIN, "uploads").await;
+    for account in ["", "example.org"] {
+        let any = [("state", "any"), ("account", account)];
+        let told = talk.go_on(ADMIN, "uploads", &asked, "next", &any).await;
+        assert_eq!(told.expect("in words").notes[0].0, "error", "{account}");
+    }
+}
+
+/// Clients send back what they were shown, a table for one, or a form that was left.
+#[tokio::test]
+async fn a_form_that_nobody_asked_for_is_in_nobodys_way() {
+    let mut talk = Talk::begin().await;
+    for _ in 0..30 {
+        slot(&talk.bench).await;
+    }
+    let page = talk.start(ROMEO, "my-uploads").await;
+    for (name, action, kind, status) in [
+        ("my-uploads", "next", "result", "executing"),
+        ("my-uploads", "prev", "form", "executing"),
+        ("my-uploads", "cancel", "form", "canceled"),
+    ] {
+        let node = format!("urn:slotd:command:0#{name}");
+        let payload = format!(
+            "<command xmlns='{NS}' node='{node}' sessionid='{}' action='{action}'>\
+             <x xmlns='{DATA}' type='{kind}'/></command>",
+            page.name
+        );
+        let answer = talk.ask("set", ROMEO, &payload).await;
+        assert_eq!(read(&answer).expect(action).status, status);
     }
 }
 
@@ -706,6 +763,36 @@ async fn slots_are_given_out_again_after_a_drain() {
         .await
         .is_over_with("info", "again");
     assert!(granted(&talk.ask("get", ROMEO, request).await));
+}
+
+/// One by command beside the one that the clock began.
+#[tokio::test]
+async fn sweeps_at_once_remove_what_one_would() {
+    let mut settings = settings();
+    settings.total_bytes_max = Some(2500);
+    let bench = bench(settings.clone());
+    for _ in 0..4 {
+        put(&bench, &slot(&bench).await).await;
+        bench.world.pass(1);
+    }
+    let gated = Arc::new(Gated {
+        files: bench.stores.files.clone(),
+        gate: Semaphore::new(0),
+    });
+    let stores = Stores {
+        sessions: bench.stores.sessions.clone(),
+        files: gated.clone(),
+    };
+    let service = Service::new(settings, bench.service.keys(), stores, bench.world.clone());
+    let sweeper = Sweeper::new(service);
+    let open = async {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        gated.gate.add_permits(1);
+    };
+    let (one, other, ()) = tokio::join!(sweeper.sweep(), sweeper.sweep(), open);
+    assert_eq!(one.removed.len() + other.removed.len(), 2);
+    let totals = bench.stores.sessions.totals().await.expect("sums");
+    assert_eq!(totals.n_files, 2);
 }
 
 #[tokio::test]

@@ -922,6 +922,7 @@ impl Simulation {
                         assert!(is_complete && is_over, "{now:?} {row:?}");
                     }
                     Reason::TotalSize => assert!(self.settings.total_bytes_max.is_some()),
+                    Reason::Command => panic!("nobody asked for it: {row:?}"),
                 }
             }
             self.tell(format!("sweep: {} removed", report.removed.len()));

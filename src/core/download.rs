@@ -1,7 +1,7 @@
 //! What a GET or HEAD of a file is answered with: status, header, and which bytes.
 //!
-//! Pure: a row and a request's header in, an answer's head out, so that every way of sending bytes
-//! shares one decision. RFC 9110 #13.2.2 gives the order of preconditions.
+//! Pure: what is served and a request's header in, an answer's head out, so that every way of
+//! sending bytes shares one decision. RFC 9110 #13.2.2 gives the order of preconditions.
 
 use std::ops::Deref;
 use std::time::SystemTime;

@@ -1,8 +1,8 @@
 //! Edge: PUT, GET, HEAD and OPTIONS of files, HEAD, PATCH and DELETE of uploads; one function from
 //! request to answer.
 //!
-//! On a connection without TLS, `front` answers GET, HEAD and PUT of files by itself, downloads
-//! with the kernel's help, and hands the connection on at the first request that is anything else.
+//! `front` answers GET, HEAD and PUT of files by itself, downloads without TLS with the kernel's
+//! help, and hands the connection on at the first request that is anything else.
 //!
 //! The layers behind it, from the socket inwards: `pace` ends clients that do not read, `tls`
 //! decrypts, `guard` lets only request heads through that `framing` finds well-formed, `early`

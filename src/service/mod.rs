@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use http::{HeaderMap, Method};
 use jid::Jid;
+use tokio::sync::{Mutex, MutexGuard};
 use tracing::{debug, error, info};
 
 use crate::core::accel::Accel;
@@ -117,6 +118,7 @@ pub struct Service {
     hashes: Hashes,
     gathering: Arc<Gathering>,
     is_draining: AtomicBool,
+    keys_turn: Mutex<()>,
 }
 
 impl Service {
@@ -133,6 +135,7 @@ impl Service {
             hashes: Hashes::default(),
             gathering: Arc::default(),
             is_draining: AtomicBool::new(false),
+            keys_turn: Mutex::default(),
         })
     }
 
@@ -307,6 +310,12 @@ impl Service {
     pub fn keys(&self) -> Keys {
         let keys = self.keys.read().unwrap_or_else(PoisonError::into_inner);
         keys.clone()
+    }
+
+    /// Held by who changes the file of keys, until the new ones are in use: of two at once the
+    /// older would win.
+    pub async fn turn_for_keys(&self) -> MutexGuard<'_, ()> {
+        self.keys_turn.lock().await
     }
 
     /// Puts other keys into use; what the old ones alone sealed is refused from now on.

@@ -4,9 +4,10 @@
 //! a row. Nothing is removed while rows and files do not belong together, and for
 //! ten minutes after the clock has leapt, also while the service was off.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::{Mutex, mpsc};
 use tracing::{info, warn};
 
 use crate::core::refusal::Refusal;
@@ -36,6 +37,8 @@ pub enum Reason {
     TotalSize,
     /// An upload did not go on in time.
     Unfinished,
+    /// Its owner or an operator said so.
+    Command,
 }
 
 /// A line of the deletion report.
@@ -55,6 +58,32 @@ pub struct Removed {
     pub reason: Reason,
 }
 
+/// Where deletions are told that nobody sweeps: to whoever writes the report.
+#[derive(Clone, Debug)]
+pub struct Deletions(mpsc::Sender<Removed>);
+
+/// Deletions that wait to be written; who removes more waits as well.
+const DELETIONS_MAX: usize = 1024;
+
+impl Deletions {
+    /// The two ends.
+    pub fn new() -> (Self, mpsc::Receiver<Removed>) {
+        let (sender, receiver) = mpsc::channel(DELETIONS_MAX);
+        (Self(sender), receiver)
+    }
+
+    pub(super) async fn pass_on(&self, removed: Vec<Removed>) {
+        for one in removed {
+            let _ = self.0.send(one).await;
+        }
+    }
+
+    pub(super) async fn tell(&self, row: &UploadSession, now: Timestamp) {
+        // Nobody writes any more where we are stopping.
+        let _ = self.0.send(removed(row, Reason::Command, now)).await;
+    }
+}
+
 /// What a sweep did.
 #[derive(Clone, Debug, Default)]
 pub struct Report {
@@ -64,6 +93,8 @@ pub struct Report {
     pub n_failed: usize,
     /// Whether there may be more to do at once.
     pub has_more: bool,
+    /// Whether nothing could be looked at; the log says why.
+    pub is_resting: bool,
 }
 
 /// Whether a row that was due is done with.
@@ -75,6 +106,7 @@ enum Done {
 /// Sweeps; one for each service.
 pub struct Sweeper {
     service: Arc<Service>,
+    /// Held for a whole batch: two at once would each remove what is too much.
     clock: Mutex<Clock>,
 }
 
@@ -93,17 +125,16 @@ impl Sweeper {
 
     /// Removes up to about a hundred things that are due. Call again while `has_more`.
     pub async fn sweep(&self) -> Report {
-        let now = {
-            let mut clock = self.clock.lock().unwrap_or_else(PoisonError::into_inner);
-            clock.check(self.service.world.as_ref())
-        };
-        let Some(now) = now else {
-            return Report::default();
-        };
+        let mut clock = self.clock.lock().await;
         let mut report = Report::default();
+        let Some(now) = clock.check(self.service.world.as_ref()) else {
+            report.is_resting = true;
+            return report;
+        };
         // What went before a fault is told all the same.
         if let Err(e) = self.service.sweep_batch(now, &mut report).await {
             broken("sweep", &e);
+            report.is_resting = true;
         }
         report
     }
@@ -112,6 +143,7 @@ impl Sweeper {
 impl Service {
     async fn sweep_batch(&self, now: Timestamp, report: &mut Report) -> Result<(), StoreError> {
         if !self.stores_belong_together().await? {
+            report.is_resting = true;
             return Ok(());
         }
         // Rows that will not go, or are in use, are seen again: behind them come others.
@@ -238,6 +270,8 @@ impl Service {
                 continue;
             };
             let Some(row) = self.stores.sessions.get(id).await? else {
+                // Its owner or an operator was quicker: it is in no sum any more.
+                stored_bytes = self.stores.sessions.totals().await?.stored_bytes;
                 continue;
             };
             // Counted as gone also where it stays: its row may have lost its file, and only while

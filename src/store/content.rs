@@ -17,7 +17,8 @@ use crate::store::local;
 /// removal of it may go unseen.
 const CHECKED_FOR: Duration = Duration::from_secs(1);
 /// How long bytes that were in the page cache are believed to be there still, while they are asked
-/// for. Where one was dropped all the same, one worker waits for the disk, once in that time.
+/// for. Where some were dropped all the same, whoever finds that sending takes long says so, and
+/// they are looked for again.
 const CACHED_FOR: Duration = Duration::from_secs(5);
 
 /// The bytes of an upload or a download, in pieces of any size.

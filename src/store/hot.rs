@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use crate::core::slot::SlotId;
 
-/// How long one is kept that nobody asks for.
+/// How long one is kept that nobody asks for, while others come.
 const UNUSED_FOR_MAX: Duration = Duration::from_secs(60);
 /// How often unused ones are looked for.
 const LOOK_EVERY: Duration = Duration::from_secs(5);

@@ -17,15 +17,18 @@ pub const NS: &str = "http://jabber.org/protocol/commands";
 /// Reads `<command/>`. Refuses `UnknownNode` without a node, `MalformedAction`, `BadPayload`.
 pub fn step(command: &Element) -> Result<Step, Refusal> {
     let node = command.attr("node").ok_or(Refusal::UnknownNode)?;
+    let action = Action::parse(command.attr("action"))?;
     let mut forms = command.children().filter(|child| child.is("x", forms::NS));
-    let form = forms.next().map(forms::submitted).transpose()?;
-    if forms.next().is_some() {
-        return Err(Refusal::Command(CommandFault::BadPayload));
-    }
+    let form = match (action, forms.next(), forms.next()) {
+        // Nobody looks at what was filled in.
+        (Action::Cancel | Action::Prev, ..) | (_, None, _) => None,
+        (_, Some(form), None) => forms::submitted(form)?,
+        (_, _, Some(_)) => return Err(Refusal::Command(CommandFault::BadPayload)),
+    };
     Ok(Step {
         node: node.to_owned(),
         name: command.attr("sessionid").map(str::to_owned),
-        action: Action::parse(command.attr("action"))?,
+        action,
         form,
     })
 }

@@ -3,20 +3,20 @@
 use minidom::Element;
 use minidom::rxml::xml_ncname;
 
-use crate::core::command::fault::CommandFault;
 use crate::core::command::form::{Choice, Field, Form, Kind, Report, Submitted, Table};
 use crate::core::refusal::Refusal;
 
 /// The namespace of data forms.
 pub const NS: &str = "jabber:x:data";
 
-/// Reads a form that came back; refuses `BadPayload` for what is none.
+/// Reads a form that came back; refuses `BadPayload` for one that is too large.
 ///
+/// None for one that was not filled in, such as a table sent back with the next page's request.
 /// What a client sends to leave a form is read as if it had been filled in: XEP-0050 has actions
 /// for leaving.
-pub fn submitted(form: &Element) -> Result<Submitted, Refusal> {
+pub fn submitted(form: &Element) -> Result<Option<Submitted>, Refusal> {
     if !matches!(form.attr("type"), Some("submit" | "cancel")) {
-        return Err(Refusal::Command(CommandFault::BadPayload));
+        return Ok(None);
     }
     let fields = form.children().filter(|child| child.is("field", NS));
     let read = |field: &Element| {
@@ -24,7 +24,7 @@ pub fn submitted(form: &Element) -> Result<Submitted, Refusal> {
         let name = field.attr("var")?.to_owned();
         Some((name, values.map(Element::text).collect()))
     };
-    Submitted::new(fields.filter_map(read).collect())
+    Submitted::new(fields.filter_map(read).collect()).map(Some)
 }
 
 /// `<x type='form'/>`
@@ -88,15 +88,12 @@ fn named(
 fn field(field: &Field) -> Element {
     let kind = match field.kind {
         Kind::Text => "text-single",
-        Kind::Lines => "text-multi",
         Kind::Jid => "jid-single",
         Kind::Flag => "boolean",
         Kind::One(_) => "list-single",
-        Kind::Some(_) => "list-multi",
-        Kind::Words => "fixed",
     };
     let choices: &[Choice] = match &field.kind {
-        Kind::One(choices) | Kind::Some(choices) => choices,
+        Kind::One(choices) => choices,
         _ => &[],
     };
     let option = |choice: &Choice| {

@@ -16,7 +16,7 @@ use slotd::core::policy::Room;
 use slotd::core::slot::{PartId, SlotId};
 use slotd::service::Service;
 use slotd::service::operations::Operations;
-use slotd::service::sweep::Sweeper;
+use slotd::service::sweep::{Deletions, Sweeper};
 use slotd::store::{Body, Content, Failure, FileStore, Progress, StoreError, Stored};
 use slotd::xmpp::{self, Connect, Socket};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -190,7 +190,8 @@ impl Peer {
 pub fn operations(service: Arc<Service>) -> Arc<Operations> {
     let sweeper = Arc::new(Sweeper::new(service.clone()));
     let operators = vec![BareJid::new("admin@example.org").expect("a JID")];
-    Operations::new(service, sweeper, operators, PathBuf::new())
+    let (deletions, _) = Deletions::new();
+    Operations::new(service, (sweeper, deletions), operators, PathBuf::new())
 }
 
 /// slotd with connections in memory, each of which arrives as a `Peer`.

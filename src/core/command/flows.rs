@@ -12,6 +12,8 @@ use crate::core::slot::SlotId;
 
 /// The field that names an upload.
 const UPLOAD: &str = "upload";
+/// The field that names one that is not listed.
+const NAMED: &str = "name";
 /// The field that names an account.
 const ACCOUNT: &str = "account";
 /// The box to be ticked before something is destroyed.
@@ -70,6 +72,12 @@ pub(super) fn uploads(_: &Asker<'_>, answers: &[Values]) -> Result<Next, Wrong> 
         return Ok(Next::Ask(filter_form(), Last::No));
     };
     let whose = filter.jid(ACCOUNT)?;
+    let standing = filter.text("state").and_then(Wanted::parse);
+    let is_account = whose.as_ref().is_some_and(|jid| jid.node().is_some());
+    if standing.is_none() && !is_account {
+        let words = "Uploads of any state can be listed of one account: name it, or choose a state";
+        return Err(Wrong(words.to_owned()));
+    }
     let domain = whose.as_ref().filter(|jid| jid.node().is_none());
     let minutes = |text: &str| {
         text.parse()
@@ -79,7 +87,7 @@ pub(super) fn uploads(_: &Asker<'_>, answers: &[Values]) -> Result<Next, Wrong> 
     let search = Search {
         domain: domain.map(|jid| jid.domain().as_str().to_owned()),
         owner: whose.filter(|jid| jid.node().is_some()),
-        standing: filter.text("state").and_then(Wanted::parse),
+        standing,
         silent_for: filter.number("silent", "a number of minutes", minutes)?,
         ..Search::default()
     };
@@ -108,14 +116,14 @@ fn filter_form() -> Form {
 
 pub(super) fn show_upload(asker: &Asker<'_>, answers: &[Values]) -> Result<Next, Wrong> {
     match answers {
-        [] => choose_open(|found| choose("Show an upload", found), Last::Yes),
+        [] => choose_open(|found| choose_or_name("Show an upload", found), Last::Yes),
         [chosen, ..] => run(Operation::Upload(named(chosen, None, asker)?)),
     }
 }
 
 pub(super) fn cancel_upload(asker: &Asker<'_>, answers: &[Values]) -> Result<Next, Wrong> {
     match answers {
-        [] => choose_open(|found| choose("Cancel an upload", found), Last::No),
+        [] => choose_open(|found| choose_or_name("Cancel an upload", found), Last::No),
         [chosen] => confirm(named(chosen, None, asker)?, |found| {
             confirm_form("Cancel this upload? What has come of it goes.", found)
         }),
@@ -229,6 +237,7 @@ fn account(values: &Values) -> Result<jid::BareJid, Wrong> {
 
 type Make = fn(&Outcome) -> Result<Form, Box<Report>>;
 
+/// One of the open uploads, or any by its name.
 fn choose_open(make: Make, last: Last) -> Result<Next, Wrong> {
     let open = Search {
         standing: Some(Wanted::Open),
@@ -236,6 +245,27 @@ fn choose_open(make: Make, last: Last) -> Result<Next, Wrong> {
         ..Search::default()
     };
     Ok(Next::Choose(Operation::Uploads(open), make, last))
+}
+
+/// The same, where one that is not listed can be named; also where none is.
+fn choose_or_name(title: &str, found: &Outcome) -> Result<Form, Box<Report>> {
+    let listed = choose(title, found)
+        .map(|form| form.fields)
+        .unwrap_or_default();
+    let listed = listed.into_iter().map(|field| Field {
+        is_required: false,
+        ..field
+    });
+    let named = Field::new(
+        NAMED,
+        "Or by its address, or by what tables show of it",
+        Kind::Text,
+    );
+    Ok(Form {
+        title: title.to_owned(),
+        instructions: "Which one? Listed are those that are not complete.".to_owned(),
+        fields: listed.chain([named]).collect(),
+    })
 }
 
 /// A list of uploads to choose one from.
@@ -265,7 +295,8 @@ fn nothing(title: &str) -> Box<Report> {
 
 /// Which upload was chosen, by its short name or its address.
 fn named(values: &Values, owner: Option<jid::BareJid>, asker: &Asker<'_>) -> Result<Named, Wrong> {
-    let text = values.text(UPLOAD).unwrap_or_default();
+    let text = values.text(NAMED).or(values.text(UPLOAD));
+    let text = text.ok_or_else(|| Wrong("Choose an upload, or name one".to_owned()))?;
     let name = match text.split_once("://") {
         Some(_) => UploadName::Slot(slot_of_url(text, asker.public_url)?),
         None => UploadName::Short(text.to_owned()),

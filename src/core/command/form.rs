@@ -4,8 +4,6 @@
 //! labels are for people. What comes back is held against what was asked: a form that does not fit
 //! is refused before anybody looks at its values.
 
-use std::time::Duration;
-
 use jid::BareJid;
 
 use crate::core::command::fault::CommandFault;
@@ -49,18 +47,12 @@ pub struct Field {
 pub enum Kind {
     /// One line of text.
     Text,
-    /// Several lines.
-    Lines,
     /// One JID.
     Jid,
     /// Yes or no.
     Flag,
     /// One of these.
     One(Vec<Choice>),
-    /// Some of these.
-    Some(Vec<Choice>),
-    /// Nothing: words to be read.
-    Words,
 }
 
 /// One thing that can be chosen.
@@ -94,14 +86,6 @@ impl Field {
         }
     }
 
-    /// Words to be read.
-    pub fn words(words: impl Into<String>) -> Self {
-        Self {
-            values: vec![words.into()],
-            ..Self::new("", "", Kind::Words)
-        }
-    }
-
     /// The same field, to be filled in.
     pub fn required(self) -> Self {
         Self {
@@ -120,17 +104,16 @@ impl Field {
 
     /// Refuses `BadPayload` for values that cannot be this field's.
     fn check(&self, values: &[String]) -> Result<(), Refusal> {
-        let is_one = !matches!(self.kind, Kind::Lines | Kind::Some(_));
         let is_empty = values.iter().all(String::is_empty);
-        if is_one && 1 < values.len() || self.is_required && is_empty {
+        if 1 < values.len() || self.is_required && is_empty {
             return Err(Refusal::Command(CommandFault::BadPayload));
         }
         let fits = |value: &String| match &self.kind {
             Kind::Flag => flag(value).is_some(),
-            Kind::One(choices) | Kind::Some(choices) => {
+            Kind::One(choices) => {
                 value.is_empty() || choices.iter().any(|choice| choice.value == *value)
             }
-            Kind::Text | Kind::Lines | Kind::Jid | Kind::Words => true,
+            Kind::Text | Kind::Jid => true,
         };
         match values.iter().all(fits) {
             true => Ok(()),
@@ -145,8 +128,7 @@ impl Form {
     /// ignored: clients add `FORM_TYPE` and others.
     pub fn read(&self, submitted: &Submitted) -> Result<Values, Refusal> {
         let mut values = Vec::new();
-        let asked = self.fields.iter().filter(|it| it.kind != Kind::Words);
-        for field in asked {
+        for field in &self.fields {
             let mut named = submitted.0.iter().filter(|(name, _)| name == field.name);
             let got = named.next().map(|(_, values)| values.as_slice());
             if named.next().is_some() {
@@ -233,15 +215,6 @@ impl Values {
         };
         let wrong = || Wrong(format!("{:?} is not {what}", shortened(text)));
         read(text).map(Some).ok_or_else(wrong)
-    }
-
-    /// A span of time: `90 minutes`, `2 days`.
-    pub fn duration(
-        &self,
-        name: &str,
-        read: impl Fn(&str) -> Option<Duration>,
-    ) -> Result<Option<Duration>, Wrong> {
-        self.number(name, "a span of time, such as \"2 days\"", read)
     }
 }
 

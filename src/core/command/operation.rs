@@ -14,7 +14,7 @@ pub const PAGE_MAX: usize = 25;
 /// Uploads to choose from.
 pub const CHOICES_MAX: usize = 50;
 
-/// What a command comes to. `by` is the account that asked, for the log.
+/// What a command comes to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Operation {
     /// How things stand.
@@ -168,6 +168,8 @@ pub struct Page {
     pub has_more: bool,
     /// Whether looking was given up before all were seen.
     pub is_cut: bool,
+    /// Rows that cannot be read.
+    pub n_unreadable: usize,
 }
 
 /// How things stand.
@@ -208,6 +210,8 @@ pub struct Usage {
     pub n_files: u64,
     /// Their bytes.
     pub stored_bytes: u64,
+    /// Whether there are more files than were counted.
+    pub is_cut: bool,
 }
 
 /// What an operation found or did.
@@ -229,6 +233,8 @@ pub enum Outcome {
         n_removed: u64,
         /// How many bytes they had.
         n_bytes: u64,
+        /// How many would not go.
+        n_failed: usize,
     },
     /// What was due is gone.
     Swept {
@@ -236,6 +242,8 @@ pub enum Outcome {
         n_removed: usize,
         /// How many would not go.
         n_failed: usize,
+        /// Whether nothing could be looked at.
+        is_resting: bool,
     },
     /// There is a new signing key, and so many in all.
     Rotated(usize),

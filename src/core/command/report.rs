@@ -23,22 +23,24 @@ pub fn report(title: &str, outcome: &Outcome) -> Report {
         Outcome::Upload(seen, now) => upload_of(report, seen, *now),
         Outcome::Usage(usage) => usage_of(report, usage),
         Outcome::Removed(seen) => report.note(Tone::Info, format!("Removed: {}", file_line(seen))),
-        Outcome::Purged { n_removed, n_bytes } => report.note(
-            Tone::Info,
-            format!("Removed: {n_removed} uploads, {} of files", size(*n_bytes)),
-        ),
+        Outcome::Purged {
+            n_removed,
+            n_bytes,
+            n_failed,
+        } => {
+            let words = format!("Removed: {n_removed} uploads, {} of files", size(*n_bytes));
+            failed(report.note(Tone::Info, words), *n_failed)
+        }
+        Outcome::Swept {
+            is_resting: true, ..
+        } => report.note(Tone::Warn, "Nothing is swept just now; the log says why"),
         Outcome::Swept {
             n_removed,
             n_failed,
+            ..
         } => {
             let report = report.note(Tone::Info, format!("Removed: {n_removed}"));
-            match n_failed {
-                0 => report,
-                n => report.note(
-                    Tone::Warn,
-                    format!("{n} could not be removed; the log says why"),
-                ),
-            }
+            failed(report, *n_failed)
         }
         Outcome::Rotated(n_keys) => report.note(
             Tone::Info,
@@ -50,6 +52,16 @@ pub fn report(title: &str, outcome: &Outcome) -> Report {
         ),
         Outcome::Draining(false, _) => report.note(Tone::Info, "Slots are given out again"),
         Outcome::Tested(steps) => tested(report, steps),
+    }
+}
+
+fn failed(report: Report, n_failed: usize) -> Report {
+    match n_failed {
+        0 => report,
+        n => {
+            let words = format!("{n} could not be removed; the log says why");
+            report.note(Tone::Warn, words)
+        }
     }
 }
 
@@ -98,6 +110,13 @@ fn uploads_of(report: Report, page: &Page, now: Timestamp) -> Report {
         let words = "There are too many uploads to look at all; a narrower search sees more";
         report = report.note(Tone::Warn, words);
     }
+    if 0 < page.n_unreadable {
+        let words = format!(
+            "{} uploads cannot be read; see slotd audit",
+            page.n_unreadable
+        );
+        report = report.note(Tone::Warn, words);
+    }
     if rows.is_empty() {
         return report.note(Tone::Info, "There is nothing more to show");
     }
@@ -141,12 +160,16 @@ fn usage_of(report: Report, usage: &Usage) -> Report {
         Some(bytes) => size(bytes),
         None => "-".to_owned(),
     };
+    let n_files = match usage.is_cut {
+        true => format!("more than {}", usage.n_files),
+        false => usage.n_files.to_string(),
+    };
     report
         .fact("account", "Account", usage.owner.to_string())
         .fact("used", "Asked for lately", size(usage.used_bytes))
         .fact("quota", "Of at most", quota)
         .fact("window", "Within", seconds_words(usage.window))
-        .fact("files", "Files", usage.n_files.to_string())
+        .fact("files", "Files", n_files)
         .fact("stored", "Their size", size(usage.stored_bytes))
         .fact(
             "open",

@@ -89,9 +89,11 @@ impl UploadSession {
     }
 }
 
-/// Fit for a log and a form: what a peer says of itself may hold anything.
+/// Fit for a log and a form: what a peer says of itself may hold anything, also what XML has no
+/// word for.
 fn printable(text: &str) -> String {
-    let mut text: String = text.chars().filter(|c| !c.is_control()).collect();
+    let is_fit = |c: &char| !c.is_control() && !matches!(c, '\u{fffe}' | '\u{ffff}');
+    let mut text: String = text.chars().filter(is_fit).collect();
     let mut end = text.len().min(AGENT_BYTES_MAX);
     while !text.is_char_boundary(end) {
         end -= 1;

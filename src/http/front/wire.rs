@@ -7,6 +7,7 @@ use std::os::unix::fs::FileExt as _;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::{Duration, Instant as StdInstant};
 
 use bytes::{BufMut, BytesMut};
 use futures_util::StreamExt as _;
@@ -24,6 +25,8 @@ use crate::store::{Content, Handle, Opened};
 /// How far apart the bytes are that are asked for to see whether the rest is cached: as far as the
 /// kernel reads ahead.
 const PROBE_BYTES: usize = 128 << 10;
+/// Giving bytes to the kernel takes longer only where it waits for the disk, or for the processor.
+const SEND_MAX: Duration = Duration::from_millis(5);
 /// How much is read at once to bring a file into the page cache.
 const WARM_BYTES: usize = 128 << 10;
 
@@ -183,7 +186,15 @@ impl<S: Line> Wire<S> {
             warm(file.clone(), at, end).await?;
         }
         let n_bytes = usize::try_from(end - at).unwrap_or(usize::MAX);
-        let sent = self.write(|socket, cx| socket.poll_send_file(cx, file, at, n_bytes));
+        let sent = self.write(|socket, cx| {
+            let begun = StdInstant::now();
+            let sent = socket.poll_send_file(cx, file, at, n_bytes);
+            if SEND_MAX < begun.elapsed() {
+                // It waited for the disk: nobody else shall.
+                file.doubt();
+            }
+            sent
+        });
         match sent.await? {
             0 => {
                 // Somebody has cut the file meanwhile.

@@ -7,12 +7,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use jid::BareJid;
+use tokio::sync::Semaphore;
 use tracing::info;
 
 use crate::core::command::operation::{Operation, Outcome, Overview};
 use crate::core::refusal::Refusal;
 use crate::service::command::{Caller, Commands};
-use crate::service::sweep::Sweeper;
+use crate::service::sweep::{Deletions, Sweeper};
 use crate::service::{Service, broken};
 use crate::store::keys;
 
@@ -25,14 +26,20 @@ pub struct Operations {
     pub(super) commands: Commands,
     pub(super) operators: Vec<BareJid>,
     sweeper: Arc<Sweeper>,
+    deletions: Deletions,
     data_dir: PathBuf,
+    /// Who looks: reading many rows is not for everybody at once.
+    looks: Semaphore,
 }
+
+/// How many look at a time.
+const LOOKS_AT_ONCE: usize = 2;
 
 impl Operations {
     /// For `operators`; signing keys are in `data_dir`.
     pub fn new(
         service: Arc<Service>,
-        sweeper: Arc<Sweeper>,
+        (sweeper, deletions): (Arc<Sweeper>, Deletions),
         operators: Vec<BareJid>,
         data_dir: PathBuf,
     ) -> Arc<Self> {
@@ -41,7 +48,9 @@ impl Operations {
             commands: Commands::default(),
             operators,
             sweeper,
+            deletions,
             data_dir,
+            looks: Semaphore::new(LOOKS_AT_ONCE),
         })
     }
 
@@ -73,7 +82,11 @@ impl Operations {
     }
 
     async fn do_it(&self, operation: Operation) -> Result<Outcome, Refusal> {
-        let service = &self.service;
+        let (service, deletions) = (&self.service, &self.deletions);
+        let _looking = match operation.changes() {
+            true => None,
+            false => Some(self.looks.acquire().await),
+        };
         match operation {
             Operation::Overview => self.overview().await.map(Outcome::Overview),
             Operation::Uploads(search) => service.search(&search).await,
@@ -82,9 +95,9 @@ impl Operations {
                 Ok(Outcome::Upload(Box::new(seen), service.world.now()))
             }
             Operation::Usage(owner) => service.usage(owner).await.map(Outcome::Usage),
-            Operation::Cancel(named) => service.abort(&named).await,
-            Operation::Delete(named) => service.delete(&named).await,
-            Operation::Purge(owner) => service.purge(&owner).await,
+            Operation::Cancel(named) => service.abort(&named, deletions).await,
+            Operation::Delete(named) => service.delete(&named, deletions).await,
+            Operation::Purge(owner) => service.purge(&owner, deletions).await,
             Operation::Sweep => Ok(self.sweep().await),
             Operation::RotateKeys => self.rotate_keys().await,
             Operation::Drain => Ok(service.set_draining(true)),
@@ -117,22 +130,26 @@ impl Operations {
 
     /// Sweeps until nothing is left to do.
     async fn sweep(&self) -> Outcome {
-        let mut n_removed = 0;
+        let (mut n_removed, mut n_failed) = (0, 0);
         loop {
             let report = self.sweeper.sweep().await;
             n_removed += report.removed.len();
+            n_failed = report.n_failed.max(n_failed);
+            self.deletions.pass_on(report.removed).await;
             if !report.has_more {
                 return Outcome::Swept {
                     n_removed,
-                    n_failed: report.n_failed,
+                    n_failed,
+                    is_resting: report.is_resting && n_removed == 0,
                 };
             }
         }
     }
 
     async fn rotate_keys(&self) -> Result<Outcome, Refusal> {
-        let (data_dir, service) = (self.data_dir.clone(), self.service.clone());
+        let (data_dir, service) = (self.data_dir.clone(), &self.service);
         let (secret, now) = (service.random_secret(), service.world.now());
+        let _turn = service.turn_for_keys().await;
         let update = move || keys::update(&data_dir, |keys| Some(keys.rotate(secret, now)));
         match tokio::task::spawn_blocking(update).await {
             Ok(Ok(kept)) => {

@@ -3,14 +3,17 @@
 //! The row decides first, then whoever writes is cut, then the bytes go; a complete file goes
 //! before its row, as in the sweep.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use jid::BareJid;
-use tracing::info;
 
 use crate::core::command::operation::{Named, Outcome, Seen};
 use crate::core::refusal::Refusal;
+use crate::core::session::UploadSession;
 use crate::core::slot::SlotId;
+use crate::core::time::Timestamp;
+use crate::service::sweep::Deletions;
 use crate::service::{Service, broken};
 
 /// Uploads of an account removed in one batch.
@@ -18,61 +21,90 @@ const BATCH_MAX: usize = 100;
 
 impl Service {
     /// Ends an upload that is not complete. Refuses `UnknownFile`, `SessionComplete` and `Gone`.
-    pub(super) async fn abort(self: &Arc<Self>, named: &Named) -> Result<Outcome, Refusal> {
+    pub(super) async fn abort(
+        self: &Arc<Self>,
+        named: &Named,
+        deletions: &Deletions,
+    ) -> Result<Outcome, Refusal> {
         let seen = self.find_named(named).await?;
-        self.give_up(seen.row.id, Box::new(|row| row.abort()))
-            .await?;
+        let cancelled = self.give_up(seen.row.id, Box::new(|row| row.abort()));
+        cancelled.await?;
+        deletions.tell(&seen.row, self.world.now()).await;
         Ok(Outcome::Removed(Box::new(seen)))
     }
 
     /// Removes an upload, complete or not, for good. Refuses `UnknownFile`.
-    pub(super) async fn delete(self: &Arc<Self>, named: &Named) -> Result<Outcome, Refusal> {
+    pub(super) async fn delete(
+        self: &Arc<Self>,
+        named: &Named,
+        deletions: &Deletions,
+    ) -> Result<Outcome, Refusal> {
         let seen = self.find_named(named).await?;
         self.remove_upload(&seen).await?;
+        deletions.tell(&seen.row, self.world.now()).await;
         Ok(Outcome::Removed(Box::new(seen)))
     }
 
-    /// Removes everything of an account: uploads, files, and what it used of its quota.
-    pub(super) async fn purge(self: &Arc<Self>, owner: &BareJid) -> Result<Outcome, Refusal> {
-        let (mut n_removed, mut n_bytes) = (0, 0);
+    /// Removes everything of an account that is there now: uploads, files, and what it used of its
+    /// quota. What will not go is counted, and in the way of nothing else.
+    pub(super) async fn purge(
+        self: &Arc<Self>,
+        owner: &BareJid,
+        deletions: &Deletions,
+    ) -> Result<Outcome, Refusal> {
+        let begun_at = self.world.now();
+        let (mut n_removed, mut n_bytes, mut n_failed) = (0, 0, 0);
+        let mut stuck = HashSet::new();
         loop {
             let sessions = &self.stores.sessions;
-            let ids = sessions.uploads_of(owner.clone(), BATCH_MAX).await;
-            let ids = ids.map_err(|e| broken("list an account's uploads", &e))?;
-            let (n_listed, before) = (ids.len(), n_removed);
-            for id in ids {
-                if let Some(more) = self.purge_one(id, owner).await? {
-                    n_bytes += more;
-                    n_removed += 1;
-                }
+            let ids = sessions
+                .uploads_of(owner.clone(), BATCH_MAX + stuck.len())
+                .await;
+            let mut ids = ids.map_err(|e| broken("list an account's uploads", &e))?;
+            ids.retain(|id| !stuck.contains(id));
+            if ids.is_empty() {
+                break;
             }
-            match (n_listed, n_removed - before) {
-                (0, _) => break,
-                // The same would be listed for ever.
-                (_, 0) => return Err(Refusal::Broken),
-                _ => {}
+            for id in ids {
+                match self.purge_one(id, owner, begun_at).await {
+                    Ok(Some(row)) => {
+                        n_bytes += row.stored_bytes();
+                        n_removed += 1;
+                        deletions.tell(&row, begun_at).await;
+                    }
+                    Ok(None) => drop(stuck.insert(id)),
+                    Err(_) => {
+                        n_failed += 1;
+                        stuck.insert(id);
+                    }
+                }
             }
         }
         let forgotten = self.stores.sessions.forget_owner(owner.clone()).await;
         forgotten.map_err(|e| broken("forget what an account used", &e))?;
-        Ok(Outcome::Purged { n_removed, n_bytes })
+        Ok(Outcome::Purged {
+            n_removed,
+            n_bytes,
+            n_failed,
+        })
     }
 
-    /// Removes one upload and its row; tells how many bytes its file had. Somebody else's stays,
-    /// whatever the index says.
+    /// Removes one upload and its row. Somebody else's stays, whatever the index says; and one that
+    /// is newer than `begun_at`: an account may ask for slots faster than they go.
     async fn purge_one(
         self: &Arc<Self>,
         id: SlotId,
         owner: &BareJid,
-    ) -> Result<Option<u64>, Refusal> {
+        begun_at: Timestamp,
+    ) -> Result<Option<UploadSession>, Refusal> {
         let row = self.stores.sessions.get(id).await;
         let row = row.map_err(|e| broken("look an upload up", &e))?;
-        let Some(row) = row.filter(|row| row.owner == *owner) else {
+        let is_theirs = |row: &UploadSession| row.owner == *owner && row.created_at <= begun_at;
+        let Some(row) = row.filter(is_theirs) else {
             return Ok(None);
         };
-        let n_bytes = row.stored_bytes();
-        self.remove_upload(&self.seen(row)).await?;
-        Ok(Some(n_bytes))
+        self.remove_upload(&self.seen(row.clone())).await?;
+        Ok(Some(row))
     }
 
     /// Removes an upload, its file and its row.
@@ -89,7 +121,6 @@ impl Service {
         let removed = self.remove_file(id).await;
         removed.map_err(|e| broken("remove an upload", &e))?;
         self.hashes.forget(id);
-        info!(slot = id.short(), owner = %seen.row.owner, "removed by command");
         Ok(())
     }
 }

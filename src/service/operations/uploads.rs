@@ -15,6 +15,8 @@ use crate::store::StoreError;
 
 /// Uploads looked at for one page; behind them nobody looks.
 const LOOKS_MAX: usize = 20_000;
+/// Rows read before others have their turn.
+const ROWS_AT_ONCE: usize = 64;
 
 impl Service {
     /// A page of the uploads that fit.
@@ -27,8 +29,13 @@ impl Service {
 
     async fn look_through(&self, search: &Search, now: Timestamp) -> Result<Page, StoreError> {
         let sessions = &self.stores.sessions;
+        // Where nothing is left out, the page's own are enough.
+        let n_looks = match (search.standing, search.silent_for) {
+            (None, None) => (search.skip + search.n_max).min(LOOKS_MAX),
+            _ => LOOKS_MAX,
+        };
         let ids = match (&search.owner, search.standing) {
-            (Some(owner), _) => sessions.uploads_of(owner.clone(), LOOKS_MAX + 1).await?,
+            (Some(owner), _) => sessions.uploads_of(owner.clone(), n_looks + 1).await?,
             (None, Some(Wanted::Active)) => self.transfers.active(),
             (None, Some(Wanted::Complete)) => sessions.newest(LOOKS_MAX + 1).await?,
             (None, Some(Wanted::Open | Wanted::Ended) | None) => {
@@ -43,9 +50,16 @@ impl Service {
             ..Page::default()
         };
         let mut n_skipped = 0;
-        for id in ids.into_iter().take(LOOKS_MAX) {
-            let Some(row) = sessions.get(id).await? else {
-                continue;
+        for (n_seen, id) in ids.into_iter().take(LOOKS_MAX).enumerate() {
+            give_way(n_seen).await;
+            let row = match sessions.get(id).await {
+                Ok(Some(row)) => row,
+                Ok(None) => continue,
+                Err(StoreError::Corrupt(_)) => {
+                    page.n_unreadable += 1;
+                    continue;
+                }
+                Err(e) => return Err(e),
             };
             let seen = self.seen(row);
             if !search.fits(&seen, now) {
@@ -114,16 +128,16 @@ impl Service {
         let quota = &self.settings.policy.quota;
         let since: Bucket = quota.since(self.world.now());
         let used = self.stores.sessions.usage(owner.clone(), since).await?;
-        let ids = self
-            .stores
-            .sessions
-            .uploads_of(owner.clone(), LOOKS_MAX)
-            .await?;
+        let sessions = &self.stores.sessions;
+        let ids = sessions.uploads_of(owner.clone(), LOOKS_MAX + 1).await?;
+        let is_cut = LOOKS_MAX < ids.len();
         let (mut n_files, mut stored_bytes) = (0, 0);
-        for id in ids {
-            let row = self.stores.sessions.get(id).await?;
-            let Some(row) = row.filter(|row| row.owner == owner) else {
-                continue;
+        for (n_seen, id) in ids.into_iter().take(LOOKS_MAX).enumerate() {
+            give_way(n_seen).await;
+            let row = match sessions.get(id).await {
+                Ok(Some(row)) if row.owner == owner => row,
+                Ok(_) | Err(StoreError::Corrupt(_)) => continue,
+                Err(e) => return Err(e),
             };
             n_files += u64::from(0 < row.stored_bytes());
             stored_bytes += row.stored_bytes();
@@ -136,6 +150,14 @@ impl Service {
             n_files,
             stored_bytes,
             owner,
+            is_cut,
         })
+    }
+}
+
+/// Rows are there at once: without this, who looks at many keeps a thread from everybody else.
+async fn give_way(n_seen: usize) {
+    if n_seen.is_multiple_of(ROWS_AT_ONCE) {
+        tokio::task::yield_now().await;
     }
 }

@@ -241,6 +241,8 @@ impl Appending {
             let begun = Instant::now();
             self.part.write(&bytes, at)?;
             self.is_slow = WRITE_IN_LINE_MAX < begun.elapsed();
+            // Not held while the disk is waited for below.
+            drop(bytes);
         }
         self.written += n_bytes;
         if self.flush_at.is_none() {

@@ -2,7 +2,7 @@
 //!
 //! A file never changes, so an open one is as good as its name, as long as it has that name. Who
 //! takes a name away forgets the file. What somebody else removed has no name left, which
-//! `Inner::open` sees.
+//! `Inner::open` sees within a second.
 
 use std::sync::Arc;
 

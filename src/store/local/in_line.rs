@@ -1,8 +1,10 @@
 //! Work that the page cache takes as fast as memory: done at once, while the disk lets it.
 //!
 //! Two changes of threads cost as much as making a small file does. But even the page cache waits
-//! for a disk that stalls. So no more than one thread works in line at a time: the others go on,
-//! and serve everybody else. And work that took long sends what follows to the blocking pool.
+//! for a disk that stalls. So no more than one thread makes a small file in line at a time: the
+//! others go on, and serve everybody else. And work that took long sends what follows to the
+//! blocking pool, for longer the longer it took. (Pieces of large uploads are written in line as
+//! well; each upload has its own memory of that: see `append`.)
 
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
@@ -11,8 +13,10 @@ use tokio::runtime::Handle;
 
 /// Work that takes longer has waited for the disk, or for the processor.
 const WORK_MAX: Duration = Duration::from_millis(5);
-/// How long after such work nothing is done in line.
+/// How long after such work nothing is done in line, at least; at most; and by how long it took.
 const SLOW_FOR: Duration = Duration::from_millis(100);
+const SLOW_FOR_MAX: Duration = Duration::from_secs(30);
+const SLOW_TIMES: u32 = 20;
 
 /// The right to work in line, and until when nobody has it.
 #[derive(Default)]
@@ -31,8 +35,9 @@ impl InLine {
         }
         let done = work();
         let ended = Instant::now();
-        if WORK_MAX < ended - begun {
-            *slow_until = Some(ended + SLOW_FOR);
+        let took = ended - begun;
+        if WORK_MAX < took {
+            *slow_until = Some(ended + (took * SLOW_TIMES).clamp(SLOW_FOR, SLOW_FOR_MAX));
         }
         Some(done)
     }
@@ -62,7 +67,7 @@ mod tests {
         let slow_until = || in_line.slow_until.lock().expect("no panic");
         assert_eq!(in_line.run(|| sleep(2 * WORK_MAX)), Some(()));
         let noted = slow_until().expect("slow");
-        assert!(noted <= Instant::now() + SLOW_FOR);
+        assert!(Instant::now() + SLOW_FOR < noted && noted <= Instant::now() + SLOW_FOR_MAX);
         *slow_until() = Some(Instant::now() + 1000 * SLOW_FOR);
         assert_eq!(in_line.run(|| ()), None);
         *slow_until() = Some(Instant::now());

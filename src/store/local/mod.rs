@@ -37,7 +37,7 @@ mod listing;
 mod names;
 pub(crate) mod place;
 mod read;
-mod test;
+mod trial;
 
 pub(super) use read::body;
 
@@ -293,7 +293,7 @@ impl FileStore for LocalFiles {
 
     fn test(&self) -> BoxFuture<'_, Result<Vec<(&'static str, Duration)>, StoreError>> {
         let doing = "test the store";
-        let test = move |inner: &Inner| inner.test().map_err(|e| trouble(doing, e));
+        let test = move |inner: &Inner| inner.try_out().map_err(|e| trouble(doing, e));
         Box::pin(self.write(doing, test))
     }
 

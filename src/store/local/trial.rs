@@ -14,7 +14,7 @@ use crate::store::local::place::{FILE_MODE, fan_of};
 const TEST_BYTES: usize = 1 << 20;
 
 impl Inner {
-    pub(super) fn test(&self) -> io::Result<Vec<(&'static str, Duration)>> {
+    pub(super) fn try_out(&self) -> io::Result<Vec<(&'static str, Duration)>> {
         let mut steps = Vec::new();
         let mut timed = |step, since: Instant| steps.push((step, since.elapsed()));
         let bytes: Vec<u8> = (0..TEST_BYTES).map(|at| (at % 251) as u8).collect();
