@@ -51,7 +51,11 @@ pub fn result(report: &Report) -> Option<Element> {
     };
     let form = begin("result", &report.title).append_all(report.facts.iter().map(fact));
     let form = match &report.table {
-        Some(table) => form.append(reported(table)).append_all(items(table)),
+        // COMPAT(profanity 0.13): shows fields alone, no tables.
+        Some(table) => form
+            .append(fact(&("table", "", table.lines())))
+            .append(reported(table))
+            .append_all(items(table)),
         None => form,
     };
     Some(form.build())

@@ -277,7 +277,9 @@ fn choose(title: &str, found: &Outcome) -> Result<Form, Box<Report>> {
         return Err(nothing(title));
     }
     let choice = |seen: &Seen| Choice::new(seen.row.id.short(), file_line(seen));
-    let choices = page.uploads.iter().map(choice).collect();
+    let choices: Vec<_> = page.uploads.iter().map(choice).collect();
+    // COMPAT(profanity 0.13): shows choices only where one is made.
+    let first = choices[0].value.clone();
     let instructions = match page.has_more {
         true => "Which one? Only the first are listed.",
         false => "Which one?",
@@ -285,7 +287,11 @@ fn choose(title: &str, found: &Outcome) -> Result<Form, Box<Report>> {
     Ok(Form {
         title: title.to_owned(),
         instructions: instructions.to_owned(),
-        fields: vec![Field::new(UPLOAD, "Upload", Kind::One(choices)).required()],
+        fields: vec![
+            Field::new(UPLOAD, "Upload", Kind::One(choices))
+                .required()
+                .with(first),
+        ],
     })
 }
 

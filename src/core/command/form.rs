@@ -246,6 +246,27 @@ pub struct Table {
     pub rows: Vec<Vec<String>>,
 }
 
+impl Table {
+    /// The table as lines of text, heads first: for clients that show no tables.
+    pub fn lines(&self) -> Vec<String> {
+        let heads = self.columns.iter().map(|(_, label)| (*label).to_owned());
+        let mut rows = vec![heads.collect::<Vec<_>>()];
+        rows.extend(self.rows.iter().cloned());
+        let width = |at: usize| {
+            let cells = rows.iter().filter_map(|row| row.get(at));
+            cells.map(|cell| cell.chars().count()).max().unwrap_or(0)
+        };
+        let widths: Vec<_> = (0..self.columns.len()).map(width).collect();
+        let line = |row: &Vec<String>| {
+            let cells = row.iter().zip(&widths);
+            let cells = cells.map(|(cell, width)| format!("{cell:width$}"));
+            let line = cells.collect::<Vec<_>>().join("  ");
+            line.trim_end().to_owned()
+        };
+        rows.iter().map(line).collect()
+    }
+}
+
 /// How a note is meant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Tone {
@@ -295,5 +316,23 @@ impl Report {
     pub fn note(mut self, tone: Tone, words: impl Into<String>) -> Self {
         self.notes.push((tone, words.into()));
         self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_table_can_be_read_as_text() {
+        let table = Table {
+            columns: vec![("file", "File"), ("size", "Size")],
+            rows: vec![
+                vec!["caf\u{e9}.jpg".to_owned(), "1 B".to_owned()],
+                vec!["b".to_owned(), "10 B".to_owned()],
+            ],
+        };
+        let lines = ["File      Size", "caf\u{e9}.jpg  1 B", "b         10 B"];
+        assert_eq!(table.lines(), lines);
     }
 }
