@@ -53,7 +53,7 @@ pub fn result(report: &Report) -> Option<Element> {
     let form = match &report.table {
         // COMPAT(profanity 0.13): shows fields alone, no tables.
         Some(table) => form
-            .append(fact(&("table", "", table.lines())))
+            .append(fact(&("table", "Table", table.lines())))
             .append(reported(table))
             .append_all(items(table)),
         None => form,
