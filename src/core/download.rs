@@ -19,7 +19,7 @@ use crate::core::time::Timestamp;
 
 mod served;
 
-pub use self::served::Served;
+pub use self::served::{Served, push_fields};
 
 /// The head of an answer, and the bytes that follow it. `S` is how the caller holds the file.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,6 +1,6 @@
 //! A stage of an ad-hoc command: core says what is next, and it is done here.
 //!
-//! Who may is asked at every stage: the list of operators may have changed meanwhile.
+//! Who may is asked at every stage, whoever began the command.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 

@@ -43,28 +43,21 @@ pub(super) fn my_usage(asker: &Asker<'_>, _: &[Values]) -> Result<Next, Wrong> {
 
 pub(super) fn delete_my_upload(asker: &Asker<'_>, answers: &[Values]) -> Result<Next, Wrong> {
     let owner = Some(asker.account.clone());
-    match answers {
-        [] => {
-            let theirs = Search {
-                owner,
-                n_max: CHOICES_MAX,
-                ..Search::default()
-            };
-            let list = Operation::Uploads(theirs);
-            Ok(Next::Choose(
-                list,
-                |found| choose("Delete an upload", found),
-                Last::No,
-            ))
-        }
-        [chosen] => confirm(named(chosen, owner, asker)?, |found| {
-            confirm_form("Delete this upload?", found)
-        }),
-        [chosen, confirmed, ..] => {
-            check_confirmed(confirmed)?;
-            run(Operation::Delete(named(chosen, owner, asker)?))
-        }
-    }
+    let Some((chosen, rest)) = answers.split_first() else {
+        let theirs = Search {
+            owner,
+            n_max: CHOICES_MAX,
+            ..Search::default()
+        };
+        let list = Operation::Uploads(theirs);
+        return Ok(Next::Choose(
+            list,
+            |found| choose("Delete an upload", found),
+            Last::No,
+        ));
+    };
+    let sure: Make = |found| confirm_form("Delete this upload?", found);
+    if_sure(named(chosen, owner, asker)?, rest, sure, Operation::Delete)
 }
 
 pub(super) fn uploads(_: &Asker<'_>, answers: &[Values]) -> Result<Next, Wrong> {
@@ -122,36 +115,24 @@ pub(super) fn show_upload(asker: &Asker<'_>, answers: &[Values]) -> Result<Next,
 }
 
 pub(super) fn cancel_upload(asker: &Asker<'_>, answers: &[Values]) -> Result<Next, Wrong> {
-    match answers {
-        [] => choose_open(|found| choose_or_name("Cancel an upload", found), Last::No),
-        [chosen] => confirm(named(chosen, None, asker)?, |found| {
-            confirm_form("Cancel this upload? What has come of it goes.", found)
-        }),
-        [chosen, confirmed, ..] => {
-            check_confirmed(confirmed)?;
-            run(Operation::Cancel(named(chosen, None, asker)?))
-        }
-    }
+    let Some((chosen, rest)) = answers.split_first() else {
+        return choose_open(|found| choose_or_name("Cancel an upload", found), Last::No);
+    };
+    let sure: Make = |found| confirm_form("Cancel this upload? What has come of it goes.", found);
+    if_sure(named(chosen, None, asker)?, rest, sure, Operation::Cancel)
 }
 
 pub(super) fn delete_file(asker: &Asker<'_>, answers: &[Values]) -> Result<Next, Wrong> {
-    match answers {
-        [] => Ok(Next::Ask(
-            Form {
-                title: "Delete a file".to_owned(),
-                instructions: "Its address, or what lists show of it.".to_owned(),
-                fields: vec![Field::new(UPLOAD, "File", Kind::Text).required()],
-            },
-            Last::No,
-        )),
-        [chosen] => confirm(named(chosen, None, asker)?, |found| {
-            confirm_form("Delete this file? Nobody can load it any more.", found)
-        }),
-        [chosen, confirmed, ..] => {
-            check_confirmed(confirmed)?;
-            run(Operation::Delete(named(chosen, None, asker)?))
-        }
-    }
+    let Some((chosen, rest)) = answers.split_first() else {
+        let form = Form {
+            title: "Delete a file".to_owned(),
+            instructions: "Its address, or what lists show of it.".to_owned(),
+            fields: vec![Field::new(UPLOAD, "File", Kind::Text).required()],
+        };
+        return Ok(Next::Ask(form, Last::No));
+    };
+    let sure: Make = |found| confirm_form("Delete this file? Nobody can load it any more.", found);
+    if_sure(named(chosen, None, asker)?, rest, sure, Operation::Delete)
 }
 
 pub(super) fn user_uploads(_: &Asker<'_>, answers: &[Values]) -> Result<Next, Wrong> {
@@ -321,8 +302,18 @@ fn slot_of_url(url: &str, public_url: &str) -> Result<SlotId, Wrong> {
     id.ok_or_else(|| Wrong("This is not the address of a file".to_owned()))
 }
 
-fn confirm(named: Named, make: Make) -> Result<Next, Wrong> {
-    Ok(Next::Choose(Operation::Upload(named), make, Last::Yes))
+/// What destroys an upload, once it was confirmed in `rest`.
+fn if_sure(
+    named: Named,
+    rest: &[Values],
+    sure: Make,
+    act: fn(Named) -> Operation,
+) -> Result<Next, Wrong> {
+    let Some(confirmed) = rest.first() else {
+        return Ok(Next::Choose(Operation::Upload(named), sure, Last::Yes));
+    };
+    check_confirmed(confirmed)?;
+    run(act(named))
 }
 
 fn confirm_form(question: &str, found: &Outcome) -> Result<Form, Box<Report>> {

@@ -18,6 +18,15 @@ const CACHE_FOR_MAX: Duration = Duration::from_secs(365 * 86_400);
 /// Fields of a usual answer, and some room: the map does not have to grow.
 const FIELDS_USUAL: usize = 12;
 
+/// Writes fields as HTTP/1.1 has them, each behind the end of the line before.
+pub fn push_fields(headers: &HeaderMap, into: &mut Vec<u8>) {
+    for (name, value) in headers {
+        for part in [b"\r\n", name.as_str().as_bytes(), b": ", value.as_bytes()] {
+            into.extend_from_slice(part);
+        }
+    }
+}
+
 /// A complete file, as answers describe it: at most some 2 KiB, for names and types are short.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Served {
@@ -47,11 +56,7 @@ impl Served {
             lines: Box::default(),
         };
         let mut lines = Vec::new();
-        for (name, value) in &served.lasting() {
-            for part in [b"\r\n", name.as_str().as_bytes(), b": ", value.as_bytes()] {
-                lines.extend_from_slice(part);
-            }
-        }
+        push_fields(&served.lasting(), &mut lines);
         served.lines = lines.into();
         Some(served)
     }

@@ -6,11 +6,11 @@ use std::time::{Duration, SystemTime};
 
 use axum::body::Bytes;
 use http::header::{CACHE_CONTROL, CONTENT_LENGTH};
-use http::{HeaderMap, Method, StatusCode};
+use http::{Method, StatusCode};
 use http_body_util::BodyExt as _;
 
 use super::ask::Ask;
-use crate::core::download::{Fields, Served};
+use crate::core::download::{Fields, Served, push_fields};
 use crate::core::refusal::Refusal;
 use crate::http::put;
 use crate::http::reply::{self, ErrorStyle, Manner};
@@ -105,7 +105,12 @@ fn head(
     }
     match fields {
         Fields::Whole(served, now) => served.push_lines(*now, &mut head),
-        Fields::Map(headers) => push_fields(&mut head, headers),
+        Fields::Map(headers) => {
+            push_fields(headers, &mut head);
+            if !headers.contains_key(CACHE_CONTROL) {
+                head.extend_from_slice(b"\r\ncache-control: no-store");
+            }
+        }
     }
     head.extend_from_slice(b"\r\n");
     head.extend_from_slice(reply::common());
@@ -118,17 +123,6 @@ fn head(
     }
     push_date(&mut head);
     head
-}
-
-fn push_fields(head: &mut Vec<u8>, headers: &HeaderMap) {
-    for (name, value) in headers {
-        for part in [b"\r\n", name.as_str().as_bytes(), b": ", value.as_bytes()] {
-            head.extend_from_slice(part);
-        }
-    }
-    if !headers.contains_key(CACHE_CONTROL) {
-        head.extend_from_slice(b"\r\ncache-control: no-store");
-    }
 }
 
 /// The date and the empty line. Its text is made once a second by each thread.

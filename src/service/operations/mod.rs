@@ -66,19 +66,14 @@ impl Operations {
         operation: Operation,
     ) -> Result<Outcome, Refusal> {
         let by = caller.account.clone();
-        let changes = operation.changes();
-        if changes {
+        if operation.changes() {
             info!(%by, ?operation, "command");
         }
         // To its end, also where the stream ends before.
         let operations = self.clone();
         let done = tokio::spawn(async move { operations.do_it(operation).await });
         let done = done.await.unwrap_or(Err(Refusal::Broken));
-        match &done {
-            Ok(_) => {}
-            Err(refusal) => info!(%by, ?refusal, "command failed"),
-        }
-        done
+        done.inspect_err(|refusal| info!(%by, ?refusal, "command failed"))
     }
 
     async fn do_it(&self, operation: Operation) -> Result<Outcome, Refusal> {

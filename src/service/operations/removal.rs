@@ -29,8 +29,7 @@ impl Service {
         let seen = self.find_named(named).await?;
         let cancelled = self.give_up(seen.row.id, Box::new(|row| row.abort()));
         cancelled.await?;
-        deletions.tell(&seen.row, self.world.now()).await;
-        Ok(Outcome::Removed(Box::new(seen)))
+        Ok(self.removed(seen, deletions).await)
     }
 
     /// Removes an upload, complete or not, for good. Refuses `UnknownFile`.
@@ -41,8 +40,12 @@ impl Service {
     ) -> Result<Outcome, Refusal> {
         let seen = self.find_named(named).await?;
         self.remove_upload(&seen).await?;
+        Ok(self.removed(seen, deletions).await)
+    }
+
+    async fn removed(&self, seen: Seen, deletions: &Deletions) -> Outcome {
         deletions.tell(&seen.row, self.world.now()).await;
-        Ok(Outcome::Removed(Box::new(seen)))
+        Outcome::Removed(Box::new(seen))
     }
 
     /// Removes everything of an account that is there now: uploads, files, and what it used of its
