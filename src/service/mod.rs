@@ -193,12 +193,13 @@ impl Service {
         let size_bytes = request.size_bytes;
         let (slot_rate, byte_rate) = (settings.slot_rate, settings.byte_rate);
         // Rates go by a clock that nobody sets: one set back would hold requesters up for as long.
-        let uptime = Timestamp(self.uptime().as_secs());
+        let uptime = self.uptime();
+        let steady_now = Timestamp(uptime.as_secs());
         let taken = self
             .rates
-            .take(&owner, size_bytes, slot_rate, byte_rate, uptime);
+            .take(&owner, size_bytes, slot_rate, byte_rate, steady_now);
         taken.map_err(|fits_at| Refusal::SlotRateReached {
-            retry_at: now.plus(fits_at.since(uptime)),
+            retry_at: now.plus(fits_at.since(steady_now)),
         })?;
         let full = |refusal| match refusal {
             Refusal::NoSpace => Refusal::StorageFull {
@@ -210,8 +211,8 @@ impl Service {
         let free = free.map_err(|e| full(broken("ask for free space", &e)))?;
         let since = settings.policy.quota.since(now);
         let ids = NewIds {
-            slot: SlotId(self.world.random()),
-            session: SessionId(self.world.random()),
+            slot: SlotId::new(uptime, self.world.random()),
+            session: SessionId::new(uptime, self.world.random()),
         };
         let requester = owner.clone();
         let decide = Box::new(move |usage: &policy::Usage| {
