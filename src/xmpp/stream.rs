@@ -131,8 +131,8 @@ impl Served<'_> {
         }
         let polled = self.poll_all(cx);
         if polled.is_pending() && MANY <= self.running.len() {
-            let gathering = self.gathering.insert(Box::pin(sleep(GATHER_FOR)));
-            if gathering.as_mut().poll(cx).is_ready() {
+            self.gathering = Some(Box::pin(sleep(GATHER_FOR)));
+            if !self.is_gathering(cx) {
                 cx.waker().wake_by_ref();
             }
         }
