@@ -46,7 +46,7 @@ const CRATES: &[(&str, &[&str])] = &[
     ("tokio_xmpp",   &["xmpp", "send"]),
     ("redb",         &["store"]),
     ("postcard",     &["store"]),
-    ("rustix",       &["store", "config", "http", "xmpp", "send", "daemon"]),
+    ("rustix",       &["store", "config", "http", "xmpp", "send", "daemon", "log"]),
     ("toml",         &["config", "store"]),
     ("clap",         &["main", "command", "send"]),
     ("getrandom",    &["command", "daemon", "store", "send"]),
