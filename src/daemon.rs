@@ -10,7 +10,9 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tracing::{error, info, warn};
 
+use crate::audit_log::{self, AuditLog};
 use crate::config::{Config, TokenIn};
+use crate::core::event::Event;
 use crate::core::time::Timestamp;
 use crate::http::listen::{BindError, Listeners};
 use crate::service::audit::{self, AuditReport, Options};
@@ -41,6 +43,9 @@ pub enum RunError {
     /// The operating system gave no random numbers.
     #[error("the operating system gives no random numbers: {0}")]
     Random(getrandom::Error),
+    /// There is no thread for the audit log.
+    #[error("no thread for the audit log: {0}")]
+    Thread(std::io::Error),
     /// A part of the service ended, which none does by itself.
     #[error("a part of the service ended unexpectedly; the log says which")]
     Ended,
@@ -120,6 +125,8 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
     let keys = keys::load_or_create(&config.data_dir, random_secret()?, world.now())?;
     let listeners = Listeners::bind(&config.http)?;
     let service = Service::new(settings(&config), keys, stores, world);
+    let audit_log = AuditLog::start(audit_manner(&config)).map_err(RunError::Thread)?;
+    service.set_listeners(vec![audit_log.clone()]);
     if boot::is_started_anew(&config.data_dir) {
         service.recover().await?;
         if let Err(e) = boot::note_start(&config.data_dir) {
@@ -159,6 +166,7 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
     parts.spawn(swept);
     let (http, limits, serving) = (config.http.clone(), config.limits.clone(), service.clone());
     info!(addresses = ?listeners.addresses(), "slotd {} is ready", env!("CARGO_PKG_VERSION"));
+    service.tell(Event::Started);
     let addresses = config.log.addresses;
     parts.spawn(async move {
         listeners
@@ -172,11 +180,13 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
             Err(RunError::Ended)
         }
     };
+    service.tell(Event::Stopping);
     // Nobody listens any more where all parts have ended.
     let _ = stop.send(true);
     while parts.join_next().await.is_some() {}
     service.drain();
     service.cut_uploads().await;
+    let _ = tokio::task::spawn_blocking(move || audit_log.flush()).await;
     info!("stopped");
     ended
 }
@@ -214,6 +224,14 @@ pub fn rotate_key(data_dir: &Path) -> Result<(), RunError> {
     let secret = random_secret()?;
     keys::update(data_dir, |keys| Some(keys.rotate(secret, now)))?;
     Ok(())
+}
+
+/// How the audit log is written.
+pub fn audit_manner(config: &Config) -> audit_log::Manner {
+    audit_log::Manner {
+        path: config.log.audit_file.clone(),
+        addresses: config.log.addresses,
+    }
 }
 
 /// The configuration's rules, as the service needs them.

@@ -25,6 +25,7 @@ pub fn look(config: &Config, checker: &mut Checker) {
         checker,
     );
     directory("log.file", config.log.file.as_deref(), checker);
+    directory("log.audit_file", config.log.audit_file.as_deref(), checker);
     for (index, listen) in config.http.listen.iter().enumerate() {
         let key = Key::of("http.listen").index(index);
         match listen {

@@ -207,6 +207,8 @@ pub struct Log {
     pub format: LogFormat,
     /// Where lines go beside standard error.
     pub file: Option<PathBuf>,
+    /// Where the audit log goes.
+    pub audit_file: Option<PathBuf>,
     /// How much of clients' addresses is written down, here and in the rows of uploads.
     pub addresses: AddressPolicy,
 }

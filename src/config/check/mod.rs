@@ -309,6 +309,7 @@ impl Checker {
             ),
         );
         let file = self.file("log.file", raw.file.as_deref());
+        let audit_file = self.file("log.audit_file", raw.audit_file.as_deref());
         let policies = [
             ("full", AddressPolicy::Full),
             ("prefix", AddressPolicy::Prefix),
@@ -320,6 +321,7 @@ impl Checker {
             level: raw.level.clone(),
             format: format?,
             file: file?,
+            audit_file: audit_file?,
             addresses: addresses?,
         })
     }
