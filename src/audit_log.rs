@@ -147,7 +147,7 @@ impl Shared {
         }
     }
 
-    /// Appends `lines`, as soon as it can be done; nowhere where they shall not be written any more.
+    /// Appends `lines`, as soon as it can be done; nowhere, where there is no file any more.
     fn append(&self, file: &mut Option<AppendFile>, lines: &str) {
         let mut is_failing = false;
         loop {

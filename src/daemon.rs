@@ -125,8 +125,7 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
     let keys = keys::load_or_create(&config.data_dir, random_secret()?, world.now())?;
     let listeners = Listeners::bind(&config.http)?;
     let service = Service::new(settings(&config), keys, stores, world);
-    let audit_log = AuditLog::start(audit_manner(&config)).map_err(RunError::Thread)?;
-    service.set_listeners(vec![audit_log.clone()]);
+    let audit_log = set_listeners(&service, &config)?;
     if boot::is_started_anew(&config.data_dir) {
         service.recover().await?;
         if let Err(e) = boot::note_start(&config.data_dir) {
@@ -184,11 +183,23 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
     // Nobody listens any more where all parts have ended.
     let _ = stop.send(true);
     while parts.join_next().await.is_some() {}
+    end(&service, audit_log).await;
+    info!("stopped");
+    ended
+}
+
+/// Has everything told to those who listen.
+fn set_listeners(service: &Service, config: &Config) -> Result<Arc<AuditLog>, RunError> {
+    let audit_log = AuditLog::start(audit_manner(config)).map_err(RunError::Thread)?;
+    service.set_listeners(vec![audit_log.clone()]);
+    Ok(audit_log)
+}
+
+/// Cuts what still runs, and waits for what is to be noted of it.
+async fn end(service: &Service, audit_log: Arc<AuditLog>) {
     service.drain();
     service.cut_uploads().await;
     let _ = tokio::task::spawn_blocking(move || audit_log.flush()).await;
-    info!("stopped");
-    ended
 }
 
 /// Takes as many open files as the system lets us have.

@@ -8,9 +8,9 @@ use serde::Serialize;
 
 use crate::core::command::operation::Operation;
 use crate::core::event::{Event, Removal};
-use crate::core::session::UploadSession;
+use crate::core::refusal::Refusal;
 use crate::core::session::network::AddressPolicy;
-use crate::core::session::{Agreement, State};
+use crate::core::session::{Agreement, State, UploadSession};
 use crate::core::time::Timestamp;
 
 /// One thing that happened; what has no say in it is left out.
@@ -87,11 +87,20 @@ impl<'a> Line<'a> {
             kind: event.kind(),
             ..Self::default()
         };
-        Some(match *event {
-            Event::Started | Event::Stopping => line,
+        match event {
             Event::SlotRefused { .. } | Event::FileServed { .. } | Event::RequestRefused { .. } => {
-                return None;
+                None
             }
+            Event::Swept {
+                n_removed: 0,
+                n_failed: 0,
+                ..
+            } => None,
+            Event::CommandRun {
+                is_operator: false,
+                operation,
+                ..
+            } if !operation.changes() => None,
             Event::SlotIssued { .. }
             | Event::UploadBegun { .. }
             | Event::UploadResumed { .. }
@@ -102,70 +111,19 @@ impl<'a> Line<'a> {
             | Event::UploadReplayed { .. }
             | Event::UploadCancelled { .. }
             | Event::SessionRefreshed { .. }
-            | Event::Removed { .. } => line.of_upload(event),
-            Event::Swept {
-                n_removed: 0,
-                n_failed: 0,
-                ..
-            } => return None,
-            Event::Swept {
-                n_removed,
-                n_failed,
-                took,
-                ..
-            } => Self {
-                n_removed: Some(n_removed),
-                n_failed: Some(n_failed),
-                took_ms: Some(ms(took)),
-                ..line
-            },
-            Event::CommandRun {
-                by,
-                is_operator,
-                operation,
-                outcome,
-            } => {
-                if !is_operator && !operation.changes() {
-                    return None;
-                }
-                Self {
-                    by: Some(by.to_string()),
-                    is_operator: Some(is_operator),
-                    outcome: Some(outcome.map_or_else(|refusal| refusal.name(), |_| "done")),
-                    ..line.of_command(operation)
-                }
-            }
-            Event::KeysChanged { n_keys } => Self {
-                n_keys: Some(n_keys),
-                ..line
-            },
-            Event::Draining { is_draining } => Self {
-                outcome: Some(if is_draining { "draining" } else { "resumed" }),
-                ..line
-            },
-            Event::Reloaded { outcome } => Self {
-                outcome: Some(if outcome.is_ok() { "done" } else { "refused" }),
-                reason: outcome.err(),
-                ..line
-            },
-            Event::Banned {
-                whom,
-                by,
-                reason,
-                until,
-            } => Self {
+            | Event::Removed { .. } => Some(line.of_upload(event)),
+            Event::Banned { whom, .. } | Event::Unbanned { whom, .. } => Some(Self {
                 account: Some(shown(whom, addresses())),
-                by: by.map(ToString::to_string),
-                reason: Some(reason),
-                until: until.map(Timestamp::to_xep0082),
-                ..line
-            },
-            Event::Unbanned { whom, by } => Self {
-                account: Some(shown(whom, addresses())),
-                by: by.map(ToString::to_string),
-                ..line
-            },
-        })
+                ..line.of_service(event)
+            }),
+            Event::Started
+            | Event::Stopping
+            | Event::Swept { .. }
+            | Event::CommandRun { .. }
+            | Event::KeysChanged { .. }
+            | Event::Draining { .. }
+            | Event::Reloaded { .. } => Some(line.of_service(event)),
+        }
     }
 
     /// Says that so many lines are missing.
@@ -240,6 +198,60 @@ impl<'a> Line<'a> {
                     _ => "upload-removed",
                 }),
                 ..self.named(row)
+            },
+            _ => self,
+        }
+    }
+
+    /// What is told of the service and of who steers it.
+    fn of_service(self, event: &Event<'a>) -> Self {
+        match *event {
+            Event::Swept {
+                n_removed,
+                n_failed,
+                took,
+                ..
+            } => Self {
+                n_removed: Some(n_removed),
+                n_failed: Some(n_failed),
+                took_ms: Some(ms(took)),
+                ..self
+            },
+            Event::CommandRun {
+                by,
+                is_operator,
+                operation,
+                outcome,
+            } => Self {
+                by: Some(by.to_string()),
+                is_operator: Some(is_operator),
+                outcome: Some(outcome.map_or_else(Refusal::name, |_| "done")),
+                ..self.of_command(operation)
+            },
+            Event::KeysChanged { n_keys } => Self {
+                n_keys: Some(n_keys),
+                ..self
+            },
+            Event::Draining { is_draining } => Self {
+                outcome: Some(if is_draining { "draining" } else { "resumed" }),
+                ..self
+            },
+            Event::Reloaded { outcome } => Self {
+                outcome: Some(outcome.map_or("refused", |()| "done")),
+                reason: outcome.err(),
+                ..self
+            },
+            Event::Banned {
+                by, reason, until, ..
+            } => Self {
+                by: by.map(ToString::to_string),
+                reason: Some(reason),
+                until: until.map(Timestamp::to_xep0082),
+                ..self
+            },
+            Event::Unbanned { by, .. } => Self {
+                by: by.map(ToString::to_string),
+                ..self
             },
             _ => self,
         }
