@@ -79,7 +79,7 @@ impl From<Refusal> for Trouble {
 impl Operations {
     /// Whether an account may run operators' commands.
     pub fn is_operator(&self, account: &BareJid) -> bool {
-        self.operators.contains(account)
+        self.service.settings().operators.contains(account)
     }
 
     /// The commands that `account` may run.
@@ -103,7 +103,7 @@ impl Operations {
         match command.who {
             _ if self.is_operator(account) => Ok(()),
             Who::Operators => Err(Refusal::Command(CommandFault::NotOperator)),
-            Who::Everybody => self.service.settings.policy.access.check(account),
+            Who::Everybody => self.service.settings().policy.access.check(account),
         }
     }
 
@@ -179,7 +179,7 @@ impl Operations {
     ) -> Result<(Option<Onward>, Report), Trouble> {
         let asker = Asker {
             account: &caller.account,
-            public_url: &self.service.settings.public_url,
+            public_url: &self.service.settings().public_url,
         };
         let ask = |form: Form, last| match last {
             Last::Yes => Onward::Complete(form),

@@ -234,7 +234,8 @@ impl Service {
     async fn finish(&self, attempt: &Attempt<'_>, sha256: Sha256) -> Result<Received, Refusal> {
         let Attempt { row, part, .. } = *attempt;
         let size_bytes = row.file.size_bytes;
-        if let Err(refusal) = self.settings.policy.access.check(&row.owner) {
+        let settings = self.settings.load_full();
+        if let Err(refusal) = settings.policy.access.check(&row.owner) {
             // Allowed when the slot was issued, and no more.
             self.reject(attempt, size_bytes, FailReason::Policy).await;
             return Err(refusal);
@@ -254,8 +255,7 @@ impl Service {
             self.take_back(part).await;
             return Err(refusal);
         }
-        let (settings, generation) = (self.settings.clone(), row.generation);
-        let now = self.world.now();
+        let (generation, now) = (row.generation, self.world.now());
         let change: Change = Box::new(move |row| {
             let lifetimes = &settings.policy.lifetimes;
             row.complete(generation, part, sha256, lifetimes, now)

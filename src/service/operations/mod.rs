@@ -6,7 +6,6 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use jid::BareJid;
 use tokio::sync::Semaphore;
 use tracing::info;
 
@@ -24,7 +23,6 @@ mod uploads;
 pub struct Operations {
     pub(super) service: Arc<Service>,
     pub(super) commands: Commands,
-    pub(super) operators: Vec<BareJid>,
     sweeper: Arc<Sweeper>,
     deletions: Deletions,
     data_dir: PathBuf,
@@ -36,17 +34,15 @@ pub struct Operations {
 const LOOKS_AT_ONCE: usize = 2;
 
 impl Operations {
-    /// For `operators`; signing keys are in `data_dir`.
+    /// Over `service`; signing keys are in `data_dir`.
     pub fn new(
         service: Arc<Service>,
         (sweeper, deletions): (Arc<Sweeper>, Deletions),
-        operators: Vec<BareJid>,
         data_dir: PathBuf,
     ) -> Arc<Self> {
         Arc::new(Self {
             service,
             commands: Commands::default(),
-            operators,
             sweeper,
             deletions,
             data_dir,

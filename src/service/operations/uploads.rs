@@ -40,7 +40,7 @@ impl Service {
             (None, Some(Wanted::Complete)) => sessions.newest(LOOKS_MAX + 1).await?,
             (None, Some(Wanted::Open | Wanted::Ended) | None) => {
                 // Whatever is open or has ended is due within its age and a tombstone's.
-                let lifetimes = &self.settings.policy.lifetimes;
+                let lifetimes = &self.settings().policy.lifetimes;
                 let horizon = now.plus(2 * lifetimes.session_age);
                 sessions.due(horizon, LOOKS_MAX + 1).await?
             }
@@ -125,7 +125,7 @@ impl Service {
     }
 
     async fn count_usage(&self, owner: BareJid) -> Result<Usage, StoreError> {
-        let quota = &self.settings.policy.quota;
+        let quota = &self.settings().policy.quota;
         let since: Bucket = quota.since(self.world.now());
         let used = self.stores.sessions.usage(owner.clone(), since).await?;
         let sessions = &self.stores.sessions;
