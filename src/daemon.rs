@@ -126,6 +126,7 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
     let listeners = Listeners::bind(&config.http)?;
     let service = Service::new(settings(&config), keys, stores, world);
     let audit_log = set_listeners(&service, &config)?;
+    service.load_orders().await?;
     if boot::is_started_anew(&config.data_dir) {
         service.recover().await?;
         if let Err(e) = boot::note_start(&config.data_dir) {
@@ -143,14 +144,11 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
     if config.components.is_empty() {
         info!("no component is configured: files are served, slots cannot be asked for");
     } else {
-        let (components, contact) = (config.components.clone(), config.contact.clone());
         parts.spawn(xmpp::run(
-            components,
-            contact,
+            config.components.clone(),
             Operations::new(
                 service.clone(),
                 (sweeper.clone(), deletions),
-                config.operators.clone(),
                 config.data_dir.clone(),
             ),
             stopped.clone(),
@@ -163,15 +161,10 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
     };
     let swept = upkeep::run(plan, service.clone(), sweeper, told, stopped.clone());
     parts.spawn(swept);
-    let (http, limits, serving) = (config.http.clone(), config.limits.clone(), service.clone());
+    let (http, serving) = (config.http.clone(), service.clone());
     info!(addresses = ?listeners.addresses(), "slotd {} is ready", env!("CARGO_PKG_VERSION"));
     service.tell(Event::Started);
-    let addresses = config.log.addresses;
-    parts.spawn(async move {
-        listeners
-            .serve(&http, &limits, addresses, serving, stopped)
-            .await;
-    });
+    parts.spawn(async move { listeners.serve(&http, serving, stopped).await });
     let ended = tokio::select! {
         () = shutdown => Ok(()),
         ended = parts.join_next() => {
@@ -260,5 +253,11 @@ pub fn settings(config: &Config) -> Settings {
         rotate_every: config.keys.rotate_every,
         keep_old_for: config.keys.keep_old_for,
         accel: config.http.accel.clone(),
+        connections_per_address_max: config.limits.connections_per_address_max,
+        connections_total_max: config.limits.connections_total_max,
+        stop_within: config.limits.stop_within,
+        addresses: config.log.addresses,
+        operators: config.operators.clone(),
+        contact: config.contact.clone(),
     }
 }

@@ -74,6 +74,7 @@ const CORE_CRATES: &[&str] = &[
     "jid",
     "minidom",
     "percent_encoding",
+    "serde_json",
     "sha2",
     "strum",
     "xmpp_parsers",
