@@ -10,7 +10,9 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tracing::{error, info, warn};
 
+use crate::audit_log::{self, AuditLog};
 use crate::config::{Config, TokenIn};
+use crate::core::event::Event;
 use crate::core::time::Timestamp;
 use crate::http::listen::{BindError, Listeners};
 use crate::service::audit::{self, AuditReport, Options};
@@ -41,6 +43,9 @@ pub enum RunError {
     /// The operating system gave no random numbers.
     #[error("the operating system gives no random numbers: {0}")]
     Random(getrandom::Error),
+    /// There is no thread for the audit log.
+    #[error("no thread for the audit log: {0}")]
+    Thread(std::io::Error),
     /// A part of the service ended, which none does by itself.
     #[error("a part of the service ended unexpectedly; the log says which")]
     Ended,
@@ -120,6 +125,8 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
     let keys = keys::load_or_create(&config.data_dir, random_secret()?, world.now())?;
     let listeners = Listeners::bind(&config.http)?;
     let service = Service::new(settings(&config), keys, stores, world);
+    let audit_log = set_listeners(&service, &config)?;
+    service.load_orders().await?;
     if boot::is_started_anew(&config.data_dir) {
         service.recover().await?;
         if let Err(e) = boot::note_start(&config.data_dir) {
@@ -137,14 +144,11 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
     if config.components.is_empty() {
         info!("no component is configured: files are served, slots cannot be asked for");
     } else {
-        let (components, contact) = (config.components.clone(), config.contact.clone());
         parts.spawn(xmpp::run(
-            components,
-            contact,
+            config.components.clone(),
             Operations::new(
                 service.clone(),
                 (sweeper.clone(), deletions),
-                config.operators.clone(),
                 config.data_dir.clone(),
             ),
             stopped.clone(),
@@ -157,14 +161,10 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
     };
     let swept = upkeep::run(plan, service.clone(), sweeper, told, stopped.clone());
     parts.spawn(swept);
-    let (http, limits, serving) = (config.http.clone(), config.limits.clone(), service.clone());
+    let (http, serving) = (config.http.clone(), service.clone());
     info!(addresses = ?listeners.addresses(), "slotd {} is ready", env!("CARGO_PKG_VERSION"));
-    let addresses = config.log.addresses;
-    parts.spawn(async move {
-        listeners
-            .serve(&http, &limits, addresses, serving, stopped)
-            .await;
-    });
+    service.tell(Event::Started);
+    parts.spawn(async move { listeners.serve(&http, serving, stopped).await });
     let ended = tokio::select! {
         () = shutdown => Ok(()),
         ended = parts.join_next() => {
@@ -172,13 +172,27 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
             Err(RunError::Ended)
         }
     };
+    service.tell(Event::Stopping);
     // Nobody listens any more where all parts have ended.
     let _ = stop.send(true);
     while parts.join_next().await.is_some() {}
-    service.drain();
-    service.cut_uploads().await;
+    end(&service, audit_log).await;
     info!("stopped");
     ended
+}
+
+/// Has everything told to those who listen.
+fn set_listeners(service: &Service, config: &Config) -> Result<Arc<AuditLog>, RunError> {
+    let audit_log = AuditLog::start(audit_manner(config)).map_err(RunError::Thread)?;
+    service.set_listeners(vec![audit_log.clone()]);
+    Ok(audit_log)
+}
+
+/// Cuts what still runs, and waits for what is to be noted of it.
+async fn end(service: &Service, audit_log: Arc<AuditLog>) {
+    service.drain();
+    service.cut_uploads().await;
+    let _ = tokio::task::spawn_blocking(move || audit_log.flush()).await;
 }
 
 /// Takes as many open files as the system lets us have.
@@ -216,6 +230,14 @@ pub fn rotate_key(data_dir: &Path) -> Result<(), RunError> {
     Ok(())
 }
 
+/// How the audit log is written.
+pub fn audit_manner(config: &Config) -> audit_log::Manner {
+    audit_log::Manner {
+        path: config.log.audit_file.clone(),
+        addresses: config.log.addresses,
+    }
+}
+
 /// The configuration's rules, as the service needs them.
 pub fn settings(config: &Config) -> Settings {
     Settings {
@@ -231,5 +253,11 @@ pub fn settings(config: &Config) -> Settings {
         rotate_every: config.keys.rotate_every,
         keep_old_for: config.keys.keep_old_for,
         accel: config.http.accel.clone(),
+        connections_per_address_max: config.limits.connections_per_address_max,
+        connections_total_max: config.limits.connections_total_max,
+        stop_within: config.limits.stop_within,
+        addresses: config.log.addresses,
+        operators: config.operators.clone(),
+        contact: config.contact.clone(),
     }
 }

@@ -6,7 +6,9 @@
 pub mod accel;
 pub mod command;
 pub mod download;
+pub mod event;
 pub mod forwarded;
+pub mod orders;
 pub mod policy;
 pub mod range;
 pub mod rate;

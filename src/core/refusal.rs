@@ -3,6 +3,7 @@
 //! Both edges read the same row, so a rule has one condition, one status and one sentence. Words
 //! are for people and hold no name, path or secret. XEP-0363 #errors; RFC 9110 #15.5.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use http::StatusCode;
@@ -13,7 +14,8 @@ use crate::core::session::FailReason;
 use crate::core::time::Timestamp;
 
 /// Why something was not done.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, strum::IntoStaticStr)]
+#[strum(serialize_all = "kebab-case")]
 pub enum Refusal {
     // Slot requests
     /// The file name is missing, empty, a path, or holds control characters.
@@ -174,11 +176,14 @@ pub enum Refusal {
 
     // Operators
     /// A stage of a command (XEP-0050).
+    #[strum(transparent)]
     Command(CommandFault),
     /// No slots are given out for now: an operator said so.
     Draining {
         /// When to ask again.
         retry_at: Timestamp,
+        /// What an operator wants everybody to know.
+        note: Option<Box<str>>,
     },
 
     // Trouble of our own
@@ -296,6 +301,17 @@ impl Refusal {
         }
     }
 
+    /// The row's sentence, and what an operator has to say to it.
+    pub fn words(&self) -> Cow<'static, str> {
+        let text = self.row().text;
+        match self {
+            Self::Draining {
+                note: Some(note), ..
+            } => format!("{text}: {note}").into(),
+            _ => text.into(),
+        }
+    }
+
     /// The problem type for `application/problem+json` (RFC 9457), where there is a name for it.
     pub fn problem_type(&self) -> &'static str {
         match self {
@@ -318,7 +334,7 @@ impl Refusal {
             | Self::SlotRateReached { retry_at }
             | Self::StorageFull { retry_at }
             | Self::RefreshTooSoon { retry_at }
-            | Self::Draining { retry_at }
+            | Self::Draining { retry_at, .. }
             | Self::TooManySessions { retry_at, .. } => Some(*retry_at),
             _ => None,
         }

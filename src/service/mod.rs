@@ -7,16 +7,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use http::{HeaderMap, Method};
 use jid::Jid;
 use tokio::sync::{Mutex, MutexGuard};
 use tracing::{debug, error, info};
 
-use crate::core::accel::Accel;
 use crate::core::command::operation::Outcome;
 use crate::core::download::{self, Answer, Served};
-use crate::core::policy::{self, NewIds, Policy, STORAGE_RETRY_IN};
-use crate::core::rate::Rate;
+use crate::core::event::Event;
+use crate::core::policy::{self, Facts, NewIds, STORAGE_RETRY_IN};
 use crate::core::refusal::Refusal;
 use crate::core::session::UploadSession;
 use crate::core::slot::{SessionId, Slot, SlotId, SlotRequest};
@@ -27,24 +27,30 @@ use crate::store::{Content, Failure, StoreError, Stores};
 pub mod audit;
 pub mod command;
 mod ending;
+pub mod events;
 mod hashes;
 mod intake;
 pub mod operations;
+mod orders;
 mod rates;
 mod receive;
 mod recover;
 mod replay;
 mod resume;
 pub mod session;
+mod settings;
 pub mod sweep;
 mod transfers;
 pub mod upload;
 mod whole;
 mod write;
 
+use events::Listeners;
 use hashes::Hashes;
+use orders::OrderBook;
 use rates::Rates;
 use session::SessionView;
+pub use settings::Settings;
 use transfers::Transfers;
 use whole::Gathering;
 
@@ -59,35 +65,6 @@ pub trait World: Send + Sync {
     fn random(&self) -> u128;
     /// Time since some fixed moment, which nobody can set.
     fn monotonic(&self) -> Duration;
-}
-
-/// The rules, as the service needs them.
-#[derive(Clone, Debug)]
-pub struct Settings {
-    /// The rules of slot requests.
-    pub policy: Policy,
-    /// What every URL given out begins with; ends in `/`.
-    pub public_url: String,
-    /// Whether the slot's token goes into the URL's query or into a header.
-    pub token_in_header: bool,
-    /// Slots for one requester.
-    pub slot_rate: Rate,
-    /// Bytes of slots for one requester.
-    pub byte_rate: Option<Rate>,
-    /// How long a transfer may stand still.
-    pub stall_for: Duration,
-    /// The slowest transfer, in bytes a second.
-    pub rate_min_bytes: u64,
-    /// Whether a PUT must have the slot's content type.
-    pub check_content_type: bool,
-    /// Above this many stored bytes the oldest files go first.
-    pub total_bytes_max: Option<u64>,
-    /// How long a key signs.
-    pub rotate_every: Option<Duration>,
-    /// How long a replaced key still opens tokens.
-    pub keep_old_for: Duration,
-    /// Who sends the bytes of downloads that come through a trusted proxy.
-    pub accel: Accel,
 }
 
 /// What a requester gets.
@@ -108,7 +85,7 @@ pub struct Download {
 
 /// The service: shared by all edges behind `Arc`.
 pub struct Service {
-    settings: Arc<Settings>,
+    settings: ArcSwap<Settings>,
     keys: RwLock<Keys>,
     stores: Stores,
     world: Arc<dyn World>,
@@ -119,13 +96,15 @@ pub struct Service {
     gathering: Arc<Gathering>,
     is_draining: AtomicBool,
     keys_turn: Mutex<()>,
+    listeners: Listeners,
+    orders: OrderBook,
 }
 
 impl Service {
     /// The service over its stores.
     pub fn new(settings: Settings, keys: Keys, stores: Stores, world: Arc<dyn World>) -> Arc<Self> {
         Arc::new(Self {
-            settings: Arc::new(settings),
+            settings: ArcSwap::from_pointee(settings),
             keys: RwLock::new(keys),
             stores,
             started_at: world.monotonic(),
@@ -136,12 +115,14 @@ impl Service {
             gathering: Arc::default(),
             is_draining: AtomicBool::new(false),
             keys_turn: Mutex::default(),
+            listeners: Listeners::default(),
+            orders: OrderBook::default(),
         })
     }
 
     /// The largest file a slot is given for, in bytes.
     pub fn size_bytes_max(&self) -> u64 {
-        self.settings.policy.size_bytes_max
+        self.settings().policy.size_bytes_max
     }
 
     /// How long the service has run: XEP-0012.
@@ -157,16 +138,23 @@ impl Service {
         requester: &Jid,
         request: SlotRequest,
     ) -> Result<Issued, Refusal> {
-        let now = self.world.now();
+        let (now, size_bytes) = (self.world.now(), request.size_bytes);
         let result = self.admit(requester, request, now).await;
         match &result {
-            Ok(row) => info!(
-                requester = %row.owner,
-                slot = row.id.short(),
-                size_bytes = row.file.size_bytes,
-                "slot issued"
-            ),
-            Err(refusal) => debug!(requester = %requester.to_bare(), ?refusal, "slot refused"),
+            Ok(row) => {
+                let slot = row.id.short();
+                info!(requester = %row.owner, slot, size_bytes, "slot issued");
+                self.tell(Event::SlotIssued { row });
+            }
+            Err(refusal) => {
+                let account = &requester.to_bare();
+                debug!(requester = %account, ?refusal, "slot refused");
+                self.tell(Event::SlotRefused {
+                    account,
+                    size_bytes,
+                    refusal,
+                });
+            }
         }
         result.map(|row| Issued {
             slot: self.slot(&row),
@@ -182,12 +170,13 @@ impl Service {
         request: SlotRequest,
         now: Timestamp,
     ) -> Result<UploadSession, Refusal> {
-        let settings = self.settings.clone();
+        let settings = self.settings.load_full();
         let owner = requester.to_bare();
         policy::screen(&settings.policy, &owner, &request, now)?;
         if self.is_draining() {
             return Err(Refusal::Draining {
                 retry_at: now.plus(DRAINING_RETRY_IN),
+                note: self.note().map(String::into_boxed_str),
             });
         }
         let size_bytes = request.size_bytes;
@@ -214,14 +203,14 @@ impl Service {
             slot: SlotId::new(uptime, self.world.random()),
             session: SessionId::new(uptime, self.world.random()),
         };
+        let said = self.orders.said_of(&owner);
         let requester = owner.clone();
         let decide = Box::new(move |usage: &policy::Usage| {
             policy::admit(
                 &settings.policy,
                 &requester,
                 &request,
-                usage,
-                free,
+                Facts { usage, free, said },
                 ids,
                 now,
             )
@@ -233,11 +222,12 @@ impl Service {
     fn slot(&self, row: &UploadSession) -> Slot {
         let keys = self.keys.read().unwrap_or_else(PoisonError::into_inner);
         let token = token::seal(&keys, &row.put_claims());
-        let base = &self.settings.public_url;
+        let settings = self.settings();
+        let base = &settings.public_url;
         let (id, name) = (row.id.to_string(), row.file.name.to_url_segment());
         // Joined, not formatted: that would be an eighth of all that a slot costs.
         let get_url = [base, "f/", &id, "/", &name].concat();
-        if self.settings.token_in_header {
+        if settings.token_in_header {
             Slot {
                 put_url: get_url.clone(),
                 get_url,
@@ -274,7 +264,9 @@ impl Service {
     ) -> Result<Download, Refusal> {
         let mut answer = self.decide_download(id, name, method, headers).await?;
         if let Some(place) = self.stores.files.place(id) {
-            self.settings.accel.hand_over(&mut answer, headers, &place);
+            self.settings()
+                .accel
+                .hand_over(&mut answer, headers, &place);
         }
         self.open_decided(id, answer).await
     }
@@ -321,15 +313,18 @@ impl Service {
 
     /// Puts other keys into use; what the old ones alone sealed is refused from now on.
     pub fn set_keys(&self, keys: Keys) {
+        let n_keys = keys.list().len();
         *self.keys.write().unwrap_or_else(PoisonError::into_inner) = keys;
+        self.tell(Event::KeysChanged { n_keys });
     }
 
     /// What `keys` become when their time has come: a new one signs, the oldest are left out.
     pub fn next_keys(&self, keys: &Keys) -> Option<Keys> {
         let now = self.world.now();
-        let kept = keys.retire(self.settings.keep_old_for, now);
+        let settings = self.settings();
+        let kept = keys.retire(settings.keep_old_for, now);
         let is_due = |every| kept.is_rotation_due(every, now);
-        let next = if self.settings.rotate_every.is_some_and(is_due) {
+        let next = if settings.rotate_every.is_some_and(is_due) {
             kept.rotate(self.random_secret(), now)
         } else {
             kept
@@ -353,6 +348,7 @@ impl Service {
     /// Gives out no more slots, or some again; until then, or a restart.
     fn set_draining(&self, is_draining: bool) -> Outcome {
         self.is_draining.store(is_draining, Ordering::Relaxed);
+        self.tell(Event::Draining { is_draining });
         Outcome::Draining(is_draining, self.transfers.active().len())
     }
 

@@ -8,6 +8,7 @@ use std::sync::{Arc, PoisonError};
 use futures_util::StreamExt as _;
 use tracing::debug;
 
+use crate::core::event::{Event, Resumed};
 use crate::core::refusal::Refusal;
 use crate::core::resume::Extent;
 use crate::core::session::network::Visitor;
@@ -96,7 +97,7 @@ impl Service {
         if let Err(refusal) = check_lengths(upload, row.file.size_bytes) {
             return Err(self.other_offset(upload, row).await?.unwrap_or(refusal));
         }
-        if self.settings.check_content_type {
+        if self.settings().check_content_type {
             check_content_type(&row.file.content_type, upload.content_type.as_deref())?;
         }
         Ok((opened, row.id))
@@ -150,6 +151,7 @@ impl Service {
         body: Body,
     ) -> Result<Received, Refusal> {
         let transfer = Arc::new(self.transfers.begin(id).await?);
+        let heard_at = self.transfers.last_byte_at(id).unwrap_or_default();
         let before = self.stores.sessions.get(id).await;
         let before = before.map_err(|e| broken("look a slot up", &e))?;
         let before = before.ok_or(Refusal::Gone)?;
@@ -178,6 +180,7 @@ impl Service {
         }
         match opened.start(&row) {
             Some(Start::Receive { part, from }) => {
+                self.tell_begun(&before, &row, from, heard_at);
                 let incoming = Incoming {
                     part,
                     from,
@@ -213,7 +216,7 @@ impl Service {
         transfer.note_durable(durable.max(before.offset()));
         let now = self.world.now();
         transfer.note_byte(now);
-        let (settings, visitor) = (self.settings.clone(), upload.visitor.clone());
+        let (settings, visitor) = (self.settings.load_full(), upload.visitor.clone());
         let is_resumable = upload.is_resumable;
         let is_held_back = upload.checksum.is_some();
         let change: Change = Box::new(move |mut row| {
@@ -233,6 +236,29 @@ impl Service {
             })
         });
         self.update(before.id, change).await
+    }
+
+    /// Tells that a request was admitted whose bytes begin at `offset`; `heard_at` is when the one
+    /// before it got its last byte, where that one was still there.
+    fn tell_begun(
+        &self,
+        before: &UploadSession,
+        row: &UploadSession,
+        offset: u64,
+        heard_at: Timestamp,
+    ) {
+        if before.state == State::Pending {
+            return self.tell(Event::UploadBegun { row });
+        }
+        let address = |row: &UploadSession| row.networks.last().and_then(|it| it.address.clone());
+        let heard_at = heard_at.max(before.last_byte_at);
+        let resumed = Resumed {
+            offset,
+            resent_bytes: row.offset().saturating_sub(offset),
+            gap: self.world.now().since(heard_at),
+            is_other_network: address(before) != address(row),
+        };
+        self.tell(Event::UploadResumed { row, resumed });
     }
 
     /// What an attempt that nobody ended (a crash did) has left; the caller holds the slot.
@@ -276,9 +302,10 @@ impl Service {
         hashers: (sha2::Sha256, Option<Sum>),
         transfer: &Arc<Transfer>,
     ) -> (Intake, SharedGauge) {
+        let settings = self.settings();
         let pace = Pace {
-            stall_for: self.settings.stall_for,
-            rate_min_bytes: self.settings.rate_min_bytes,
+            stall_for: settings.stall_for,
+            rate_min_bytes: settings.rate_min_bytes,
         };
         let (world, noting) = (self.world.clone(), transfer.clone());
         let on_bytes = Box::new(move || noting.note_byte(world.now()));
@@ -303,7 +330,7 @@ impl Service {
     async fn check_room(&self, size_bytes: u64) -> Result<(), Refusal> {
         let free = self.stores.files.room().await;
         let free = free.map_err(|e| broken("ask for free space", &e))?;
-        match free.holds(size_bytes, self.settings.policy.reserve) {
+        match free.holds(size_bytes, self.settings().policy.reserve) {
             true => Ok(()),
             false => Err(Refusal::NoSpace),
         }

@@ -9,6 +9,7 @@ use std::time::Duration;
 use jid::{BareJid, Jid};
 use tracing::info;
 
+use crate::core::event::{Canceller, Event};
 use crate::core::refusal::Refusal;
 use crate::core::session::owner::Standing;
 use crate::core::session::{State, UploadSession};
@@ -91,7 +92,7 @@ pub struct SessionTerms {
 impl Service {
     /// What upload sessions are like here.
     pub fn session_terms(&self) -> SessionTerms {
-        let lifetimes = &self.settings.policy.lifetimes;
+        let lifetimes = &self.settings().policy.lifetimes;
         SessionTerms {
             slot_timeout: lifetimes.idle_for,
             refreshes_max: lifetimes.refreshes_max,
@@ -149,11 +150,11 @@ impl Service {
     ) -> Result<Refreshed, Refusal> {
         let owner = requester.to_bare();
         let row = self.owned_row(&owner, id).await?;
-        self.settings.policy.access.check(&owner)?;
+        self.settings().policy.access.check(&owner)?;
         if self.transfers.is_stopping() {
             return Err(Refusal::Stopping);
         }
-        let (settings, now, by) = (self.settings.clone(), self.world.now(), owner.clone());
+        let (settings, now, by) = (self.settings.load_full(), self.world.now(), owner.clone());
         let change: Change = Box::new(move |row| row.refresh(&by, &settings.policy.lifetimes, now));
         let row = self.change_session(row.id, change).await?;
         let (row, offset) = match row.is_open() {
@@ -168,6 +169,7 @@ impl Service {
             offset,
             "upload session refreshed"
         );
+        self.tell(Event::SessionRefreshed { row: &row, offset });
         Ok(Refreshed {
             session: self.view(&row, id, offset, self.world.now()),
             slot: row.is_open().then(|| self.slot(&row)),
@@ -184,8 +186,8 @@ impl Service {
         let owner = requester.to_bare();
         let row = self.owned_row(&owner, id).await?;
         let now = self.world.now();
-        self.give_up(row.id, Box::new(move |row| row.cancel(&owner, now)))
-            .await
+        let cancel: Change = Box::new(move |row| row.cancel(&owner, now));
+        self.give_up(row.id, cancel, Canceller::Owner).await
     }
 
     /// Ends an upload by `cancel`, and removes its bytes; also when the caller's future is dropped.
@@ -193,15 +195,17 @@ impl Service {
         self: &Arc<Self>,
         id: SlotId,
         cancel: Change,
+        by: Canceller,
     ) -> Result<(), Refusal> {
         let service = self.clone();
         let discarding = tokio::spawn(async move {
-            service.change_session(id, cancel).await?;
+            let row = service.change_session(id, cancel).await?;
             let _holder = service.take_over(id).await?;
             let removed = service.stores.files.remove(id).await;
             removed.map_err(|e| broken("remove a cancelled upload", &e))?;
             service.hashes.forget(id);
             info!(slot = id.short(), "upload cancelled");
+            service.tell(Event::UploadCancelled { row: &row, by });
             Ok(())
         });
         discarding.await.unwrap_or(Err(Refusal::Broken))
@@ -289,7 +293,7 @@ impl Service {
                 false => Duration::ZERO,
             },
             expires_in: row.expires_at.since(now),
-            refreshes_left: row.refreshes_left(&self.settings.policy.lifetimes),
+            refreshes_left: row.refreshes_left(&self.settings().policy.lifetimes),
             resume_url: is_useful.then(|| self.resume_url(row)),
         }
     }
@@ -297,7 +301,7 @@ impl Service {
     pub(super) fn resume_url(&self, row: &UploadSession) -> String {
         let keys = self.keys.read().unwrap_or_else(PoisonError::into_inner);
         let sealed = token::seal_resume(&keys, row.resume_claims());
-        format!("{}r/{sealed}", self.settings.public_url)
+        format!("{}r/{sealed}", self.settings().public_url)
     }
 
     /// Cuts whoever writes to the slot, and holds it. Refuses `Stopping`.

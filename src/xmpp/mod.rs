@@ -42,7 +42,6 @@ mod session;
 mod shared;
 mod stream;
 
-pub use disco::Contact;
 pub(crate) use guard::Guard;
 pub use login::{Connect, LOGIN_WITHIN, LoginError, Socket};
 pub(crate) use login::{StreamError, Wire};
@@ -74,11 +73,10 @@ const LINES_MAX: usize = 16;
 /// Never gives up: whatever is wrong on the server's side may be mended while we wait.
 pub async fn run(
     components: Vec<Component>,
-    contact: Contact,
     operations: Arc<Operations>,
     stop: watch::Receiver<bool>,
 ) {
-    run_over(over_sockets(), components, contact, operations, stop).await;
+    run_over(over_sockets(), components, operations, stop).await;
 }
 
 /// TCP and Unix sockets.
@@ -90,7 +88,6 @@ fn over_sockets() -> Connect {
 pub async fn run_over(
     connect: Connect,
     components: Vec<Component>,
-    contact: Contact,
     operations: Arc<Operations>,
     stop: watch::Receiver<bool>,
 ) {
@@ -100,7 +97,7 @@ pub async fn run_over(
         host.inspect_err(|error| error!(jid = component.jid, %error, "no JID"))
             .ok()
     });
-    let desk = Desk::new(operations, hosts.collect(), contact);
+    let desk = Desk::new(operations, hosts.collect());
     let mut streams = JoinSet::new();
     for component in components {
         let lines = Arc::new(Lines::default());

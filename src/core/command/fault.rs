@@ -5,7 +5,8 @@ use xmpp_parsers::stanza_error::{DefinedCondition, ErrorType};
 use crate::core::refusal::{App, Row, row};
 
 /// What is wrong with a stage.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, strum::IntoStaticStr)]
+#[strum(serialize_all = "kebab-case")]
 pub enum CommandFault {
     /// Only operators may run this.
     NotOperator,
@@ -21,6 +22,8 @@ pub enum CommandFault {
     CommandExpired,
     /// Too many commands wait for their next stage.
     TooManyCommands,
+    /// There are as many quota exceptions as there may be.
+    TooManyExceptions,
 }
 
 impl CommandFault {
@@ -37,6 +40,7 @@ impl CommandFault {
             Self::BadSessionId           => row(C::BadRequest,          Modify, App::Command("bad-sessionid"), 400, "There is no such command under way"),
             Self::CommandExpired         => row(C::NotAllowed,          Cancel, App::Command("session-expired"), 403, "The command has waited too long, begin again"),
             Self::TooManyCommands        => row(C::ResourceConstraint,  Wait,   App::None,         429, "Too many commands are under way, try again later"),
+            Self::TooManyExceptions      => row(C::ResourceConstraint,  Cancel, App::None,         409, "There are too many quota exceptions: clear some first"),
         }
     }
 }

@@ -6,11 +6,11 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use jid::BareJid;
 use tokio::sync::Semaphore;
 use tracing::info;
 
 use crate::core::command::operation::{Operation, Outcome, Overview};
+use crate::core::event::Event;
 use crate::core::refusal::Refusal;
 use crate::service::command::{Caller, Commands};
 use crate::service::sweep::{Deletions, Sweeper};
@@ -24,7 +24,6 @@ mod uploads;
 pub struct Operations {
     pub(super) service: Arc<Service>,
     pub(super) commands: Commands,
-    pub(super) operators: Vec<BareJid>,
     sweeper: Arc<Sweeper>,
     deletions: Deletions,
     data_dir: PathBuf,
@@ -36,17 +35,15 @@ pub struct Operations {
 const LOOKS_AT_ONCE: usize = 2;
 
 impl Operations {
-    /// For `operators`; signing keys are in `data_dir`.
+    /// Over `service`; signing keys are in `data_dir`.
     pub fn new(
         service: Arc<Service>,
         (sweeper, deletions): (Arc<Sweeper>, Deletions),
-        operators: Vec<BareJid>,
         data_dir: PathBuf,
     ) -> Arc<Self> {
         Arc::new(Self {
             service,
             commands: Commands::default(),
-            operators,
             sweeper,
             deletions,
             data_dir,
@@ -59,7 +56,7 @@ impl Operations {
         self.service.clone()
     }
 
-    /// Does what a command comes to. What changes something is written to the log with who asked.
+    /// Does what a command comes to, and tells who asked.
     pub(super) async fn run(
         self: &Arc<Self>,
         caller: &Caller,
@@ -71,9 +68,20 @@ impl Operations {
         }
         // To its end, also where the stream ends before.
         let operations = self.clone();
-        let done = tokio::spawn(async move { operations.do_it(operation).await });
-        let done = done.await.unwrap_or(Err(Refusal::Broken));
-        done.inspect_err(|refusal| info!(%by, ?refusal, "command failed"))
+        let done = tokio::spawn(async move {
+            let done = operations.do_it(operation.clone()).await;
+            if let Err(refusal) = &done {
+                info!(%by, ?refusal, "command failed");
+            }
+            operations.service.tell(Event::CommandRun {
+                by: &by,
+                is_operator: operations.is_operator(&by),
+                operation: &operation,
+                outcome: done.as_ref(),
+            });
+            done
+        });
+        done.await.unwrap_or(Err(Refusal::Broken))
     }
 
     async fn do_it(&self, operation: Operation) -> Result<Outcome, Refusal> {
@@ -97,6 +105,11 @@ impl Operations {
             Operation::RotateKeys => self.rotate_keys().await,
             Operation::Drain => Ok(service.set_draining(true)),
             Operation::Resume => Ok(service.set_draining(false)),
+            Operation::Exceptions { skip } => Ok(Outcome::Exceptions(service.exceptions(skip))),
+            Operation::SetException(jid, limit) => service.set_exception(jid, limit).await,
+            Operation::Note => Ok(Outcome::Note(service.note())),
+            Operation::SetNote(note) => service.set_note(note).await,
+            Operation::Records(search) => service.records(&search).await,
             Operation::SelfTest => {
                 let tested = service.stores.files.test().await;
                 tested
@@ -120,6 +133,7 @@ impl Operations {
             n_active: service.transfers.active().len(),
             n_keys: service.keys().list().len(),
             is_draining: service.is_draining(),
+            note: service.note(),
         })
     }
 
