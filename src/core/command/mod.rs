@@ -17,6 +17,7 @@ pub mod form;
 pub mod operation;
 mod report;
 pub mod running;
+mod settings;
 
 pub use self::report::report;
 
@@ -93,6 +94,8 @@ pub const COMMANDS: &[Command] = &[
     Command { name: "drain",            label: "Give out no more slots",   who: Who::Operators, next: |_, _| run(Operation::Drain) },
     Command { name: "resume",           label: "Give out slots again",     who: Who::Operators, next: |_, _| run(Operation::Resume) },
     Command { name: "self-test",        label: "Test the store",           who: Who::Operators, next: |_, _| run(Operation::SelfTest) },
+    Command { name: "configuration",    label: "Configuration",            who: Who::Operators, next: |_, _| run(Operation::Configuration) },
+    Command { name: "reload",           label: "Reload the configuration", who: Who::Operators, next: |_, _| run(Operation::Reload) },
 ];
 
 /// The command of a node.

@@ -41,13 +41,21 @@ pub enum Operation {
     Resume,
     /// To try the store: write, sync, read, remove.
     SelfTest,
+    /// What is configured.
+    Configuration,
+    /// To read the configuration anew.
+    Reload,
 }
 
 impl Operation {
     /// Whether it changes anything.
     pub fn changes(&self) -> bool {
         match self {
-            Self::Overview | Self::Uploads(_) | Self::Upload(_) | Self::Usage(_) => false,
+            Self::Overview
+            | Self::Uploads(_)
+            | Self::Upload(_)
+            | Self::Usage(_)
+            | Self::Configuration => false,
             Self::Cancel(_)
             | Self::Delete(_)
             | Self::Purge(_)
@@ -55,7 +63,8 @@ impl Operation {
             | Self::RotateKeys
             | Self::Drain
             | Self::Resume
-            | Self::SelfTest => true,
+            | Self::SelfTest
+            | Self::Reload => true,
         }
     }
 }
@@ -251,4 +260,33 @@ pub enum Outcome {
     Draining(bool, usize),
     /// The store works: each step and how long it took.
     Tested(Vec<(&'static str, Duration)>),
+    /// What is configured.
+    Configuration(Vec<Configured>),
+    /// The configuration was read anew.
+    Reloaded(Reloaded),
+}
+
+/// An option and its value, as it would be written; no secret.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Configured {
+    /// `limits.idle_for`
+    pub key: String,
+    /// `"5 minutes"`
+    pub value: String,
+    /// Whether it is what counts where nothing is written.
+    pub is_default: bool,
+}
+
+/// What came of reading the configuration anew.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reloaded {
+    /// It is in force.
+    Done {
+        /// The options that changed.
+        changed: Vec<String>,
+        /// What could not change, or may hurt: a line each.
+        warnings: Vec<String>,
+    },
+    /// It is broken, and nothing changed: file, line, key and remedy, a line each.
+    Refused(Vec<String>),
 }

@@ -7,6 +7,7 @@ use bytesize::ByteSize;
 
 use super::form::{Report, Table, Tone};
 use super::operation::{Outcome, Overview, Page, Seen, Usage};
+use super::settings;
 use crate::core::session::network::Network;
 use crate::core::session::{State, UploadSession};
 use crate::core::time::Timestamp;
@@ -52,6 +53,8 @@ pub fn report(title: &str, outcome: &Outcome) -> Report {
         ),
         Outcome::Draining(false, _) => report.note(Tone::Info, "Slots are given out again"),
         Outcome::Tested(steps) => tested(report, steps),
+        Outcome::Configuration(rows) => settings::configuration(report, rows),
+        Outcome::Reloaded(reloaded) => settings::reloaded(report, reloaded),
     }
 }
 
