@@ -18,8 +18,9 @@
 //! What happens is told once, as a [`core::event`], by `Service::tell` to whoever listens:
 //! [`audit_log`] writes it down for operators.
 //!
-//! [`config`] says what was configured, [`daemon`] puts the rooms together, [`log`] keeps secrets
-//! out of the log. [`send`] is a client beside all this: `slotd send` uses the service from
+//! [`config`] says what was configured, [`daemon`] puts the rooms together, stops them, reads the
+//! configuration anew and talks to the service manager, [`log`] keeps secrets out of the log.
+//! [`send`] is a client beside all this: `slotd send` uses the service from
 //! outside, and of these rooms nothing but the guard under the XML parser.
 //!
 //! # The flows
@@ -83,6 +84,16 @@
 //!   at hand in memory.
 //! * Cancel: the row first, then the writer is cut and the bytes go. Delete and purge: what is open
 //!   is cancelled; then the file goes, and its row last.
+//!
+//! **SIGHUP to other rules**
+//! * `daemon::reload` reads the whole file and the certificate; what is wrong changes nothing.
+//! * `Service::set_settings` swaps all rules at once. Who needs them asks the service each time, and
+//!   keeps them for as long as one decision takes.
+//!
+//! **SIGTERM to the end**
+//! * The service gives out no slots and takes no uploads any more; `http::hall` answers who has
+//!   connected, and leaves the others in the socket where the service manager keeps it.
+//! * Uploads end, or are cut when `stop_within` is over: their bytes are durable. Then the streams.
 //!
 //! **Upkeep**
 //! * `Sweeper::sweep` asks for what is due and removes it, a file before its row; never

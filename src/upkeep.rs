@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
-use tokio::time::MissedTickBehavior;
+use tokio::time::{Interval, MissedTickBehavior};
 use tracing::{error, info};
 
 use crate::service::Service;
@@ -16,7 +16,7 @@ use crate::service::sweep::{Removed, Sweeper};
 use crate::store::keys;
 
 /// What upkeep needs to know of the configuration.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Plan {
     /// How often.
     pub every: Duration,
@@ -30,8 +30,10 @@ pub struct Plan {
 const NOTED_AT_ONCE: usize = 100;
 
 /// Sweeps and rotates until `stop` turns true, ending after the batch that is under way.
+///
+/// Follows the plan as it changes.
 pub async fn run(
-    plan: Plan,
+    mut plans: watch::Receiver<Plan>,
     service: Arc<Service>,
     sweeper: Arc<Sweeper>,
     mut deletions: mpsc::Receiver<Removed>,
@@ -40,14 +42,22 @@ pub async fn run(
     let mut stopping = stop.clone();
     let stopped = async move { drop(stopping.wait_for(|is_stopping| *is_stopping).await) };
     tokio::pin!(stopped);
-    let mut ticks = tokio::time::interval(plan.every);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut plan = plans.borrow_and_update().clone();
+    let mut ticks = ticks(plan.every);
     loop {
         let mut told = Vec::new();
         tokio::select! {
             _ = ticks.tick() => sweep(&plan, &service, &sweeper, &stop).await,
             // Without commands nobody tells, and this branch is never taken.
             1.. = deletions.recv_many(&mut told, NOTED_AT_ONCE) => note(&plan, told).await,
+            // Where nobody changes it any more this branch is never taken.
+            Ok(()) = plans.changed() => {
+                let every = plan.every;
+                plan = plans.borrow_and_update().clone();
+                if plan.every != every {
+                    ticks = self::ticks(plan.every);
+                }
+            }
             () = &mut stopped => break,
         }
     }
@@ -56,6 +66,12 @@ pub async fn run(
     while deletions.recv_many(&mut told, NOTED_AT_ONCE).await != 0 {
         note(&plan, std::mem::take(&mut told)).await;
     }
+}
+
+fn ticks(every: Duration) -> Interval {
+    let mut ticks = tokio::time::interval(every);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ticks
 }
 
 /// Removes what is due, and renews the keys.

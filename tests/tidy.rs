@@ -54,6 +54,9 @@ const CRATES: &[(&str, &[&str])] = &[
     ("sasl",         &["send"]),
     ("indicatif",    &["send"]),
     ("hickory_resolver", &["send"]),
+    ("listenfd",     &["http"]),
+    ("sd_notify",    &["daemon"]),
+    ("arc_swap",     &["service"]),
 ];
 
 /// The crates that core is written in: vocabulary and arithmetic.

@@ -5,7 +5,7 @@
 //!
 //! `document` reads the text and knows the lines, `raw` has keys and defaults, `value` reads single
 //! values, `check` makes a `Config` of them, `secret` and `files` look at the disk and change
-//! nothing, `error` tells what is wrong and where, `summary` what is right.
+//! nothing, `error` tells what is wrong and where, `summary` what is right, `table` every option.
 
 use std::fmt;
 use std::io::{self, Read};
@@ -17,6 +17,7 @@ use ipnet::IpNet;
 use jid::BareJid;
 
 use crate::core::accel::Accel;
+use crate::core::command::operation::Configured;
 use crate::core::policy::Policy;
 use crate::core::rate::Rate;
 use crate::core::session::network::AddressPolicy;
@@ -34,6 +35,7 @@ mod files;
 mod raw;
 mod secret;
 pub mod summary;
+mod table;
 mod value;
 
 /// No configuration file is larger.
@@ -80,7 +82,7 @@ pub enum Durability {
 }
 
 /// One XEP-0114 component.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Component {
     /// Its host name: the service's JID.
     pub jid: String,
@@ -229,6 +231,8 @@ pub struct Loaded {
     pub config: Config,
     /// What is allowed and yet may hurt, a line each.
     pub warnings: Vec<String>,
+    /// Every option as it would be written, without secrets.
+    pub configured: Vec<Configured>,
 }
 
 /// What a configuration is wanted for.
@@ -305,6 +309,7 @@ pub fn parse(file: &Path, text: &str, wanted: &Use) -> Result<Loaded, ConfigErro
         Some(config) if checker.faults.is_empty() => Ok(Loaded {
             config,
             warnings: checker.warnings.into_iter().map(warning).collect(),
+            configured: table::rows(&raw),
         }),
         _ => {
             let mut faults: Vec<Fault> = checker

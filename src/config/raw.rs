@@ -6,11 +6,11 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use serde::Deserialize;
 use serde::de::{MapAccess, SeqAccess, Visitor, value};
+use serde::{Deserialize, Serialize, Serializer};
 
 /// The whole file.
-#[derive(Deserialize)]
+#[derive(Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct RawConfig {
     pub(super) data_dir: String,
@@ -67,11 +67,12 @@ pub struct RawComponents {
 }
 
 /// `[component]`
-#[derive(Deserialize)]
+#[derive(Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct RawComponent {
     pub(super) jid: Option<String>,
     pub(super) server: String,
+    #[serde(serialize_with = "super::table::hide")]
     pub(super) secret: Option<String>,
     pub(super) secret_file: Option<String>,
     pub(super) secret_credential: Option<String>,
@@ -94,7 +95,7 @@ impl Default for RawComponent {
 }
 
 /// `[http]`
-#[derive(Deserialize)]
+#[derive(Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct RawHttp {
     pub(super) listen: Vec<String>,
@@ -130,7 +131,7 @@ impl Default for RawHttp {
 }
 
 /// `[http.tls]`
-#[derive(Default, Deserialize)]
+#[derive(Default, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct RawTls {
     pub(super) certificate: Option<String>,
@@ -138,7 +139,7 @@ pub struct RawTls {
 }
 
 /// `[limits]`
-#[derive(Deserialize)]
+#[derive(Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct RawLimits {
     pub(super) max_file_size: String,
@@ -199,7 +200,7 @@ impl Default for RawLimits {
 }
 
 /// `[quota]`
-#[derive(Deserialize)]
+#[derive(Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct RawQuota {
     pub(super) per_requester: String,
@@ -224,7 +225,7 @@ impl Default for RawQuota {
 }
 
 /// `[access]`
-#[derive(Default, Deserialize)]
+#[derive(Default, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct RawAccess {
     pub(super) domains: Option<Vec<String>>,
@@ -233,7 +234,7 @@ pub struct RawAccess {
 }
 
 /// `[retention]`
-#[derive(Deserialize)]
+#[derive(Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct RawRetention {
     pub(super) keep_for: String,
@@ -266,7 +267,7 @@ impl Default for RawRetention {
 }
 
 /// `[keys]`
-#[derive(Deserialize)]
+#[derive(Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct RawKeys {
     pub(super) rotate_every: String,
@@ -285,14 +286,14 @@ impl Default for RawKeys {
 }
 
 /// `[operators]`
-#[derive(Default, Deserialize)]
+#[derive(Default, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct RawOperators {
     pub(super) jids: Vec<String>,
 }
 
 /// `[contact]`
-#[derive(Default, Deserialize)]
+#[derive(Default, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct RawContact {
     pub(super) abuse: Vec<String>,
@@ -305,7 +306,7 @@ pub struct RawContact {
 }
 
 /// `[log]`
-#[derive(Deserialize)]
+#[derive(Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct RawLog {
     pub(super) level: String,
@@ -328,6 +329,15 @@ impl Default for RawLog {
             audit_file: None,
             // An operator who looks into trouble needs them; who must not keep them says so.
             addresses: "full".to_owned(),
+        }
+    }
+}
+
+impl Serialize for RawComponents {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self.list.as_slice() {
+            [one] if !self.is_array => one.serialize(serializer),
+            list => list.serialize(serializer),
         }
     }
 }

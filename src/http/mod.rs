@@ -39,6 +39,7 @@ mod get;
 mod guard;
 mod hall;
 mod head;
+pub mod inherited;
 pub mod listen;
 mod meter;
 mod pace;

@@ -57,6 +57,9 @@ use whole::Gathering;
 /// When to ask again for a slot while none are given out.
 const DRAINING_RETRY_IN: Duration = Duration::from_secs(300);
 
+/// The same while the service stops: it may be there again soon after.
+const STOPPING_RETRY_IN: Duration = Duration::from_secs(15);
+
 /// The two things that cannot be computed.
 pub trait World: Send + Sync {
     /// The wall clock.
@@ -173,9 +176,13 @@ impl Service {
         let settings = self.settings.load_full();
         let owner = requester.to_bare();
         policy::screen(&settings.policy, &owner, &request, now)?;
-        if self.is_draining() {
+        let retry_in = match self.transfers.is_stopping() {
+            true => Some(STOPPING_RETRY_IN),
+            false => self.is_draining().then_some(DRAINING_RETRY_IN),
+        };
+        if let Some(retry_in) = retry_in {
             return Err(Refusal::Draining {
-                retry_at: now.plus(DRAINING_RETRY_IN),
+                retry_at: now.plus(retry_in),
                 note: self.note().map(String::into_boxed_str),
             });
         }
@@ -352,7 +359,16 @@ impl Service {
         Outcome::Draining(is_draining, self.transfers.active().len())
     }
 
-    /// Refuses new uploads from now on; tells how many are running.
+    /// Returns once both stores have said something, whatever it was.
+    pub async fn answer(&self) {
+        let said = self.stores.sessions.totals().await.map(drop);
+        let also_said = self.stores.files.room().await.map(drop);
+        for error in [said, also_said].into_iter().filter_map(Result::err) {
+            debug!(%error, "a store answers with trouble");
+        }
+    }
+
+    /// Refuses new uploads and slots from now on; tells how many are running.
     pub fn drain(&self) -> usize {
         self.transfers.stop()
     }

@@ -8,6 +8,7 @@ use jid::BareJid;
 
 use super::Service;
 use crate::core::accel::Accel;
+use crate::core::command::operation::Configured;
 use crate::core::policy::Policy;
 use crate::core::rate::Rate;
 use crate::core::session::network::AddressPolicy;
@@ -51,6 +52,8 @@ pub struct Settings {
     pub operators: Vec<BareJid>,
     /// XEP-0157 addresses: the field's name and its URIs.
     pub contact: Vec<(&'static str, Vec<String>)>,
+    /// What is configured, for operators to look at.
+    pub configured: Vec<Configured>,
 }
 
 impl Service {

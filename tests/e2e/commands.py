@@ -14,7 +14,8 @@ NODE = "urn:slotd:command:0#"
 ACTIONS = "{http://jabber.org/protocol/commands}actions"
 EVERYBODYS = ["my-uploads", "my-usage", "delete-my-upload"]
 OPERATORS = ["overview", "uploads", "show-upload", "cancel-upload", "delete-file", "user-uploads",
-             "user-usage", "purge-user", "sweep", "rotate-keys", "drain", "resume", "self-test"]
+             "user-usage", "purge-user", "sweep", "rotate-keys", "drain", "resume", "self-test",
+             "configuration", "reload"]
 N_PURGED = int(os.environ.get("E2E_PURGED", "100"))
 
 

@@ -120,6 +120,7 @@ pub fn settings() -> Settings {
             "abuse-addresses",
             vec!["mailto:abuse@example.org".to_owned()],
         )],
+        configured: Vec::new(),
     }
 }
 

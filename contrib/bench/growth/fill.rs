@@ -196,6 +196,7 @@ fn settings() -> Settings {
         addresses: AddressPolicy::Full,
         operators: Vec::new(),
         contact: Vec::new(),
+        configured: Vec::new(),
     }
 }
 

@@ -20,6 +20,7 @@ pub mod operation;
 mod orders;
 mod report;
 pub mod running;
+mod settings;
 
 pub use self::report::report;
 
@@ -100,7 +101,9 @@ pub const COMMANDS: &[Command] = &[
     Command { name: "rotate-keys",      label: "Rotate the signing keys",  who: Who::Operators, next: rotate_keys },
     Command { name: "drain",            label: "Give out no more slots",   who: Who::Operators, next: |_, _| run(Operation::Drain) },
     Command { name: "resume",           label: "Give out slots again",     who: Who::Operators, next: |_, _| run(Operation::Resume) },
-    Command { name: "self-test",        label: "Test store and server",         who: Who::Operators, next: |_, _| run(Operation::SelfTest) },
+    Command { name: "self-test",        label: "Test store and server",    who: Who::Operators, next: |_, _| run(Operation::SelfTest) },
+    Command { name: "configuration",    label: "Configuration",            who: Who::Operators, next: |_, _| run(Operation::Configuration) },
+    Command { name: "reload",           label: "Reload the configuration", who: Who::Operators, next: |_, _| run(Operation::Reload) },
 ];
 
 /// The command of a node.

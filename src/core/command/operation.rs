@@ -55,6 +55,10 @@ pub enum Operation {
     SetNote(Option<String>),
     /// A page of all that is known of an account.
     Records(Search),
+    /// What is configured.
+    Configuration,
+    /// To read the configuration anew.
+    Reload,
 }
 
 impl Operation {
@@ -67,7 +71,8 @@ impl Operation {
             | Self::Usage(_)
             | Self::Exceptions { .. }
             | Self::Note
-            | Self::Records(_) => false,
+            | Self::Records(_)
+            | Self::Configuration => false,
             Self::Cancel(_)
             | Self::Delete(_)
             | Self::Purge(_)
@@ -77,7 +82,8 @@ impl Operation {
             | Self::Resume
             | Self::SelfTest
             | Self::SetException(..)
-            | Self::SetNote(_) => true,
+            | Self::SetNote(_)
+            | Self::Reload => true,
         }
     }
 
@@ -348,6 +354,10 @@ pub enum Outcome {
     Noted(Option<String>),
     /// What is known of an account.
     Records(Box<Records>),
+    /// What is configured.
+    Configuration(Vec<Configured>),
+    /// The configuration was read anew.
+    Reloaded(Reloaded),
 }
 
 impl Outcome {
@@ -360,4 +370,29 @@ impl Outcome {
             _ => false,
         }
     }
+}
+
+/// An option and its value, as it would be written; no secret.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Configured {
+    /// `limits.idle_for`
+    pub key: String,
+    /// `"5 minutes"`
+    pub value: String,
+    /// Whether it is what counts where nothing is written.
+    pub is_default: bool,
+}
+
+/// What came of reading the configuration anew.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reloaded {
+    /// It is in force.
+    Done {
+        /// The options that changed.
+        changed: Vec<String>,
+        /// What could not change, or may hurt: a line each.
+        warnings: Vec<String>,
+    },
+    /// It is broken, and nothing changed: file, line, key and remedy, a line each.
+    Refused(Vec<String>),
 }

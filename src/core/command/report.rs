@@ -8,6 +8,7 @@ use bytesize::ByteSize;
 use super::export;
 use super::form::{Report, Table, Tone};
 use super::operation::{Exception, Exceptions, Outcome, Overview, Page, Seen, Usage};
+use super::settings;
 use crate::core::session::network::Network;
 use crate::core::session::{State, UploadSession};
 use crate::core::time::Timestamp;
@@ -53,6 +54,8 @@ pub fn report(title: &str, outcome: &Outcome) -> Report {
         ),
         Outcome::Draining(false, _) => report.note(Tone::Info, "Slots are given out again"),
         Outcome::Tested(steps) => tested(report, steps),
+        Outcome::Configuration(rows) => settings::configuration(report, rows),
+        Outcome::Reloaded(reloaded) => settings::reloaded(report, reloaded),
         Outcome::Exceptions(exceptions) => exceptions_of(report, exceptions),
         Outcome::ExceptionSet(jid, Some(limit)) => {
             report.note(Tone::Info, format!("{jid}: {}", limit_words(*limit)))

@@ -17,8 +17,11 @@ use crate::service::sweep::{Deletions, Sweeper};
 use crate::service::{Service, broken};
 use crate::store::keys;
 
+pub mod reload;
 mod removal;
 mod uploads;
+
+use reload::Reloads;
 
 /// What operators may do, and what everybody may do with their own.
 pub struct Operations {
@@ -26,6 +29,7 @@ pub struct Operations {
     pub(super) commands: Commands,
     sweeper: Arc<Sweeper>,
     deletions: Deletions,
+    reloads: Reloads,
     data_dir: PathBuf,
     /// Who looks: reading many rows is not for everybody at once.
     looks: Semaphore,
@@ -39,6 +43,7 @@ impl Operations {
     pub fn new(
         service: Arc<Service>,
         (sweeper, deletions): (Arc<Sweeper>, Deletions),
+        reloads: Reloads,
         data_dir: PathBuf,
     ) -> Arc<Self> {
         Arc::new(Self {
@@ -46,6 +51,7 @@ impl Operations {
             commands: Commands::default(),
             sweeper,
             deletions,
+            reloads,
             data_dir,
             looks: Semaphore::new(LOOKS_AT_ONCE),
         })
@@ -116,6 +122,11 @@ impl Operations {
                     .map(Outcome::Tested)
                     .map_err(|e| broken("test the store", &e))
             }
+            Operation::Configuration => {
+                let configured = service.settings().configured.clone();
+                Ok(Outcome::Configuration(configured))
+            }
+            Operation::Reload => self.reloads.ask().await.map(Outcome::Reloaded),
         }
     }
 
