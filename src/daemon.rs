@@ -10,6 +10,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tracing::{error, info, warn};
 
+use crate::admin;
 use crate::config::{Config, TokenIn};
 use crate::core::time::Timestamp;
 use crate::http::listen::{BindError, Listeners};
@@ -119,14 +120,9 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
     let stores = store::open(&config.data_dir, config.durability)?;
     let keys = keys::load_or_create(&config.data_dir, random_secret()?, world.now())?;
     let listeners = Listeners::bind(&config.http)?;
+    let private = admin::Listeners::bind(&config.admin)?;
     let service = Service::new(settings(&config), keys, stores, world);
-    if boot::is_started_anew(&config.data_dir) {
-        service.recover().await?;
-        if let Err(e) = boot::note_start(&config.data_dir) {
-            // A full disk, most likely: the next start looks through the uploads once more.
-            warn!(error = %e, "cannot note in data_dir that the machine was started anew");
-        }
-    }
+    recover(&config.data_dir, &service).await?;
     let sweeper = Arc::new(match seen_at {
         Some(seen_at) => Sweeper::since(service.clone(), seen_at),
         None => Sweeper::new(service.clone()),
@@ -157,6 +153,9 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
     };
     let swept = upkeep::run(plan, service.clone(), sweeper, told, stopped.clone());
     parts.spawn(swept);
+    // To the very end: who watches over us shall see us stop.
+    let mut watched = JoinSet::new();
+    watched.spawn(private.serve(admin::router(service.clone())));
     let (http, limits, serving) = (config.http.clone(), config.limits.clone(), service.clone());
     info!(addresses = ?listeners.addresses(), "slotd {} is ready", env!("CARGO_PKG_VERSION"));
     let addresses = config.log.addresses;
@@ -179,6 +178,18 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
     service.cut_uploads().await;
     info!("stopped");
     ended
+}
+
+/// After a power cut: looks through the uploads that were under way.
+async fn recover(data_dir: &Path, service: &Service) -> Result<(), RunError> {
+    if boot::is_started_anew(data_dir) {
+        service.recover().await?;
+        if let Err(e) = boot::note_start(data_dir) {
+            // A full disk, most likely: the next start looks through the uploads once more.
+            warn!(error = %e, "cannot note in data_dir that the machine was started anew");
+        }
+    }
+    Ok(())
 }
 
 /// Takes as many open files as the system lets us have.

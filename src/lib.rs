@@ -15,6 +15,7 @@
 //!    inside its own transaction; it may, because core is pure.
 //! 6. Every "no" is one row of [`core::refusal`], with its stanza error, its status and its words.
 //!
+//! [`admin`] is the private listener beside them: how the service is, and what [`meters`] counted.
 //! [`config`] says what was configured, [`daemon`] puts the rooms together, [`log`] keeps secrets
 //! out of the log. [`send`] is a client beside all this: `slotd send` uses the service from
 //! outside, and of these rooms nothing but the guard under the XML parser.
@@ -105,11 +106,13 @@
 //! accounts of our own (the XMPP server knows who is who); a session id in any header, cookie or
 //! query; async in core; traits with one implementation, but for `World`.
 
+pub mod admin;
 pub mod config;
 pub mod core;
 pub mod daemon;
 pub mod http;
 pub mod log;
+pub mod meters;
 pub mod send;
 pub mod service;
 pub mod store;

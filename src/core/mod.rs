@@ -7,6 +7,7 @@ pub mod accel;
 pub mod command;
 pub mod download;
 pub mod forwarded;
+pub mod health;
 pub mod policy;
 pub mod range;
 pub mod rate;

@@ -30,16 +30,20 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(2);
 #[derive(Debug, thiserror::Error)]
 pub enum BindError {
     /// A TCP address.
-    #[error("http.listen: {address}: {source}{}", tcp_remedy(source))]
+    #[error("{key}: {address}: {source}{}", tcp_remedy(source))]
     Tcp {
+        /// The option that names it.
+        key: &'static str,
         /// The address.
         address: SocketAddr,
         /// Why not.
         source: io::Error,
     },
     /// A Unix socket.
-    #[error("http.listen: unix:{}: {source}{}", .path.display(), unix_remedy(source))]
+    #[error("{key}: unix:{}: {source}{}", .path.display(), unix_remedy(source))]
     Unix {
+        /// The option that names it.
+        key: &'static str,
         /// The socket's file.
         path: PathBuf,
         /// Why not.
@@ -93,16 +97,8 @@ impl Listeners {
     /// Binds all sockets and reads the certificate; call it in a runtime.
     pub fn bind(http: &Http) -> Result<Self, BindError> {
         let tls = http.tls.as_ref().map(Reloader::open).transpose()?;
-        let sockets = http.listen.iter().map(|listen| match listen {
-            Listen::Tcp(address) => bind_tcp(*address).map_err(|source| BindError::Tcp {
-                address: *address,
-                source,
-            }),
-            Listen::Unix(path) => bind_unix(path).map_err(|source| BindError::Unix {
-                path: path.clone(),
-                source,
-            }),
-        });
+        let bind = |listen| Socket::bind("http.listen", listen);
+        let sockets = http.listen.iter().map(bind);
         Ok(Self {
             sockets: sockets.collect::<Result<_, _>>()?,
             tls: tls.map(Arc::new),
@@ -204,6 +200,22 @@ pub enum Incoming {
 }
 
 impl Socket {
+    /// Binds the socket that the option `key` names; call it in a runtime.
+    pub fn bind(key: &'static str, listen: &Listen) -> Result<Self, BindError> {
+        match listen {
+            Listen::Tcp(address) => bind_tcp(*address).map_err(|source| BindError::Tcp {
+                key,
+                address: *address,
+                source,
+            }),
+            Listen::Unix(path) => bind_unix(path).map_err(|source| BindError::Unix {
+                key,
+                path: path.clone(),
+                source,
+            }),
+        }
+    }
+
     /// The next connection; nothing is lost where this is dropped before it comes.
     pub async fn accept(&self) -> io::Result<Incoming> {
         match self {

@@ -28,6 +28,7 @@ pub mod audit;
 pub mod command;
 mod ending;
 mod hashes;
+pub mod health;
 mod intake;
 pub mod operations;
 mod rates;
@@ -43,6 +44,7 @@ mod whole;
 mod write;
 
 use hashes::Hashes;
+use health::Streams;
 use rates::Rates;
 use session::SessionView;
 use transfers::Transfers;
@@ -119,6 +121,7 @@ pub struct Service {
     gathering: Arc<Gathering>,
     is_draining: AtomicBool,
     keys_turn: Mutex<()>,
+    streams: Arc<Streams>,
 }
 
 impl Service {
@@ -136,6 +139,7 @@ impl Service {
             gathering: Arc::default(),
             is_draining: AtomicBool::new(false),
             keys_turn: Mutex::default(),
+            streams: Arc::default(),
         })
     }
 

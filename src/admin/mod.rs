@@ -1,0 +1,87 @@
+//! Edge: the private listener, for those who look after the service and for what watches over it.
+//!
+//! Nobody is asked for a password here: `admin.listen` is loopback, a private network or a Unix
+//! socket. So nothing here changes anything, and no answer holds a secret, a link or an address.
+//! `listen` holds sockets and connections, `pulse` asks the stores how they are, for all who want
+//! to know, and at most so often.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::State;
+use axum::response::{IntoResponse as _, Response};
+use axum::routing::get;
+use http::{StatusCode, header};
+
+use crate::core::health::{self, Trouble};
+use crate::meters;
+use crate::service::Service;
+
+mod listen;
+mod pulse;
+
+pub use listen::Listeners;
+use pulse::Pulse;
+
+/// What Prometheus takes, and promtool checks.
+const METRICS_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+const TEXT_TYPE: &str = "text/plain; charset=utf-8";
+
+/// What all pages are made from.
+struct Admin {
+    service: Arc<Service>,
+    pulse: Pulse,
+}
+
+/// Everything that can be asked for here; call it in a runtime.
+pub fn router(service: Arc<Service>) -> Router {
+    let pulse = Pulse::of(service.clone());
+    let admin = Arc::new(Admin { service, pulse });
+    Router::new()
+        .route("/healthz", get(healthz))
+        .route("/readyz", get(readyz))
+        .route("/metrics", get(metrics))
+        .with_state(admin)
+}
+
+/// The process lives, and its runtime gives everybody a turn.
+async fn healthz() -> Response {
+    text(StatusCode::OK, TEXT_TYPE, "ok\n".to_owned())
+}
+
+/// Whether slots can be asked for and uploads taken; a line for each reason why not.
+async fn readyz(State(admin): State<Arc<Admin>>) -> Response {
+    let troubles = admin.troubles().await;
+    if troubles.is_empty() {
+        return text(StatusCode::OK, TEXT_TYPE, "ready\n".to_owned());
+    }
+    let lines = troubles.iter().map(|trouble| format!("{trouble}\n"));
+    let status = StatusCode::SERVICE_UNAVAILABLE;
+    text(status, TEXT_TYPE, lines.collect())
+}
+
+async fn metrics(State(admin): State<Arc<Admin>>) -> Response {
+    let troubles = admin.troubles().await;
+    let now = meters::Now {
+        is_ready: troubles.is_empty(),
+    };
+    text(StatusCode::OK, METRICS_TYPE, meters::meters().text(&now))
+}
+
+impl Admin {
+    /// Why the service is not ready, as of a moment ago.
+    async fn troubles(&self) -> Vec<Trouble> {
+        let beat = self.pulse.feel().await;
+        health::troubles(&health::Seen {
+            rows: beat.as_ref().map(|beat| beat.stock.totals.is_some()),
+            files: beat.map(|beat| beat.stock.room.is_some() && beat.tried.is_some()),
+            streams: self.service.streams().list(),
+            is_draining: self.service.is_draining(),
+            is_stopping: self.service.is_stopping(),
+        })
+    }
+}
+
+fn text(status: StatusCode, kind: &'static str, text: String) -> Response {
+    (status, [(header::CONTENT_TYPE, kind)], text).into_response()
+}
