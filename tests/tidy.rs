@@ -79,6 +79,7 @@ const CORE_CRATES: &[&str] = &[
     "minidom",
     "percent_encoding",
     "sha2",
+    "strum",
     "xmpp_parsers",
 ];
 

@@ -6,6 +6,7 @@
 pub mod accel;
 pub mod command;
 pub mod download;
+pub mod event;
 pub mod forwarded;
 pub mod health;
 pub mod policy;

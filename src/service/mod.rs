@@ -15,6 +15,7 @@ use tracing::{debug, error, info};
 use crate::core::accel::Accel;
 use crate::core::command::operation::Outcome;
 use crate::core::download::{self, Answer, Served};
+use crate::core::event::Event;
 use crate::core::policy::{self, NewIds, Policy, STORAGE_RETRY_IN};
 use crate::core::rate::Rate;
 use crate::core::refusal::Refusal;
@@ -27,6 +28,7 @@ use crate::store::{Content, Failure, StoreError, Stores};
 pub mod audit;
 pub mod command;
 mod ending;
+pub mod events;
 mod hashes;
 pub mod health;
 mod intake;
@@ -43,6 +45,7 @@ pub mod upload;
 mod whole;
 mod write;
 
+use events::Listeners;
 use hashes::Hashes;
 use health::Streams;
 use rates::Rates;
@@ -122,6 +125,7 @@ pub struct Service {
     is_draining: AtomicBool,
     keys_turn: Mutex<()>,
     streams: Arc<Streams>,
+    listeners: Listeners,
 }
 
 impl Service {
@@ -140,6 +144,7 @@ impl Service {
             is_draining: AtomicBool::new(false),
             keys_turn: Mutex::default(),
             streams: Arc::default(),
+            listeners: Listeners::default(),
         })
     }
 
@@ -161,16 +166,23 @@ impl Service {
         requester: &Jid,
         request: SlotRequest,
     ) -> Result<Issued, Refusal> {
-        let now = self.world.now();
+        let (now, size_bytes) = (self.world.now(), request.size_bytes);
         let result = self.admit(requester, request, now).await;
         match &result {
-            Ok(row) => info!(
-                requester = %row.owner,
-                slot = row.id.short(),
-                size_bytes = row.file.size_bytes,
-                "slot issued"
-            ),
-            Err(refusal) => debug!(requester = %requester.to_bare(), ?refusal, "slot refused"),
+            Ok(row) => {
+                let slot = row.id.short();
+                info!(requester = %row.owner, slot, size_bytes, "slot issued");
+                self.tell(Event::SlotIssued { row });
+            }
+            Err(refusal) => {
+                let account = &requester.to_bare();
+                debug!(requester = %account, ?refusal, "slot refused");
+                self.tell(Event::SlotRefused {
+                    account,
+                    size_bytes,
+                    refusal,
+                });
+            }
         }
         result.map(|row| Issued {
             slot: self.slot(&row),
@@ -324,7 +336,9 @@ impl Service {
 
     /// Puts other keys into use; what the old ones alone sealed is refused from now on.
     pub fn set_keys(&self, keys: Keys) {
+        let n_keys = keys.list().len();
         *self.keys.write().unwrap_or_else(PoisonError::into_inner) = keys;
+        self.tell(Event::KeysChanged { n_keys });
     }
 
     /// What `keys` become when their time has come: a new one signs, the oldest are left out.
@@ -356,6 +370,7 @@ impl Service {
     /// Gives out no more slots, or some again; until then, or a restart.
     fn set_draining(&self, is_draining: bool) -> Outcome {
         self.is_draining.store(is_draining, Ordering::Relaxed);
+        self.tell(Event::Draining { is_draining });
         Outcome::Draining(is_draining, self.transfers.active().len())
     }
 

@@ -11,6 +11,7 @@ use tokio::sync::Semaphore;
 use tracing::info;
 
 use crate::core::command::operation::{Operation, Outcome, Overview};
+use crate::core::event::Event;
 use crate::core::refusal::Refusal;
 use crate::service::command::{Caller, Commands};
 use crate::service::sweep::{Deletions, Sweeper};
@@ -59,7 +60,7 @@ impl Operations {
         self.service.clone()
     }
 
-    /// Does what a command comes to. What changes something is written to the log with who asked.
+    /// Does what a command comes to, and tells who asked.
     pub(super) async fn run(
         self: &Arc<Self>,
         caller: &Caller,
@@ -71,9 +72,20 @@ impl Operations {
         }
         // To its end, also where the stream ends before.
         let operations = self.clone();
-        let done = tokio::spawn(async move { operations.do_it(operation).await });
-        let done = done.await.unwrap_or(Err(Refusal::Broken));
-        done.inspect_err(|refusal| info!(%by, ?refusal, "command failed"))
+        let done = tokio::spawn(async move {
+            let done = operations.do_it(operation.clone()).await;
+            if let Err(refusal) = &done {
+                info!(%by, ?refusal, "command failed");
+            }
+            operations.service.tell(Event::CommandRun {
+                by: &by,
+                is_operator: operations.is_operator(&by),
+                operation: &operation,
+                outcome: done.as_ref(),
+            });
+            done
+        });
+        done.await.unwrap_or(Err(Refusal::Broken))
     }
 
     async fn do_it(&self, operation: Operation) -> Result<Outcome, Refusal> {
