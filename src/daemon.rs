@@ -122,6 +122,11 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
     let listeners = Listeners::bind(&config.http)?;
     let private = admin::Listeners::bind(&config.admin)?;
     let service = Service::new(settings(&config), keys, stores, world);
+    let is_watched = !config.admin.listen.is_empty();
+    if is_watched {
+        upkeep::history::begin(&config.data_dir, &service);
+        service.set_listeners(vec![service.recent().clone()]);
+    }
     recover(&config.data_dir, &service).await?;
     let sweeper = Arc::new(match seen_at {
         Some(seen_at) => Sweeper::since(service.clone(), seen_at),
@@ -153,6 +158,10 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
     };
     let swept = upkeep::run(plan, service.clone(), sweeper, told, stopped.clone());
     parts.spawn(swept);
+    if is_watched {
+        let (data_dir, service) = (config.data_dir.clone(), service.clone());
+        parts.spawn(upkeep::history::keep(data_dir, service, stopped.clone()));
+    }
     // To the very end: who watches over us shall see us stop.
     let mut watched = JoinSet::new();
     watched.spawn(private.serve(admin::router(service.clone())));

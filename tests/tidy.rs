@@ -29,7 +29,7 @@ const WALLS: &[(&str, &[&str])] = &[
                   "store::files_kept_max", "meters"]),
     // Of the other edge it has the sockets alone.
     ("admin",   &["admin", "core", "service", "config", "meters", "http::listen"]),
-    ("upkeep",  &["upkeep", "core", "service", "store::keys"]),
+    ("upkeep",  &["upkeep", "core", "service", "store::history", "store::keys"]),
     // A client beside the service: of the edges it has the parser's guard alone.
     ("send",    &["send", "xmpp::Guard", "xmpp::Socket", "xmpp::StreamError", "xmpp::Wire"]),
     ("daemon",  &["core", "config", "log", "store", "service", "xmpp", "http", "upkeep",
@@ -45,6 +45,7 @@ const CRATES: &[(&str, &[&str])] = &[
     ("axum",         &["http", "admin"]),
     ("hyper",        &["http", "admin", "send"]),
     ("hyper_util",   &["http", "admin", "send"]),
+    ("maud",         &["admin"]),
     ("prometheus",   &["meters"]),
     ("tokio_rustls", &["http", "send"]),
     ("tower",        &["http", "admin"]),

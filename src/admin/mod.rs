@@ -3,7 +3,7 @@
 //! Nobody is asked for a password here: `admin.listen` is loopback, a private network or a Unix
 //! socket. So nothing here changes anything, and no answer holds a secret, a link or an address.
 //! `listen` holds sockets and connections, `pulse` asks the stores how they are, for all who want
-//! to know, and at most so often.
+//! to know, and at most so often. `view` gathers what the status page shows, `page` draws it.
 
 use std::sync::Arc;
 
@@ -18,10 +18,13 @@ use crate::meters;
 use crate::service::Service;
 
 mod listen;
+pub mod page;
 mod pulse;
+mod view;
 
 pub use listen::Listeners;
 use pulse::Pulse;
+use view::View;
 
 /// What Prometheus takes, and promtool checks.
 const METRICS_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -31,13 +34,19 @@ const TEXT_TYPE: &str = "text/plain; charset=utf-8";
 struct Admin {
     service: Arc<Service>,
     pulse: Pulse,
+    view: View,
 }
 
 /// Everything that can be asked for here; call it in a runtime.
 pub fn router(service: Arc<Service>) -> Router {
     let pulse = Pulse::of(service.clone());
-    let admin = Arc::new(Admin { service, pulse });
+    let admin = Arc::new(Admin {
+        service,
+        pulse,
+        view: View::default(),
+    });
     Router::new()
+        .route("/", get(view::page))
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics))

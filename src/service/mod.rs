@@ -35,10 +35,12 @@ mod intake;
 pub mod operations;
 mod rates;
 mod receive;
+pub mod recent;
 mod recover;
 mod replay;
 mod resume;
 pub mod session;
+mod status;
 pub mod sweep;
 mod transfers;
 pub mod upload;
@@ -49,6 +51,7 @@ use events::Listeners;
 use hashes::Hashes;
 use health::Streams;
 use rates::Rates;
+use recent::Recent;
 use session::SessionView;
 use transfers::Transfers;
 use whole::Gathering;
@@ -126,6 +129,7 @@ pub struct Service {
     keys_turn: Mutex<()>,
     streams: Arc<Streams>,
     listeners: Listeners,
+    recent: Arc<Recent>,
 }
 
 impl Service {
@@ -145,6 +149,7 @@ impl Service {
             keys_turn: Mutex::default(),
             streams: Arc::default(),
             listeners: Listeners::default(),
+            recent: Arc::default(),
         })
     }
 

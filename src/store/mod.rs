@@ -23,6 +23,7 @@ use crate::core::time::Timestamp;
 
 pub mod boot;
 mod content;
+pub mod history;
 mod hot;
 pub mod keys;
 pub mod local;
