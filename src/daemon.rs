@@ -11,10 +11,13 @@ use tokio::task::JoinSet;
 use tracing::{error, info, warn};
 
 use crate::admin;
+use crate::audit_log::{self, AuditLog};
 use crate::config::{Config, TokenIn};
+use crate::core::event::Event;
 use crate::core::time::Timestamp;
 use crate::http::listen::{BindError, Listeners};
 use crate::service::audit::{self, AuditReport, Options};
+use crate::service::events::Listener;
 use crate::service::operations::Operations;
 use crate::service::sweep::{Deletions, Sweeper};
 use crate::service::{Service, Settings, World};
@@ -42,6 +45,9 @@ pub enum RunError {
     /// The operating system gave no random numbers.
     #[error("the operating system gives no random numbers: {0}")]
     Random(getrandom::Error),
+    /// There is no thread for the audit log.
+    #[error("no thread for the audit log: {0}")]
+    Thread(std::io::Error),
     /// A part of the service ended, which none does by itself.
     #[error("a part of the service ended unexpectedly; the log says which")]
     Ended,
@@ -122,11 +128,7 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
     let listeners = Listeners::bind(&config.http)?;
     let private = admin::Listeners::bind(&config.admin)?;
     let service = Service::new(settings(&config), keys, stores, world);
-    let is_watched = !config.admin.listen.is_empty();
-    if is_watched {
-        upkeep::history::begin(&config.data_dir, &service);
-        service.set_listeners(vec![service.recent().clone()]);
-    }
+    let audit_log = set_listeners(&service, &config)?;
     recover(&config.data_dir, &service).await?;
     let sweeper = Arc::new(match seen_at {
         Some(seen_at) => Sweeper::since(service.clone(), seen_at),
@@ -158,15 +160,13 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
     };
     let swept = upkeep::run(plan, service.clone(), sweeper, told, stopped.clone());
     parts.spawn(swept);
-    if is_watched {
-        let (data_dir, service) = (config.data_dir.clone(), service.clone());
-        parts.spawn(upkeep::history::keep(data_dir, service, stopped.clone()));
-    }
+    keep_history(&mut parts, &config, &service, &stopped);
     // To the very end: who watches over us shall see us stop.
     let mut watched = JoinSet::new();
     watched.spawn(private.serve(admin::router(service.clone())));
     let (http, limits, serving) = (config.http.clone(), config.limits.clone(), service.clone());
     info!(addresses = ?listeners.addresses(), "slotd {} is ready", env!("CARGO_PKG_VERSION"));
+    service.tell(Event::Started);
     let addresses = config.log.addresses;
     parts.spawn(async move {
         listeners
@@ -180,11 +180,11 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
             Err(RunError::Ended)
         }
     };
+    service.tell(Event::Stopping);
     // Nobody listens any more where all parts have ended.
     let _ = stop.send(true);
     while parts.join_next().await.is_some() {}
-    service.drain();
-    service.cut_uploads().await;
+    end(&service, audit_log).await;
     info!("stopped");
     ended
 }
@@ -199,6 +199,47 @@ async fn recover(data_dir: &Path, service: &Service) -> Result<(), RunError> {
         }
     }
     Ok(())
+}
+
+/// Whether anybody can ask what goes on: else nothing of it is remembered.
+fn is_watched(config: &Config) -> bool {
+    !config.admin.listen.is_empty()
+}
+
+/// Keeps what happened lately over a restart.
+fn keep_history(
+    parts: &mut JoinSet<()>,
+    config: &Config,
+    service: &Arc<Service>,
+    stopped: &watch::Receiver<bool>,
+) {
+    if is_watched(config) {
+        let data_dir = config.data_dir.clone();
+        parts.spawn(upkeep::history::keep(
+            data_dir,
+            service.clone(),
+            stopped.clone(),
+        ));
+    }
+}
+
+/// Has everything told to those who listen.
+fn set_listeners(service: &Service, config: &Config) -> Result<Arc<AuditLog>, RunError> {
+    let audit_log = AuditLog::start(audit_manner(config)).map_err(RunError::Thread)?;
+    let mut listeners: Vec<Arc<dyn Listener>> = vec![audit_log.clone()];
+    if is_watched(config) {
+        upkeep::history::begin(&config.data_dir, service);
+        listeners.push(service.recent().clone());
+    }
+    service.set_listeners(listeners);
+    Ok(audit_log)
+}
+
+/// Cuts what still runs, and waits for what is to be noted of it.
+async fn end(service: &Service, audit_log: Arc<AuditLog>) {
+    service.drain();
+    service.cut_uploads().await;
+    let _ = tokio::task::spawn_blocking(move || audit_log.flush()).await;
 }
 
 /// Takes as many open files as the system lets us have.
@@ -234,6 +275,14 @@ pub fn rotate_key(data_dir: &Path) -> Result<(), RunError> {
     let secret = random_secret()?;
     keys::update(data_dir, |keys| Some(keys.rotate(secret, now)))?;
     Ok(())
+}
+
+/// How the audit log is written.
+pub fn audit_manner(config: &Config) -> audit_log::Manner {
+    audit_log::Manner {
+        path: config.log.audit_file.clone(),
+        addresses: config.log.addresses,
+    }
 }
 
 /// The configuration's rules, as the service needs them.

@@ -15,7 +15,12 @@
 //!    inside its own transaction; it may, because core is pure.
 //! 6. Every "no" is one row of [`core::refusal`], with its stanza error, its status and its words.
 //!
-//! [`admin`] is the private listener beside them: how the service is, and what [`meters`] counted.
+//! What happens is told once, as a [`core::event`], by `Service::tell` to whoever listens:
+//! [`audit_log`] writes it down for operators, `service::recent` remembers a day of it.
+//!
+//! [`admin`] is the private listener beside them: how the service is, what [`meters`] counted, and
+//! a page of both that `Service::status` gathers and `admin::page` draws.
+//!
 //! [`config`] says what was configured, [`daemon`] puts the rooms together, [`log`] keeps secrets
 //! out of the log. [`send`] is a client beside all this: `slotd send` uses the service from
 //! outside, and of these rooms nothing but the guard under the XML parser.
@@ -107,6 +112,7 @@
 //! query; async in core; traits with one implementation, but for `World`.
 
 pub mod admin;
+pub mod audit_log;
 pub mod config;
 pub mod core;
 pub mod daemon;

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use http::{HeaderMap, Method};
 use jid::Jid;
-use tokio::sync::{Mutex, MutexGuard};
+use tokio::sync::Mutex;
 use tracing::{debug, error, info};
 
 use crate::core::accel::Accel;
@@ -32,6 +32,7 @@ pub mod events;
 mod hashes;
 pub mod health;
 mod intake;
+mod keys;
 pub mod operations;
 mod rates;
 mod receive;
@@ -325,46 +326,6 @@ impl Service {
             None => None,
         };
         Ok(Download { answer, body })
-    }
-
-    /// The keys in use.
-    pub fn keys(&self) -> Keys {
-        let keys = self.keys.read().unwrap_or_else(PoisonError::into_inner);
-        keys.clone()
-    }
-
-    /// Held by who changes the file of keys, until the new ones are in use: of two at once the
-    /// older would win.
-    pub async fn turn_for_keys(&self) -> MutexGuard<'_, ()> {
-        self.keys_turn.lock().await
-    }
-
-    /// Puts other keys into use; what the old ones alone sealed is refused from now on.
-    pub fn set_keys(&self, keys: Keys) {
-        let n_keys = keys.list().len();
-        *self.keys.write().unwrap_or_else(PoisonError::into_inner) = keys;
-        self.tell(Event::KeysChanged { n_keys });
-    }
-
-    /// What `keys` become when their time has come: a new one signs, the oldest are left out.
-    pub fn next_keys(&self, keys: &Keys) -> Option<Keys> {
-        let now = self.world.now();
-        let kept = keys.retire(self.settings.keep_old_for, now);
-        let is_due = |every| kept.is_rotation_due(every, now);
-        let next = if self.settings.rotate_every.is_some_and(is_due) {
-            kept.rotate(self.random_secret(), now)
-        } else {
-            kept
-        };
-        (next != *keys).then_some(next)
-    }
-
-    fn random_secret(&self) -> [u8; 32] {
-        let halves = [self.world.random(), self.world.random()];
-        let mut secret = [0; 32];
-        secret[..16].copy_from_slice(&halves[0].to_be_bytes());
-        secret[16..].copy_from_slice(&halves[1].to_be_bytes());
-        secret
     }
 
     /// Whether an operator said that no slots shall be given out.

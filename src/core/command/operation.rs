@@ -59,6 +59,29 @@ impl Operation {
             | Self::SelfTest => true,
         }
     }
+
+    /// The short name of the upload that it is about.
+    pub fn upload(&self) -> Option<String> {
+        match self {
+            Self::Upload(named) | Self::Cancel(named) | Self::Delete(named) => {
+                Some(match &named.name {
+                    UploadName::Slot(id) => id.short(),
+                    UploadName::Short(short) => short.clone(),
+                })
+            }
+            _ => None,
+        }
+    }
+
+    /// The account that it is about.
+    pub fn account(&self) -> Option<&BareJid> {
+        match self {
+            Self::Usage(owner) | Self::Purge(owner) => Some(owner),
+            Self::Uploads(search) => search.owner.as_ref(),
+            Self::Upload(named) | Self::Cancel(named) | Self::Delete(named) => named.owner.as_ref(),
+            _ => None,
+        }
+    }
 }
 
 /// An upload by a name that can be told: the first characters of its id open no link.
