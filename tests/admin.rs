@@ -136,7 +136,7 @@ async fn it_is_not_ready_where_its_stores_fail() {
 #[tokio::test]
 async fn nothing_is_taken_and_nothing_else_is_there() {
     let watched = Watched::over_memory();
-    assert_eq!(watched.get("/").await.0, 404);
+    assert_eq!(watched.get("/favicon.ico").await.0, 404);
     assert_eq!(watched.get("/metrics/../readyz").await.0, 404);
     for (request, wanted) in [
         (

@@ -58,7 +58,7 @@ impl Axis {
     /// An axis that holds values up to `highest`.
     pub(super) fn to(unit: Unit, highest: u64) -> Self {
         let steps: &[u64] = match unit {
-            Unit::Count => &[1, 2, 4, 6, 8, 10],
+            Unit::Count => &[1, 2, 3, 4, 6, 8, 10],
             Unit::Bytes => &[1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024],
         };
         let base = match unit {
@@ -111,7 +111,8 @@ mod tests {
             (11, vec!["0", "10", "20"]),
             (95, vec!["0", "50", "100"]),
             (12_345, vec!["0", "10k", "20k"]),
-            (3_000_000, vec!["0", "2M", "4M"]),
+            (240, vec!["0", "150", "300"]),
+            (3_100_000, vec!["0", "2M", "4M"]),
         ] {
             assert_eq!(labels(Unit::Count, highest), expected, "{highest}");
         }

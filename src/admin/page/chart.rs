@@ -88,7 +88,7 @@ const PLOT_HEIGHT: f64 = HEIGHT - TOP - BOTTOM;
 /// What is not nothing shall be seen.
 const BAR_MIN: f64 = 1.5;
 /// A mark's words need so much room up to the right border.
-const MARK_ROOM: f64 = 20.0;
+const MARK_ROOM: f64 = 26.0;
 
 /// The sum of a measure.
 pub(super) fn total(measure: &Measure, spans: &[Span]) -> u64 {

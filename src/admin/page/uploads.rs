@@ -55,7 +55,7 @@ fn upload(upload: &Upload, now: Timestamp) -> Markup {
             div.how {
                 span { (percent) " %" }
                 span { (words::bytes(*here_bytes)) " of " (words::bytes(size_bytes)) }
-                span { "asked for " (words::span(now.since(row.created_at))) " ago" }
+                span { (words::span(now.since(row.created_at))) " old" }
             }
         }
     }

@@ -96,13 +96,15 @@ async function look(browser, view, url, file, directory) {
 async function stays_fresh(page) {
   const time = () => document.querySelector("header time").textContent;
   await page.locator("#hour-numbers summary").click();
+  await page.locator("#hour-numbers .scroll").evaluate((table) => table.scrollTo({ top: 60 }));
   await page.evaluate(() => { window.mark = "the same document"; });
   const before = await page.evaluate(time);
   await page.waitForFunction(
     (before) => document.querySelector("header time").textContent !== before, before);
   const mark = await page.evaluate(() => window.mark);
   const rows = await page.locator("#hour-numbers tbody tr:visible").count();
-  return { mark, rows };
+  const top = await page.locator("#hour-numbers .scroll").evaluate((table) => table.scrollTop);
+  return { mark, rows, top };
 }
 
 // Whether it is loaded again without scripts.
