@@ -12,9 +12,12 @@ use tracing::{error, info, warn};
 
 use crate::admin;
 use crate::config::{Config, TokenIn};
+use crate::core::event::Event;
 use crate::core::time::Timestamp;
 use crate::http::listen::{BindError, Listeners};
+use crate::meters::meters;
 use crate::service::audit::{self, AuditReport, Options};
+use crate::service::events::Listener;
 use crate::service::operations::Operations;
 use crate::service::sweep::{Deletions, Sweeper};
 use crate::service::{Service, Settings, World};
@@ -122,6 +125,7 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
     let listeners = Listeners::bind(&config.http)?;
     let private = admin::Listeners::bind(&config.admin)?;
     let service = Service::new(settings(&config), keys, stores, world);
+    service.set_listeners(vec![Arc::new(Counting)]);
     recover(&config.data_dir, &service).await?;
     let sweeper = Arc::new(match seen_at {
         Some(seen_at) => Sweeper::since(service.clone(), seen_at),
@@ -178,6 +182,15 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
     service.cut_uploads().await;
     info!("stopped");
     ended
+}
+
+/// Has what happens counted.
+struct Counting;
+
+impl Listener for Counting {
+    fn hear(&self, event: &Event<'_>, now: Timestamp) {
+        meters().count(event, now);
+    }
 }
 
 /// After a power cut: looks through the uploads that were under way.

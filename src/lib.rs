@@ -15,7 +15,8 @@
 //!    inside its own transaction; it may, because core is pure.
 //! 6. Every "no" is one row of [`core::refusal`], with its stanza error, its status and its words.
 //!
-//! [`admin`] is the private listener beside them: how the service is, and what [`meters`] counted.
+//! [`admin`] is the private listener beside them: how the service is, and what was counted.
+//! [`meters`] counts: what happens from the service's events, and what its parts do by themselves.
 //! [`config`] says what was configured, [`daemon`] puts the rooms together, [`log`] keeps secrets
 //! out of the log. [`send`] is a client beside all this: `slotd send` uses the service from
 //! outside, and of these rooms nothing but the guard under the XML parser.
@@ -79,6 +80,12 @@
 //!   `Operation`, which `service::operations` does to its end, also when the stream is gone.
 //! * Cancel: the row first, then the writer is cut and the bytes go. Delete and purge: what is open
 //!   is cancelled; then the file goes, and its row last.
+//!
+//! **Scrape to figures**
+//! * `admin::listen` takes few connections and no bodies. `/readyz` and `/metrics` ask
+//!   `admin::pulse`, which asks the stores once for all; `core::health` says what is wrong.
+//! * Most figures are there already: `Service::tell` has each event counted (`meters::happenings`),
+//!   and stores, streams and connections count their work (`meters::work`).
 //!
 //! **Upkeep**
 //! * `Sweeper::sweep` asks for what is due and removes it, a file before its row; never
