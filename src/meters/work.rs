@@ -78,8 +78,15 @@ impl Work {
 
     /// Counts the bytes of a request's body, and of its answer's.
     pub fn count_bytes(&self, n_received: u64, n_sent: u64) {
-        self.received_bytes.inc_by(n_received);
-        self.sent_bytes.inc_by(n_sent);
+        for (counter, n_bytes) in [
+            (&self.received_bytes, n_received),
+            (&self.sent_bytes, n_sent),
+        ] {
+            // Most requests have bytes in one direction alone.
+            if n_bytes != 0 {
+                counter.inc_by(n_bytes);
+            }
+        }
     }
 
     /// Counts a connection until what this returns is dropped.
