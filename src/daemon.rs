@@ -16,6 +16,7 @@ use crate::config::{Config, TokenIn};
 use crate::core::event::Event;
 use crate::core::time::Timestamp;
 use crate::http::listen::{BindError, Listeners};
+use crate::meters::meters;
 use crate::service::audit::{self, AuditReport, Options};
 use crate::service::events::Listener;
 use crate::service::operations::Operations;
@@ -189,6 +190,15 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
     ended
 }
 
+/// Has what happens counted.
+struct Counting;
+
+impl Listener for Counting {
+    fn hear(&self, event: &Event<'_>, now: Timestamp) {
+        meters().count(event, now);
+    }
+}
+
 /// After a power cut: looks through the uploads that were under way.
 async fn recover(data_dir: &Path, service: &Service) -> Result<(), RunError> {
     if boot::is_started_anew(data_dir) {
@@ -226,7 +236,7 @@ fn keep_history(
 /// Has everything told to those who listen.
 fn set_listeners(service: &Service, config: &Config) -> Result<Arc<AuditLog>, RunError> {
     let audit_log = AuditLog::start(audit_manner(config)).map_err(RunError::Thread)?;
-    let mut listeners: Vec<Arc<dyn Listener>> = vec![audit_log.clone()];
+    let mut listeners: Vec<Arc<dyn Listener>> = vec![audit_log.clone(), Arc::new(Counting)];
     if is_watched(config) {
         upkeep::history::begin(&config.data_dir, service);
         listeners.push(service.recent().clone());

@@ -16,10 +16,11 @@
 //! 6. Every "no" is one row of [`core::refusal`], with its stanza error, its status and its words.
 //!
 //! What happens is told once, as a [`core::event`], by `Service::tell` to whoever listens:
-//! [`audit_log`] writes it down for operators, `service::recent` remembers a day of it.
+//! [`audit_log`] writes it down for operators, [`meters`] counts it and what the parts do by
+//! themselves, `service::recent` remembers a day of it.
 //!
-//! [`admin`] is the private listener beside them: how the service is, what [`meters`] counted, and
-//! a page of both that `Service::status` gathers and `admin::page` draws.
+//! [`admin`] is the private listener beside them: how the service is, what was counted, and a page
+//! of it that `Service::status` gathers and `admin::page` draws.
 //!
 //! [`config`] says what was configured, [`daemon`] puts the rooms together, [`log`] keeps secrets
 //! out of the log. [`send`] is a client beside all this: `slotd send` uses the service from
@@ -84,6 +85,12 @@
 //!   `Operation`, which `service::operations` does to its end, also when the stream is gone.
 //! * Cancel: the row first, then the writer is cut and the bytes go. Delete and purge: what is open
 //!   is cancelled; then the file goes, and its row last.
+//!
+//! **Scrape to figures**
+//! * `admin::listen` takes few connections and no bodies. `/readyz` and `/metrics` ask
+//!   `admin::pulse`, which asks the stores once for all; `core::health` says what is wrong.
+//! * Most figures are there already: `Service::tell` has each event counted (`meters::happenings`),
+//!   and stores, streams and connections count their work (`meters::work`).
 //!
 //! **Upkeep**
 //! * `Sweeper::sweep` asks for what is due and removes it, a file before its row; never

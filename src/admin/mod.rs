@@ -12,6 +12,7 @@ use axum::extract::State;
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
 use http::{StatusCode, header};
+use tokio::runtime::Handle;
 
 use crate::core::health::{self, Trouble};
 use crate::meters;
@@ -23,7 +24,7 @@ mod pulse;
 mod view;
 
 pub use listen::Listeners;
-use pulse::Pulse;
+use pulse::{Beat, Pulse};
 use view::View;
 
 /// What Prometheus takes, and promtool checks.
@@ -70,24 +71,48 @@ async fn readyz(State(admin): State<Arc<Admin>>) -> Response {
 }
 
 async fn metrics(State(admin): State<Arc<Admin>>) -> Response {
-    let troubles = admin.troubles().await;
-    let now = meters::Now {
-        is_ready: troubles.is_empty(),
-    };
+    let now = admin.now().await;
     text(StatusCode::OK, METRICS_TYPE, meters::meters().text(&now))
 }
 
 impl Admin {
     /// Why the service is not ready, as of a moment ago.
     async fn troubles(&self) -> Vec<Trouble> {
-        let beat = self.pulse.feel().await;
+        self.troubles_of(self.pulse.feel().await.as_ref())
+    }
+
+    fn troubles_of(&self, beat: Option<&Beat>) -> Vec<Trouble> {
+        let files = |beat: &Beat| beat.stock.room.is_some() && beat.tried.is_some();
         health::troubles(&health::Seen {
-            rows: beat.as_ref().map(|beat| beat.stock.totals.is_some()),
-            files: beat.map(|beat| beat.stock.room.is_some() && beat.tried.is_some()),
+            rows: beat.map(|beat| beat.stock.totals.is_some()),
+            files: beat.map(files),
             streams: self.service.streams().list(),
             is_draining: self.service.is_draining(),
             is_stopping: self.service.is_stopping(),
         })
+    }
+
+    /// What the meters do not know by themselves, as of a moment ago.
+    async fn now(&self) -> meters::Now {
+        let (beat, service) = (self.pulse.feel().await, &self.service);
+        let stock = beat
+            .as_ref()
+            .and_then(|beat| beat.stock.totals.zip(beat.stock.room));
+        meters::Now {
+            is_ready: self.troubles_of(beat.as_ref()).is_empty(),
+            is_draining: service.is_draining(),
+            stock: stock.map(|(totals, free)| meters::Stock {
+                n_rows: totals.n_rows,
+                n_files: totals.n_files,
+                stored_bytes: totals.stored_bytes,
+                free,
+            }),
+            n_active: service.n_active(),
+            n_keys: service.keys().list().len(),
+            streams: service.streams().list(),
+            reserve: service.reserve(),
+            runtime: Handle::current().metrics(),
+        }
     }
 }
 

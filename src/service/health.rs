@@ -1,6 +1,7 @@
 //! How the service is: what its stores hold and whether they work, and which streams are up.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -44,6 +45,16 @@ impl Service {
     /// How many uploads come in.
     pub fn n_active(&self) -> usize {
         self.transfers.active().len()
+    }
+
+    /// Free room below which no slot is given out.
+    pub fn reserve(&self) -> Room {
+        self.settings.policy.reserve
+    }
+
+    /// Whether an operator said that no slots shall be given out.
+    pub fn is_draining(&self) -> bool {
+        self.is_draining.load(Ordering::Relaxed)
     }
 
     /// Whether the service is being stopped.

@@ -23,6 +23,7 @@ use crate::core::session::UploadSession;
 use crate::core::slot::{SessionId, Slot, SlotId, SlotRequest};
 use crate::core::time::Timestamp;
 use crate::core::token::{self, Keys};
+use crate::meters::work;
 use crate::store::{Content, Failure, StoreError, Stores};
 
 pub mod audit;
@@ -328,11 +329,6 @@ impl Service {
         Ok(Download { answer, body })
     }
 
-    /// Whether an operator said that no slots shall be given out.
-    pub fn is_draining(&self) -> bool {
-        self.is_draining.load(Ordering::Relaxed)
-    }
-
     /// Gives out no more slots, or some again; until then, or a restart.
     fn set_draining(&self, is_draining: bool) -> Outcome {
         self.is_draining.store(is_draining, Ordering::Relaxed);
@@ -362,6 +358,7 @@ fn refusal_of(doing: &'static str, failure: Failure) -> Refusal {
 /// Logs a store's trouble, once, and turns it into what a peer may know.
 fn broken(doing: &'static str, store_error: &StoreError) -> Refusal {
     error!(error = %store_error, "could not {doing}");
+    work().count_store_error(store_error.kind());
     match store_error {
         StoreError::NoSpace { .. } => Refusal::NoSpace,
         StoreError::Unavailable { .. } | StoreError::Corrupt(_) => Refusal::Broken,

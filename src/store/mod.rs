@@ -58,6 +58,17 @@ pub enum StoreError {
     Corrupt(String),
 }
 
+impl StoreError {
+    /// Its kind, as meters name it.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Unavailable { .. } => "unavailable",
+            Self::NoSpace { .. } => "no-space",
+            Self::Corrupt(_) => "corrupt",
+        }
+    }
+}
+
 /// Why a store cannot be opened: the file or directory, and a sentence that says what to do.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{} {problem}", path.display())]

@@ -21,6 +21,7 @@ use tokio::time::{Instant, timeout};
 use tracing::{error, info, warn};
 
 use crate::config::Component;
+use crate::meters::work;
 use crate::service::health::Streams;
 use crate::service::operations::Operations;
 
@@ -173,6 +174,7 @@ async fn hold(held: Held, mut stop: watch::Receiver<bool>) {
             login = login::log_in(&component, &connect) => login,
             () = stream::stopped(&mut stop) => return,
         };
+        work().count_login(login.is_ok());
         let refused = match login {
             Err(error) => {
                 lines.warn(&component.jid, &error.to_string(), 1);
@@ -185,6 +187,7 @@ async fn hold(held: Held, mut stop: watch::Receiver<bool>) {
                 let up = streams_up.begin(&component.jid);
                 let end = stream::serve(line, &desk, &component.jid, &mut stop).await;
                 drop(up);
+                work().count_stream_end(end.kind());
                 if let End::Stopped = end {
                     return;
                 }

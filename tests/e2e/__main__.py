@@ -17,7 +17,8 @@ from report import Report
 from servers import SERVERS
 
 SUITES = ["basics", "sessions", "clients", "commands", "hostile", "restarts", "send", "send_switch",
-          "faults", "powercut", "proxies", "tus", "page", "early", "switch", "crowd", "cuts", "races"]
+          "faults", "powercut", "proxies", "tus", "page", "early", "switch", "crowd", "cuts", "races",
+          "metrics"]
 
 
 def main():

@@ -20,6 +20,7 @@ use ::redb::{Database, ReadTransaction, StorageError};
 use tokio::sync::{mpsc, oneshot};
 use tracing::{error, warn};
 
+use crate::meters;
 use crate::store::Failure;
 use crate::store::redb::disk::Syncs;
 use crate::store::redb::opening::{self, Check};
@@ -256,6 +257,7 @@ impl Committer {
         doing: &'static str,
         work: impl FnOnce(&mut Tables<'_>) -> Outcome<T> + Send + 'static,
     ) -> Result<T, Failure> {
+        let _timed = meters::work().time_row_write();
         let (reply, answer) = oneshot::channel();
         let job = Write {
             doing,
@@ -320,7 +322,9 @@ impl Loop {
             let give_way = was_shared.then_some(thread::yield_now);
             gather(&mut jobs, &mut batch, BATCH_MAX, give_way);
             was_shared = 1 < batch.len();
+            let begun = Instant::now();
             let committed = self.attempt(|shared| shared.commit(&mut batch));
+            meters::work().count_commit(batch.len(), begun.elapsed(), committed.is_ok());
             for job in batch.drain(..) {
                 job.answer(&committed);
             }
