@@ -13,11 +13,16 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tracing::{error, info, warn};
 
+use crate::admin;
+use crate::audit_log::{self, AuditLog};
 use crate::config::{Config, Loaded, TokenIn};
+use crate::core::event::Event;
 use crate::core::time::Timestamp;
 use crate::http::inherited::Inherited;
 use crate::http::listen::{BindError, Listeners};
+use crate::meters::meters;
 use crate::service::audit::{self, AuditReport, Options};
+use crate::service::events::Listener;
 use crate::service::operations::Operations;
 use crate::service::operations::reload::Reloads;
 use crate::service::sweep::{Deletions, Sweeper};
@@ -58,6 +63,9 @@ pub enum RunError {
     /// The operating system gave no random numbers.
     #[error("the operating system gives no random numbers: {0}")]
     Random(getrandom::Error),
+    /// There is no thread for the audit log.
+    #[error("no thread for the audit log: {0}")]
+    Thread(std::io::Error),
     /// A part of the service ended, which none does by itself.
     #[error("a part of the service ended unexpectedly; the log says which")]
     Ended,
@@ -146,63 +154,44 @@ pub async fn run(start: Start, shutdown: impl Future<Output = ()>) -> Result<(),
     let Start {
         loaded,
         source,
-        mut inherited,
+        inherited,
         hangups,
     } = start;
-    let config = &loaded.config;
-    let world = world();
-    let seen_at = store::written_at(&config.data_dir);
-    let stores = store::open(&config.data_dir, config.durability)?;
-    let keys = keys::load_or_create(&config.data_dir, random_secret()?, world.now())?;
-    let listeners = Listeners::bind_others(&config.http, &mut inherited)?;
-    if !inherited.unclaimed().is_empty() {
-        return Err(RunError::Unclaimed(inherited.unclaimed().join(", ")));
-    }
-    let service = Service::new(live_settings(&loaded), keys, stores, world);
-    recover(&config.data_dir, &service).await?;
-    let sweeper = Arc::new(match seen_at {
-        Some(seen_at) => Sweeper::since(service.clone(), seen_at),
-        None => Sweeper::new(service.clone()),
-    });
-    let (deletions, told) = Deletions::new();
-    let (reloads, asks) = Reloads::new();
-    let (stop, stopped) = watch::channel(false);
-    let mut parts = JoinSet::new();
-    if config.components.is_empty() {
-        info!("no component is configured: files are served, slots cannot be asked for");
-    } else {
-        let operations = Operations::new(
-            service.clone(),
-            (sweeper.clone(), deletions),
-            reloads,
-            config.data_dir.clone(),
-        );
-        let components = config.components.clone();
-        parts.spawn(xmpp::run(components, operations, stopped.clone()));
-    }
-    let (plans, planned) = watch::channel(plan(config));
-    parts.spawn(upkeep::run(
-        planned,
-        service.clone(),
+    let Prepared {
+        service,
+        audit_log,
         sweeper,
-        told,
-        stopped,
-    ));
-    let (close, closed) = watch::channel(false);
-    let (http, serving) = (config.http.clone(), service.clone());
+        listeners,
+        private,
+    } = prepare(&loaded, inherited).await?;
+    let (reloads, asks) = Reloads::new();
+    let (plans, planned) = watch::channel(plan(&loaded.config));
+    let (stop, stopped) = watch::channel(false);
+    let mut parts = start_parts(&loaded.config, &service, sweeper, reloads, planned, stopped);
+    // To the very end: who watches over us shall see us stop.
+    let mut watched = JoinSet::new();
+    watched.spawn(private.serve(admin::router(service.clone())));
+    watched.spawn(notify::watch(service.clone()));
     info!(addresses = ?listeners.addresses(), "slotd {} is ready", env!("CARGO_PKG_VERSION"));
+    service.tell(Event::Started);
+    let (http, tls, serving) = (
+        loaded.config.http.clone(),
+        listeners.tls(),
+        service.clone(),
+    );
     let reload = Reload {
         source,
         service: service.clone(),
-        tls: listeners.tls(),
+        audit_log: audit_log.clone(),
+        tls,
         plans,
         running: loaded,
     };
+    let (close, closed) = watch::channel(false);
     let mut front = JoinSet::new();
     front.spawn(async move { listeners.serve(&http, serving, closed).await });
     let mut aside = JoinSet::new();
     aside.spawn(reload.run(hangups, asks));
-    let watching = tokio::spawn(notify::watch(service.clone()));
     notify::ready();
     let ended = tokio::select! {
         () = shutdown => Ok(()),
@@ -216,6 +205,7 @@ pub async fn run(start: Start, shutdown: impl Future<Output = ()>) -> Result<(),
     });
     drop(aside);
     notify::stopping(service.settings().stop_within);
+    service.tell(Event::Stopping);
     // Uploads end before the streams do: until then slots are refused with a time to ask again,
     // and whoever wants to know how their upload stands is told.
     service.drain();
@@ -225,9 +215,118 @@ pub async fn run(start: Start, shutdown: impl Future<Output = ()>) -> Result<(),
     let _ = stop.send(true);
     while parts.join_next().await.is_some() {}
     service.cut_uploads().await;
-    watching.abort();
+    let _ = tokio::task::spawn_blocking(move || audit_log.flush()).await;
     info!("stopped");
     ended
+}
+
+/// What can fail at a start has not.
+struct Prepared {
+    service: Arc<Service>,
+    audit_log: Arc<AuditLog>,
+    sweeper: Arc<Sweeper>,
+    listeners: Listeners,
+    private: admin::Listeners,
+}
+
+/// Opens stores and sockets, and brings what the last end left in order.
+async fn prepare(loaded: &Loaded, mut inherited: Inherited) -> Result<Prepared, RunError> {
+    let (config, world) = (&loaded.config, world());
+    let seen_at = store::written_at(&config.data_dir);
+    let stores = store::open(&config.data_dir, config.durability)?;
+    let keys = keys::load_or_create(&config.data_dir, random_secret()?, world.now())?;
+    let listeners = Listeners::bind_others(&config.http, &mut inherited)?;
+    let private = admin::Listeners::open(&config.admin, &mut inherited)?;
+    if !inherited.unclaimed().is_empty() {
+        return Err(RunError::Unclaimed(inherited.unclaimed().join(", ")));
+    }
+    let service = Service::new(live_settings(loaded), keys, stores, world);
+    let audit_log = set_listeners(&service, config)?;
+    service.load_orders().await?;
+    service.load_bans().await?;
+    recover(&config.data_dir, &service).await?;
+    let sweeper = Arc::new(match seen_at {
+        Some(seen_at) => Sweeper::since(service.clone(), seen_at),
+        None => Sweeper::new(service.clone()),
+    });
+    Ok(Prepared {
+        service,
+        audit_log,
+        sweeper,
+        listeners,
+        private,
+    })
+}
+
+/// Starts what runs beside HTTP.
+fn start_parts(
+    config: &Config,
+    service: &Arc<Service>,
+    sweeper: Arc<Sweeper>,
+    reloads: Reloads,
+    planned: watch::Receiver<Plan>,
+    stopped: watch::Receiver<bool>,
+) -> JoinSet<()> {
+    let (deletions, told) = Deletions::new();
+    let mut parts = JoinSet::new();
+    if config.components.is_empty() {
+        info!("no component is configured: files are served, slots cannot be asked for");
+    } else {
+        let operations = Operations::new(
+            service.clone(),
+            (sweeper.clone(), deletions),
+            reloads,
+            config.data_dir.clone(),
+        );
+        let components = config.components.clone();
+        parts.spawn(xmpp::run(components, operations, stopped.clone()));
+    }
+    if is_watched(config) {
+        let (data_dir, service) = (config.data_dir.clone(), service.clone());
+        parts.spawn(upkeep::history::keep(data_dir, service, stopped.clone()));
+    }
+    parts.spawn(upkeep::run(
+        planned,
+        service.clone(),
+        sweeper,
+        told,
+        stopped,
+    ));
+    parts
+}
+
+/// Whether anybody can ask what goes on: else nothing of it is remembered.
+fn is_watched(config: &Config) -> bool {
+    !config.admin.listen.is_empty()
+}
+
+/// Has what happens counted.
+struct Counting;
+
+impl Listener for Counting {
+    fn hear(&self, event: &Event<'_>, now: Timestamp) {
+        meters().count(event, now);
+    }
+}
+
+/// Has everything told to those who listen.
+fn set_listeners(service: &Service, config: &Config) -> Result<Arc<AuditLog>, RunError> {
+    let audit_log = AuditLog::start(audit_manner(config)).map_err(RunError::Thread)?;
+    let mut listeners: Vec<Arc<dyn Listener>> = vec![audit_log.clone(), Arc::new(Counting)];
+    if is_watched(config) {
+        upkeep::history::begin(&config.data_dir, service);
+        listeners.push(service.recent().clone());
+    }
+    service.set_listeners(listeners);
+    Ok(audit_log)
+}
+
+/// How the audit log is written.
+fn audit_manner(config: &Config) -> audit_log::Manner {
+    audit_log::Manner {
+        path: config.log.audit_file.clone(),
+        addresses: config.log.addresses,
+    }
 }
 
 /// After a power cut: looks through the uploads that were under way.

@@ -15,6 +15,8 @@ use crate::service::Service;
 use crate::service::sweep::{Removed, Sweeper};
 use crate::store::keys;
 
+pub mod history;
+
 /// What upkeep needs to know of the configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Plan {

@@ -54,6 +54,8 @@ pub struct Config {
     pub components: Vec<Component>,
     /// The HTTP side.
     pub http: Http,
+    /// The private listener.
+    pub admin: Admin,
     /// The rules of slot requests.
     pub policy: Policy,
     /// The rules of traffic.
@@ -130,6 +132,13 @@ pub struct Http {
     pub accel: Accel,
     /// TLS on the TCP listeners.
     pub tls: Option<Tls>,
+}
+
+/// The private listener: metrics, and how the service is.
+#[derive(Clone, Debug)]
+pub struct Admin {
+    /// Where to listen; none where there is no such listener.
+    pub listen: Vec<Listen>,
 }
 
 /// A listening socket.

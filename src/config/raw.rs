@@ -18,6 +18,7 @@ pub struct RawConfig {
     pub(super) worker_threads: i64,
     pub(super) component: RawComponents,
     pub(super) http: RawHttp,
+    pub(super) admin: RawAdmin,
     pub(super) limits: RawLimits,
     pub(super) quota: RawQuota,
     pub(super) access: RawAccess,
@@ -39,6 +40,7 @@ impl Default for RawConfig {
             worker_threads: 0,
             component: RawComponents::default(),
             http: RawHttp::default(),
+            admin: RawAdmin::default(),
             limits: RawLimits::default(),
             quota: RawQuota::default(),
             access: RawAccess::default(),
@@ -136,6 +138,15 @@ impl Default for RawHttp {
 pub struct RawTls {
     pub(super) certificate: Option<String>,
     pub(super) key: Option<String>,
+}
+
+/// `[admin]`: off, because every account of the machine reaches a loopback port, and because a port
+/// that is taken shall not keep uploads from starting.
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RawAdmin {
+    pub(super) listen: Vec<String>,
+    pub(super) insecure: bool,
 }
 
 /// `[limits]`

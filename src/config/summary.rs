@@ -31,6 +31,7 @@ impl Summary<'_> {
         let Config {
             components,
             http,
+            admin,
             policy,
             ..
         } = self.0;
@@ -61,6 +62,10 @@ impl Summary<'_> {
             sockets.join(", "),
             http.public_url
         )?;
+        if !admin.listen.is_empty() {
+            let sockets: Vec<String> = admin.listen.iter().map(socket).collect();
+            writeln!(f, "  private    {}", sockets.join(", "))?;
+        }
         if !http.trusted_proxies.is_empty() {
             let forwards = match http.proxy_forwards_1xx {
                 true => "; they forward interim responses",

@@ -11,7 +11,8 @@ use tokio::signal::unix::Signal;
 use tokio::sync::{mpsc, watch};
 use tracing::{error, info, warn};
 
-use super::{live_settings, notify, plan};
+use super::{audit_manner, live_settings, notify, plan};
+use crate::audit_log::AuditLog;
 use crate::config::{self, Config, Loaded, Use};
 use crate::core::command::operation::{Configured, Reloaded};
 use crate::http::tls::{Pair, Reloader};
@@ -39,6 +40,8 @@ pub struct Reload {
     pub running: Loaded,
     /// Follows it: the rules.
     pub service: Arc<Service>,
+    /// Follows it: the audit log.
+    pub audit_log: Arc<AuditLog>,
     /// Follows it: certificate and key.
     pub tls: Option<Arc<Reloader>>,
     /// Follows it: the sweep.
@@ -89,6 +92,7 @@ impl Reload {
             .collect();
         warnings.extend(loaded.warnings.iter().cloned());
         log::change(&loaded.config.log, self.source.directives.as_deref());
+        self.audit_log.change(audit_manner(&loaded.config));
         self.service.set_settings(live_settings(&loaded));
         if let (Some(tls), Some(pair)) = (&self.tls, pair) {
             tls.take_up(pair);
@@ -150,6 +154,7 @@ fn keep_fixed(new: Loaded, running: &Loaded) -> (Loaded, Vec<String>) {
         worker_threads: kept.worker_threads,
         components: kept.components,
         http: config::Http { tls, ..kept.http },
+        admin: kept.admin,
         ..config
     };
     let loaded = Loaded {
@@ -164,7 +169,7 @@ fn keep_fixed(new: Loaded, running: &Loaded) -> (Loaded, Vec<String>) {
 fn is_fixed(key: &str, may_change_tls: bool) -> bool {
     let table = key.split(['.', '[']).next().unwrap_or(key);
     match table {
-        "data_dir" | "durability" | "worker_threads" | "component" => true,
+        "data_dir" | "durability" | "worker_threads" | "component" | "admin" => true,
         "http" => !(may_change_tls && key.starts_with("http.tls")),
         _ => false,
     }

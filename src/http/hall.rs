@@ -27,6 +27,8 @@ use super::{Edge, Origin, router_of, stopped};
 use crate::config::Http;
 use crate::core::forwarded;
 use crate::core::refusal::Refusal;
+use crate::meters::work;
+use crate::store::files_kept_max;
 
 /// How long to wait when there are no descriptors left for a connection.
 const ACCEPT_AGAIN_IN: Duration = Duration::from_millis(100);
@@ -156,6 +158,7 @@ impl Hall {
     }
 
     fn turn_away(&self, stream: &TcpStream, peer: IpAddr) {
+        work().refuse_connection();
         // Where all clients come through a proxy on this machine, the admin has to know.
         if peer.is_loopback() && !self.told_of_proxy.swap(true, Ordering::Relaxed) {
             tracing::warn!(
@@ -203,6 +206,7 @@ impl Hall {
 
     /// Answers a connection: files in front, and the rest behind.
     async fn host<S: Line>(self: Arc<Self>, stream: S, origin: Origin, held: Held) {
+        let _counted = work().hold_connection();
         let (edge, shutdown) = (self.edge.clone(), self.shutdown.clone());
         let pace = Rules::of(&edge.service.settings()).begin();
         let front = Front::new(edge, origin, stream, pace, shutdown);

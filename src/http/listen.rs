@@ -30,16 +30,20 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(2);
 #[derive(Debug, thiserror::Error)]
 pub enum BindError {
     /// A TCP address.
-    #[error("http.listen: {address}: {source}{}", tcp_remedy(source))]
+    #[error("{key}: {address}: {source}{}", tcp_remedy(source))]
     Tcp {
+        /// The option that names it.
+        key: &'static str,
         /// The address.
         address: SocketAddr,
         /// Why not.
         source: io::Error,
     },
     /// A Unix socket.
-    #[error("http.listen: unix:{}: {source}{}", .path.display(), unix_remedy(source))]
+    #[error("{key}: unix:{}: {source}{}", .path.display(), unix_remedy(source))]
     Unix {
+        /// The option that names it.
+        key: &'static str,
         /// The socket's file.
         path: PathBuf,
         /// Why not.
@@ -51,10 +55,14 @@ pub enum BindError {
 }
 
 impl BindError {
-    fn new(listen: &Listen, source: io::Error) -> Self {
+    fn new(key: &'static str, listen: &Listen, source: io::Error) -> Self {
         match listen.clone() {
-            Listen::Tcp(address) => Self::Tcp { address, source },
-            Listen::Unix(path) => Self::Unix { path, source },
+            Listen::Tcp(address) => Self::Tcp {
+                key,
+                address,
+                source,
+            },
+            Listen::Unix(path) => Self::Unix { key, path, source },
         }
     }
 }
@@ -116,19 +124,8 @@ impl Listeners {
     /// The same, but for sockets that are `inherited`: these are taken from there.
     pub fn bind_others(http: &Http, inherited: &mut Inherited) -> Result<Self, BindError> {
         let tls = http.tls.as_ref().map(Reloader::open).transpose()?;
-        let sockets = http.listen.iter().map(|listen| {
-            let given = inherited.claim(listen);
-            let owner = match given {
-                Some(_) => Owner::Manager,
-                None => Owner::Us,
-            };
-            let socket = match given {
-                Some(given) => adopt(given),
-                None => bind(listen),
-            };
-            let socket = socket.map_err(|source| BindError::new(listen, source))?;
-            Ok((socket, owner))
-        });
+        let open = |listen| Socket::open("http.listen", listen, inherited);
+        let sockets = http.listen.iter().map(open);
         Ok(Self {
             sockets: sockets.collect::<Result<_, BindError>>()?,
             tls: tls.map(Arc::new),
@@ -250,6 +247,21 @@ pub enum Incoming {
 }
 
 impl Socket {
+    /// The socket that the option `key` names: the one that is `inherited`, or a new one. Call it
+    /// in a runtime.
+    pub fn open(
+        key: &'static str,
+        listen: &Listen,
+        inherited: &mut Inherited,
+    ) -> Result<(Self, Owner), BindError> {
+        let (socket, owner) = match inherited.claim(listen) {
+            Some(given) => (adopt(given), Owner::Manager),
+            None => (bind(listen), Owner::Us),
+        };
+        let socket = socket.map_err(|source| BindError::new(key, listen, source))?;
+        Ok((socket, owner))
+    }
+
     /// The next connection; nothing is lost where this is dropped before it comes.
     pub async fn accept(&self) -> io::Result<Incoming> {
         match self {

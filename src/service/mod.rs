@@ -10,7 +10,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use http::{HeaderMap, Method};
 use jid::Jid;
-use tokio::sync::{Mutex, MutexGuard};
+use tokio::sync::Mutex;
 use tracing::{debug, error, info};
 
 use crate::core::command::operation::Outcome;
@@ -22,6 +22,7 @@ use crate::core::session::UploadSession;
 use crate::core::slot::{SessionId, Slot, SlotId, SlotRequest};
 use crate::core::time::Timestamp;
 use crate::core::token::{self, Keys};
+use crate::meters::work;
 use crate::store::{Content, Failure, StoreError, Stores};
 
 pub mod audit;
@@ -29,15 +30,19 @@ pub mod command;
 mod ending;
 pub mod events;
 mod hashes;
+pub mod health;
 mod intake;
+mod keys;
 pub mod operations;
 mod orders;
 mod rates;
 mod receive;
+pub mod recent;
 mod recover;
 mod replay;
 mod resume;
 pub mod session;
+mod status;
 mod settings;
 pub mod sweep;
 mod transfers;
@@ -48,7 +53,9 @@ mod write;
 use events::Listeners;
 use hashes::Hashes;
 use orders::OrderBook;
+use health::Streams;
 use rates::Rates;
+use recent::Recent;
 use session::SessionView;
 pub use settings::Settings;
 use transfers::Transfers;
@@ -99,8 +106,10 @@ pub struct Service {
     gathering: Arc<Gathering>,
     is_draining: AtomicBool,
     keys_turn: Mutex<()>,
+    streams: Arc<Streams>,
     listeners: Listeners,
     orders: OrderBook,
+    recent: Arc<Recent>,
 }
 
 impl Service {
@@ -118,8 +127,10 @@ impl Service {
             gathering: Arc::default(),
             is_draining: AtomicBool::new(false),
             keys_turn: Mutex::default(),
+            streams: Arc::default(),
             listeners: Listeners::default(),
             orders: OrderBook::default(),
+            recent: Arc::default(),
         })
     }
 
@@ -306,52 +317,6 @@ impl Service {
         Ok(Download { answer, body })
     }
 
-    /// The keys in use.
-    pub fn keys(&self) -> Keys {
-        let keys = self.keys.read().unwrap_or_else(PoisonError::into_inner);
-        keys.clone()
-    }
-
-    /// Held by who changes the file of keys, until the new ones are in use: of two at once the
-    /// older would win.
-    pub async fn turn_for_keys(&self) -> MutexGuard<'_, ()> {
-        self.keys_turn.lock().await
-    }
-
-    /// Puts other keys into use; what the old ones alone sealed is refused from now on.
-    pub fn set_keys(&self, keys: Keys) {
-        let n_keys = keys.list().len();
-        *self.keys.write().unwrap_or_else(PoisonError::into_inner) = keys;
-        self.tell(Event::KeysChanged { n_keys });
-    }
-
-    /// What `keys` become when their time has come: a new one signs, the oldest are left out.
-    pub fn next_keys(&self, keys: &Keys) -> Option<Keys> {
-        let now = self.world.now();
-        let settings = self.settings();
-        let kept = keys.retire(settings.keep_old_for, now);
-        let is_due = |every| kept.is_rotation_due(every, now);
-        let next = if settings.rotate_every.is_some_and(is_due) {
-            kept.rotate(self.random_secret(), now)
-        } else {
-            kept
-        };
-        (next != *keys).then_some(next)
-    }
-
-    fn random_secret(&self) -> [u8; 32] {
-        let halves = [self.world.random(), self.world.random()];
-        let mut secret = [0; 32];
-        secret[..16].copy_from_slice(&halves[0].to_be_bytes());
-        secret[16..].copy_from_slice(&halves[1].to_be_bytes());
-        secret
-    }
-
-    /// Whether an operator said that no slots shall be given out.
-    pub fn is_draining(&self) -> bool {
-        self.is_draining.load(Ordering::Relaxed)
-    }
-
     /// Gives out no more slots, or some again; until then, or a restart.
     fn set_draining(&self, is_draining: bool) -> Outcome {
         self.is_draining.store(is_draining, Ordering::Relaxed);
@@ -390,6 +355,7 @@ fn refusal_of(doing: &'static str, failure: Failure) -> Refusal {
 /// Logs a store's trouble, once, and turns it into what a peer may know.
 fn broken(doing: &'static str, store_error: &StoreError) -> Refusal {
     error!(error = %store_error, "could not {doing}");
+    work().count_store_error(store_error.kind());
     match store_error {
         StoreError::NoSpace { .. } => Refusal::NoSpace,
         StoreError::Unavailable { .. } | StoreError::Corrupt(_) => Refusal::Broken,

@@ -23,6 +23,7 @@ use crate::core::time::Timestamp;
 
 pub mod boot;
 mod content;
+pub mod history;
 mod hot;
 pub mod keys;
 pub mod local;
@@ -55,6 +56,17 @@ pub enum StoreError {
     /// What is stored is not what was put there.
     #[error("{0} is damaged")]
     Corrupt(String),
+}
+
+impl StoreError {
+    /// Its kind, as meters name it.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Unavailable { .. } => "unavailable",
+            Self::NoSpace { .. } => "no-space",
+            Self::Corrupt(_) => "corrupt",
+        }
+    }
 }
 
 /// Why a store cannot be opened: the file or directory, and a sentence that says what to do.

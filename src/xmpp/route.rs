@@ -79,7 +79,9 @@ enum Work {
     Ask(Ask),
 }
 
-/// What is asked of the service.
+/// What is asked of the service; its names are the meters'.
+#[derive(strum::IntoStaticStr)]
+#[strum(serialize_all = "kebab-case")]
 enum Ask {
     /// A slot.
     Slot(SlotRequest),
@@ -293,6 +295,7 @@ async fn answer_ask(
     ask: Ask,
     payload: Asked,
 ) -> Reply {
+    let _timed = crate::meters::work().time_iq((&ask).into());
     let is_logged = matches!(ask, Ask::Slot(_));
     // A fault in one request must not end the stream of all.
     let answer = AssertUnwindSafe(ask.answer(&desk, &head, &requester)).catch_unwind();

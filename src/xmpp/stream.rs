@@ -62,6 +62,20 @@ pub enum End {
     Broken(Broken),
 }
 
+impl End {
+    /// Its kind, as meters name it.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Stopped => "stopped",
+            Self::Closed => "closed",
+            Self::Silent => "silent",
+            Self::Stuck => "stuck",
+            Self::Error(_) => "error",
+            Self::Broken(_) => "broken",
+        }
+    }
+}
+
 /// Serves a stream until it ends. When `stop` turns true, answers under way are still sent.
 pub async fn serve(
     line: Line,

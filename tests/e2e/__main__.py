@@ -17,8 +17,8 @@ from report import Report
 from servers import SERVERS
 
 SUITES = ["basics", "sessions", "clients", "commands", "hostile", "restarts", "send", "send_switch",
-          "faults", "powercut", "proxies", "tus", "early", "switch", "crowd", "cuts", "races", "reload",
-          "stop"]
+          "faults", "powercut", "proxies", "tus", "page", "early", "switch", "crowd", "cuts", "races",
+          "reload", "stop", "metrics"]
 
 
 def main():

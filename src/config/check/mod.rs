@@ -16,6 +16,7 @@ use super::raw::{RawConfig, RawContact, RawLog, RawOperators, RawRetention};
 use super::secret::SecretSource;
 use super::{Config, Durability, Keys, Log, LogFormat, Retention, Secret, value};
 
+mod admin;
 mod component;
 mod http;
 mod policy;
@@ -60,6 +61,7 @@ impl Checker {
         let worker_threads = self.number("worker_threads", raw.worker_threads, 0..=1024);
         let components = self.components(&raw.component, read_secret);
         let http = self.http(&raw.http);
+        let admin = self.admin(&raw.admin, http.as_ref());
         let limits = self.limits(&raw.limits);
         let policy = self.policy(raw, components.as_deref());
         let retention = self.retention(&raw.retention, policy.as_ref());
@@ -73,6 +75,7 @@ impl Checker {
             worker_threads: Some(worker_threads? as usize).filter(|n| 0 < *n),
             components: components?,
             http: http?,
+            admin: admin?,
             policy: policy?,
             limits: limits?,
             retention: retention?,

@@ -14,7 +14,7 @@ pub const PAGE_MAX: usize = 25;
 /// Uploads to choose from.
 pub const CHOICES_MAX: usize = 50;
 
-/// What a command comes to.
+/// What a command comes to. Its name, in kebab-case, by `From`.
 #[derive(Clone, Debug, PartialEq, Eq, strum::IntoStaticStr)]
 #[strum(serialize_all = "kebab-case")]
 pub enum Operation {

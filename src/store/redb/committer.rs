@@ -20,6 +20,7 @@ use ::redb::{Database, ReadTransaction, StorageError};
 use tokio::sync::{mpsc, oneshot};
 use tracing::{error, warn};
 
+use crate::meters;
 use crate::store::Failure;
 use crate::store::redb::disk::Syncs;
 use crate::store::redb::opening::{self, Check};
@@ -261,6 +262,7 @@ impl Committer {
         doing: &'static str,
         work: impl FnOnce(&mut Tables<'_>) -> Outcome<T> + Send + 'static,
     ) -> Result<T, Failure> {
+        let _timed = meters::work().time_row_write();
         let (reply, answer) = oneshot::channel();
         let job = Write {
             doing,
@@ -329,6 +331,7 @@ impl Loop {
             gather(&mut jobs, &mut batch, BATCH_MAX, give_way);
             (n_before, began_at) = (batch.len(), Instant::now());
             let committed = self.attempt(|shared| shared.commit(&mut batch));
+            meters::work().count_commit(batch.len(), began_at.elapsed(), committed.is_ok());
             for job in batch.drain(..) {
                 job.answer(&committed);
             }
