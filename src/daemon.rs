@@ -5,12 +5,14 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
+use jid::BareJid;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tracing::{error, info, warn};
 
 use crate::config::{Config, TokenIn};
+use crate::core::bans::BanPolicy;
 use crate::core::time::Timestamp;
 use crate::http::listen::{BindError, Listeners};
 use crate::service::audit::{self, AuditReport, Options};
@@ -120,6 +122,7 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
     let keys = keys::load_or_create(&config.data_dir, random_secret()?, world.now())?;
     let listeners = Listeners::bind(&config.http)?;
     let service = Service::new(settings(&config), keys, stores, world);
+    service.load_bans().await?;
     if boot::is_started_anew(&config.data_dir) {
         service.recover().await?;
         if let Err(e) = boot::note_start(&config.data_dir) {
@@ -231,5 +234,19 @@ pub fn settings(config: &Config) -> Settings {
         rotate_every: config.keys.rotate_every,
         keep_old_for: config.keys.keep_old_for,
         accel: config.http.accel.clone(),
+        bans: ban_policy(config),
+    }
+}
+
+/// Who may be banned, from all over the configuration.
+fn ban_policy(config: &Config) -> BanPolicy {
+    let hosts = config.components.iter();
+    let hosts = hosts.filter_map(|component| BareJid::new(&component.jid).ok());
+    BanPolicy {
+        failures: config.bans,
+        proxies: config.http.trusted_proxies.clone(),
+        operators: config.operators.clone(),
+        hosts: hosts.collect(),
+        addresses: config.log.addresses,
     }
 }

@@ -8,7 +8,6 @@ use jid::BareJid;
 
 use crate::core::command::fault::CommandFault;
 use crate::core::command::form::{Form, Report, Tone, Values, Wrong};
-use crate::core::command::operation::Outcome;
 use crate::core::command::running::{Action, Onward, Running, Step, Turn, WAITS_FOR, Waiting};
 use crate::core::command::{self, Asker, COMMANDS, Command, Last, Next, Who};
 use crate::core::refusal::Refusal;
@@ -180,6 +179,7 @@ impl Operations {
         let asker = Asker {
             account: &caller.account,
             public_url: &self.service.settings.public_url,
+            ban_policy: &self.service.settings.bans,
         };
         let ask = |form: Form, last| match last {
             Last::Yes => Onward::Complete(form),
@@ -195,8 +195,7 @@ impl Operations {
             }
             Next::Show(operation) => {
                 let found = self.run(caller, operation).await?;
-                let has_more = matches!(&found, Outcome::Uploads(page, _) if page.has_more);
-                let onward = match (has_more, answers.is_empty()) {
+                let onward = match (found.has_more(), answers.is_empty()) {
                     (true, _) => Some(Onward::Page(Values::default())),
                     (false, false) => Some(Onward::LastPage),
                     (false, true) => None,

@@ -13,6 +13,7 @@ use tokio::sync::{Mutex, MutexGuard};
 use tracing::{debug, error, info};
 
 use crate::core::accel::Accel;
+use crate::core::bans::BanPolicy;
 use crate::core::command::operation::Outcome;
 use crate::core::download::{self, Answer, Served};
 use crate::core::policy::{self, NewIds, Policy, STORAGE_RETRY_IN};
@@ -25,6 +26,7 @@ use crate::core::token::{self, Keys};
 use crate::store::{Content, Failure, StoreError, Stores};
 
 pub mod audit;
+mod bans;
 pub mod command;
 mod ending;
 mod hashes;
@@ -42,6 +44,7 @@ pub mod upload;
 mod whole;
 mod write;
 
+use bans::Gatekeeper;
 use hashes::Hashes;
 use rates::Rates;
 use session::SessionView;
@@ -88,6 +91,8 @@ pub struct Settings {
     pub keep_old_for: Duration,
     /// Who sends the bytes of downloads that come through a trusted proxy.
     pub accel: Accel,
+    /// Who may be banned, and who is without an operator.
+    pub bans: BanPolicy,
 }
 
 /// What a requester gets.
@@ -115,6 +120,7 @@ pub struct Service {
     started_at: Duration,
     transfers: Arc<Transfers>,
     rates: Rates,
+    bans: Gatekeeper,
     hashes: Hashes,
     gathering: Arc<Gathering>,
     is_draining: AtomicBool,
@@ -132,6 +138,7 @@ impl Service {
             world,
             transfers: Arc::default(),
             rates: Rates::default(),
+            bans: Gatekeeper::default(),
             hashes: Hashes::default(),
             gathering: Arc::default(),
             is_draining: AtomicBool::new(false),

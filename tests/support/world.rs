@@ -6,7 +6,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use jid::BareJid;
 use slotd::core::accel::Accel;
+use slotd::core::bans::BanPolicy;
+use slotd::core::bans::failures::FailureLimit;
 use slotd::core::policy::{Access, Policy, Quota, Room};
 use slotd::core::rate::Rate;
 use slotd::core::session::{Lifetimes, Retention};
@@ -109,6 +112,16 @@ pub fn settings() -> Settings {
         rotate_every: None,
         keep_old_for: Duration::from_secs(72 * 3600),
         accel: Accel::Off,
+        bans: BanPolicy {
+            failures: Some(FailureLimit {
+                after: 20,
+                within: Duration::from_secs(600),
+                ban_for: Duration::from_secs(3600),
+            }),
+            operators: vec![BareJid::new("admin@example.org").expect("a JID")],
+            hosts: vec![BareJid::new("upload.example.org").expect("a JID")],
+            ..BanPolicy::default()
+        },
     }
 }
 

@@ -11,6 +11,7 @@ use futures_util::future::join_all;
 use jid::BareJid;
 use slotd::config::Durability;
 use slotd::core::accel::Accel;
+use slotd::core::bans::BanPolicy;
 use slotd::core::policy::{Access, Bucket, Policy, Quota, Room};
 use slotd::core::rate::Rate;
 use slotd::core::session::{FileFacts, Lifetimes, Retention, State, UploadSession};
@@ -189,6 +190,7 @@ fn settings() -> Settings {
         rotate_every: None,
         keep_old_for: Duration::from_secs(72 * 3600),
         accel: Accel::Off,
+        bans: BanPolicy::default(),
     }
 }
 

@@ -15,6 +15,7 @@ use super::raw::{RawConfig, RawContact, RawLog, RawOperators, RawRetention};
 use super::secret::SecretSource;
 use super::{Config, Durability, Keys, Log, LogFormat, Retention, Secret, value};
 
+mod bans;
 mod component;
 mod http;
 mod policy;
@@ -61,6 +62,7 @@ impl Checker {
         let http = self.http(&raw.http);
         let limits = self.limits(&raw.limits);
         let policy = self.policy(raw, components.as_deref());
+        let bans = self.bans(&raw.bans);
         let retention = self.retention(&raw.retention, policy.as_ref());
         let keys = self.keys(raw);
         let operators = self.operators(&raw.operators);
@@ -74,6 +76,7 @@ impl Checker {
             http: http?,
             policy: policy?,
             limits: limits?,
+            bans: bans?,
             retention: retention?,
             keys: keys?,
             operators: operators?,

@@ -3,14 +3,17 @@
 //! A command is a function from what came back so far to what is next: another form, a page, or an
 //! `Operation` for the service. It is asked anew at each stage, so going back is to leave out the
 //! last answer. `form` has the data forms, `running` the commands that wait for their next stage,
-//! `flows` the commands themselves, `report` what is shown of an outcome.
+//! `flows` and `bans` the commands themselves, `report` what is shown of an outcome.
 
 use jid::BareJid;
 
+use self::bans::{ban, bans, unban};
 use self::flows::*;
 use self::form::{Form, Report, Values, Wrong};
 use self::operation::{Operation, Outcome};
+use crate::core::bans::BanPolicy;
 
+pub mod bans;
 pub mod fault;
 mod flows;
 pub mod form;
@@ -39,6 +42,8 @@ pub struct Asker<'a> {
     pub account: &'a BareJid,
     /// What every URL that we gave out begins with.
     pub public_url: &'a str,
+    /// Who can be banned.
+    pub ban_policy: &'a BanPolicy,
 }
 
 /// What is next.
@@ -88,6 +93,9 @@ pub const COMMANDS: &[Command] = &[
     Command { name: "user-uploads",     label: "A user's uploads",         who: Who::Operators, next: user_uploads },
     Command { name: "user-usage",       label: "A user's usage",           who: Who::Operators, next: user_usage },
     Command { name: "purge-user",       label: "Purge a user",             who: Who::Operators, next: purge_user },
+    Command { name: "ban",              label: "Ban",                      who: Who::Operators, next: ban },
+    Command { name: "unban",            label: "Unban",                    who: Who::Operators, next: unban },
+    Command { name: "bans",             label: "Bans",                     who: Who::Operators, next: bans },
     Command { name: "sweep",            label: "Sweep now",                who: Who::Operators, next: |_, _| run(Operation::Sweep) },
     Command { name: "rotate-keys",      label: "Rotate the signing keys",  who: Who::Operators, next: rotate_keys },
     Command { name: "drain",            label: "Give out no more slots",   who: Who::Operators, next: |_, _| run(Operation::Drain) },

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use jid::BareJid;
 
+use crate::core::bans::{BanWish, Subject};
+use crate::core::command::bans::{BanChange, BanPage, BansFound};
 use crate::core::policy::Room;
 use crate::core::session::UploadSession;
 use crate::core::slot::SlotId;
@@ -31,6 +33,12 @@ pub enum Operation {
     Delete(Named),
     /// To remove everything of an account: uploads, files, counts.
     Purge(BareJid),
+    /// To ban somebody.
+    Ban(BanWish),
+    /// To end a ban; who wants it.
+    Unban(Subject, BareJid),
+    /// A page of bans.
+    Bans(BanPage),
     /// To remove what is due now.
     Sweep,
     /// To make a new signing key; links given out stay good as long as they would have.
@@ -43,14 +51,31 @@ pub enum Operation {
     SelfTest,
 }
 
+impl Outcome {
+    /// Whether another page follows.
+    pub fn has_more(&self) -> bool {
+        match self {
+            Self::Uploads(page, _) => page.has_more,
+            Self::Bans(found, _) => found.has_more,
+            _ => false,
+        }
+    }
+}
+
 impl Operation {
     /// Whether it changes anything.
     pub fn changes(&self) -> bool {
         match self {
-            Self::Overview | Self::Uploads(_) | Self::Upload(_) | Self::Usage(_) => false,
+            Self::Overview
+            | Self::Uploads(_)
+            | Self::Upload(_)
+            | Self::Usage(_)
+            | Self::Bans(_) => false,
             Self::Cancel(_)
             | Self::Delete(_)
             | Self::Purge(_)
+            | Self::Ban(_)
+            | Self::Unban(..)
             | Self::Sweep
             | Self::RotateKeys
             | Self::Drain
@@ -236,6 +261,10 @@ pub enum Outcome {
         /// How many would not go.
         n_failed: usize,
     },
+    /// Bans that are in force.
+    Bans(BansFound, Timestamp),
+    /// What became of a ban.
+    Ban(Box<BanChange>, Timestamp),
     /// What was due is gone.
     Swept {
         /// How many.

@@ -84,6 +84,8 @@ pub(super) fn scopes(owner: &BareJid) -> [(u8, &str); 3] {
 
 /// All tables, open for writing.
 pub(super) struct Tables<'t> {
+    /// For tables that few operations need.
+    pub(super) transaction: &'t WriteTransaction,
     pub(super) rows: Table<'t, u128, &'static [u8]>,
     pub(super) indexes: Indexes<'t>,
     pub(super) sums: Sums<'t>,
@@ -97,6 +99,7 @@ pub(super) struct Tables<'t> {
 impl<'t> Tables<'t> {
     pub(super) fn open(transaction: &'t WriteTransaction) -> Result<Self, Fault> {
         Ok(Self {
+            transaction,
             rows: transaction.open_table(ROWS)?,
             indexes: Indexes::open(transaction)?,
             sums: Sums::open(transaction)?,
