@@ -11,8 +11,10 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tracing::{error, info, warn};
 
+use crate::audit_log::{self, AuditLog};
 use crate::config::{Config, TokenIn};
 use crate::core::bans::BanPolicy;
+use crate::core::event::Event;
 use crate::core::time::Timestamp;
 use crate::http::listen::{BindError, Listeners};
 use crate::service::audit::{self, AuditReport, Options};
@@ -43,6 +45,9 @@ pub enum RunError {
     /// The operating system gave no random numbers.
     #[error("the operating system gives no random numbers: {0}")]
     Random(getrandom::Error),
+    /// There is no thread for the audit log.
+    #[error("no thread for the audit log: {0}")]
+    Thread(std::io::Error),
     /// A part of the service ended, which none does by itself.
     #[error("a part of the service ended unexpectedly; the log says which")]
     Ended,
@@ -122,6 +127,7 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
     let keys = keys::load_or_create(&config.data_dir, random_secret()?, world.now())?;
     let listeners = Listeners::bind(&config.http)?;
     let service = Service::new(settings(&config), keys, stores, world);
+    let audit_log = set_listeners(&service, &config)?;
     service.load_bans().await?;
     if boot::is_started_anew(&config.data_dir) {
         service.recover().await?;
@@ -162,6 +168,7 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
     parts.spawn(swept);
     let (http, limits, serving) = (config.http.clone(), config.limits.clone(), service.clone());
     info!(addresses = ?listeners.addresses(), "slotd {} is ready", env!("CARGO_PKG_VERSION"));
+    service.tell(Event::Started);
     let addresses = config.log.addresses;
     parts.spawn(async move {
         listeners
@@ -175,13 +182,27 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
             Err(RunError::Ended)
         }
     };
+    service.tell(Event::Stopping);
     // Nobody listens any more where all parts have ended.
     let _ = stop.send(true);
     while parts.join_next().await.is_some() {}
-    service.drain();
-    service.cut_uploads().await;
+    end(&service, audit_log).await;
     info!("stopped");
     ended
+}
+
+/// Has everything told to those who listen.
+fn set_listeners(service: &Service, config: &Config) -> Result<Arc<AuditLog>, RunError> {
+    let audit_log = AuditLog::start(audit_manner(config)).map_err(RunError::Thread)?;
+    service.set_listeners(vec![audit_log.clone()]);
+    Ok(audit_log)
+}
+
+/// Cuts what still runs, and waits for what is to be noted of it.
+async fn end(service: &Service, audit_log: Arc<AuditLog>) {
+    service.drain();
+    service.cut_uploads().await;
+    let _ = tokio::task::spawn_blocking(move || audit_log.flush()).await;
 }
 
 /// Takes as many open files as the system lets us have.
@@ -217,6 +238,14 @@ pub fn rotate_key(data_dir: &Path) -> Result<(), RunError> {
     let secret = random_secret()?;
     keys::update(data_dir, |keys| Some(keys.rotate(secret, now)))?;
     Ok(())
+}
+
+/// How the audit log is written.
+pub fn audit_manner(config: &Config) -> audit_log::Manner {
+    audit_log::Manner {
+        path: config.log.audit_file.clone(),
+        addresses: config.log.addresses,
+    }
 }
 
 /// The configuration's rules, as the service needs them.

@@ -15,6 +15,9 @@
 //!    inside its own transaction; it may, because core is pure.
 //! 6. Every "no" is one row of [`core::refusal`], with its stanza error, its status and its words.
 //!
+//! What happens is told once, as a [`core::event`], by `Service::tell` to whoever listens:
+//! [`audit_log`] writes it down for operators.
+//!
 //! [`config`] says what was configured, [`daemon`] puts the rooms together, [`log`] keeps secrets
 //! out of the log. [`send`] is a client beside all this: `slotd send` uses the service from
 //! outside, and of these rooms nothing but the guard under the XML parser.
@@ -112,6 +115,7 @@
 //! accounts of our own (the XMPP server knows who is who); a session id in any header, cookie or
 //! query; async in core; traits with one implementation, but for `World`.
 
+pub mod audit_log;
 pub mod config;
 pub mod core;
 pub mod daemon;

@@ -3,18 +3,20 @@
 mod support;
 
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use axum::body::Body;
 use http::Request;
 use http::header::{CONNECTION, RETRY_AFTER};
 use http_body_util::BodyExt as _;
 use slotd::core::bans::{Ban, By, Subject};
+use slotd::core::event::Event;
 use slotd::core::session::network::AddressPolicy;
 use slotd::core::time::Timestamp;
 use slotd::core::token::Keys;
 use slotd::http::{Origin, router};
 use slotd::service::Service;
+use slotd::service::events::Listener;
 use support::faulty::{Fault, Plan, faulty};
 use support::site::{self, SIZE, Site, TestSlot, content};
 use support::sockets;
@@ -401,4 +403,35 @@ async fn a_banned_connection_is_closed() {
         200,
         &content(SIZE),
     );
+}
+
+/// What is told of bans, in words.
+#[derive(Default)]
+struct Heard(Mutex<Vec<String>>);
+
+impl Listener for Heard {
+    fn hear(&self, event: &Event<'_>, _: Timestamp) {
+        let told = match event {
+            Event::Banned { whom, by: None, .. } => format!("banned {whom}"),
+            Event::Unbanned { whom, by: None } => format!("over {whom}"),
+            Event::Banned { .. } | Event::Unbanned { .. } => "by an operator".to_owned(),
+            _ => return,
+        };
+        self.0.lock().expect("not poisoned").push(told);
+    }
+}
+
+#[tokio::test]
+async fn who_listens_hears_of_bans_and_their_end() {
+    let scene = Scene::new().await;
+    let Site(bench) = &scene.site;
+    let heard = Arc::new(Heard::default());
+    bench.service.set_listeners(vec![heard.clone()]);
+    scene.fail_too_often(STRANGER, |_| None).await;
+    bench.world.pass(3600);
+    for _ in 0..2 {
+        bench.service.end_bans().await;
+    }
+    let heard = heard.0.lock().expect("not poisoned");
+    assert_eq!(*heard, ["banned 192.0.2.66", "over 192.0.2.66"]);
 }

@@ -19,6 +19,7 @@ const WALLS: &[(&str, &[&str])] = &[
     ("core",    &["core"]),
     ("config",  &["config", "core", "log::check_level"]),
     ("log",     &["log", "config"]),
+    ("audit_log", &["audit_log", "core", "log::file", "service::events"]),
     ("store",   &["store", "core", "config::Durability", "config::data_dir"]),
     ("service", &["service", "core", "store"]),
     ("xmpp",    &["xmpp", "core", "service", "config"]),
@@ -29,7 +30,7 @@ const WALLS: &[(&str, &[&str])] = &[
     ("upkeep",  &["upkeep", "core", "service", "store::keys"]),
     // A client beside the service: of the edges it has the parser's guard alone.
     ("send",    &["send", "xmpp::Guard", "xmpp::Socket", "xmpp::StreamError", "xmpp::Wire"]),
-    ("daemon",  &["core", "config", "log", "store", "service", "xmpp", "http", "upkeep"]),
+    ("daemon",  &["audit_log", "core", "config", "log", "store", "service", "xmpp", "http", "upkeep"]),
     ("command", &["config", "core", "daemon", "log", "send", "service", "store", "xmpp", "http", "upkeep"]),
     ("main",    &["command"]),
     ("lib",     &[]),
@@ -46,7 +47,7 @@ const CRATES: &[(&str, &[&str])] = &[
     ("tokio_xmpp",   &["xmpp", "send"]),
     ("redb",         &["store"]),
     ("postcard",     &["store"]),
-    ("rustix",       &["store", "config", "http", "xmpp", "send", "daemon"]),
+    ("rustix",       &["store", "config", "http", "xmpp", "send", "daemon", "log"]),
     ("toml",         &["config", "store"]),
     ("clap",         &["main", "command", "send"]),
     ("getrandom",    &["command", "daemon", "store", "send"]),
@@ -74,6 +75,7 @@ const CORE_CRATES: &[&str] = &[
     "minidom",
     "percent_encoding",
     "sha2",
+    "strum",
     "xmpp_parsers",
 ];
 

@@ -7,6 +7,7 @@ pub mod accel;
 pub mod bans;
 pub mod command;
 pub mod download;
+pub mod event;
 pub mod forwarded;
 pub mod policy;
 pub mod range;

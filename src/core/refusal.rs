@@ -13,7 +13,8 @@ use crate::core::session::FailReason;
 use crate::core::time::Timestamp;
 
 /// Why something was not done.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, strum::IntoStaticStr)]
+#[strum(serialize_all = "kebab-case")]
 pub enum Refusal {
     // Slot requests
     /// The file name is missing, empty, a path, or holds control characters.
@@ -179,6 +180,7 @@ pub enum Refusal {
 
     // Operators
     /// A stage of a command (XEP-0050).
+    #[strum(transparent)]
     Command(CommandFault),
     /// No slots are given out for now: an operator said so.
     Draining {

@@ -216,6 +216,7 @@ impl<S: Line> Front<S> {
     /// What is known of a request as it comes.
     fn facts(&self, ask: &Ask) -> meter::Facts {
         meter::Facts {
+            service: self.edge.service.clone(),
             method: meter::method_name(&ask.method),
             slot: ask.place.as_ref().ok().map(|(id, _)| *id),
             client: forwarded::client(self.origin.peer, &ask.headers, &self.edge.trusted),
@@ -236,7 +237,10 @@ impl<S: Line> Front<S> {
         let is_last = ask.is_last || is_banned || self.is_stopping();
         let reply = match opened {
             Ok(download) => Reply::of(download, is_last),
-            Err(refusal) => Reply::refused(refusal, &ask, is_last).await,
+            Err(refusal) => {
+                edge.tell_refused(&refusal);
+                Reply::refused(refusal, &ask, is_last).await
+            }
         };
         let mut answered = meter::Answered::new(reply.status, facts, None, permit);
         let sent = self.wire.send(reply, &mut answered.n_bytes).await;

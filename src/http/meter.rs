@@ -18,11 +18,15 @@ use http_body::{Body as HttpBody, Frame, SizeHint};
 
 use super::early::CutOff;
 use super::gate::Permit;
+use crate::core::event::Event;
 use crate::core::session::network::AddressPolicy;
 use crate::core::slot::SlotId;
+use crate::service::Service;
 
 /// What is known of a request when it comes.
 pub struct Facts {
+    /// Whom to tell when its answer is gone.
+    pub service: Arc<Service>,
     /// Its method, where it is one of ours.
     pub method: &'static str,
     /// The slot in its path.
@@ -205,8 +209,29 @@ impl HttpBody for Outgoing {
     }
 }
 
+impl Answered {
+    fn tell(&self) {
+        let is_file = matches!(
+            self.status,
+            Some(StatusCode::OK | StatusCode::PARTIAL_CONTENT)
+        );
+        if let Some(id) = self
+            .facts
+            .slot
+            .filter(|_| is_file && self.facts.method == "GET")
+        {
+            self.facts.service.tell(Event::FileServed {
+                id,
+                n_bytes: self.n_bytes,
+                took: self.facts.started.elapsed(),
+            });
+        }
+    }
+}
+
 impl Drop for Answered {
     fn drop(&mut self) {
+        self.tell();
         // Nobody listens: its words cost more than they say.
         if !tracing::enabled!(target: "slotd::http", tracing::Level::INFO) {
             return;

@@ -23,6 +23,7 @@ use ipnet::IpNet;
 use tokio::sync::watch;
 
 use crate::config;
+use crate::core::event::Event;
 use crate::core::forwarded;
 use crate::core::refusal::Refusal;
 use crate::core::resume::{Dialect, answer as words};
@@ -103,6 +104,7 @@ async fn handle(State(edge): State<Arc<Edge>>, request: Request) -> Response {
         methods: methods(&place),
     };
     let facts = meter::Facts {
+        service: edge.service.clone(),
         method: meter::method_name(request.method()),
         slot: match &place {
             Ok(head::Place::File(id, _)) => Some(*id),
@@ -133,7 +135,10 @@ async fn handle(State(edge): State<Arc<Edge>>, request: Request) -> Response {
         edge.service.blame_address(client, credential, refusal);
     }
     let is_banned = matches!(answer, Err(Refusal::Banned { .. }));
-    let response = answer.unwrap_or_else(|refusal| reply::refuse(refusal, manner));
+    let response = answer.unwrap_or_else(|refusal| {
+        edge.tell_refused(&refusal);
+        reply::refuse(refusal, manner)
+    });
     let after = match reading.is_at_end() && is_framed && !is_banned {
         true => reply::After::KeepAlive,
         false => reply::After::Close,
@@ -320,6 +325,10 @@ impl Edge {
             Err(_) => HeaderMap::new(),
         };
         reply::options(methods(&asked.place), offers)
+    }
+
+    fn tell_refused(&self, refusal: &Refusal) {
+        self.service.tell(Event::RequestRefused { refusal });
     }
 
     /// Tells the admin, once, what a wrongly set up proxy looks like from here.

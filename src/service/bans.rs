@@ -16,11 +16,12 @@ use super::Service;
 use super::upload::Credential;
 use crate::core::bans::failures::Failures;
 use crate::core::bans::table::{Bans, Full};
-use crate::core::bans::{Ban, BanWish, Subject, locks_everybody_out};
+use crate::core::bans::{Ban, BanWish, By, Subject, locks_everybody_out};
 use crate::core::command::bans::{BanChange, BanPage, BansFound};
 use crate::core::command::fault::CommandFault;
 use crate::core::command::form::Wrong;
 use crate::core::command::operation::Outcome;
+use crate::core::event::Event;
 use crate::core::refusal::Refusal;
 use crate::core::time::Timestamp;
 use crate::core::token;
@@ -156,8 +157,11 @@ impl Service {
         let now = self.world.now();
         let ban = Ban::of_failures(subject, limit, now);
         let (who, ban_for) = (ban.subject.logged(policy.addresses), limit.ban_for);
-        match self.bans.put(ban, now) {
-            Ok(()) => info!(who, ?ban_for, failures = limit.after, "banned"),
+        match self.bans.put(ban.clone(), now) {
+            Ok(()) => {
+                info!(who, ?ban_for, failures = limit.after, "banned");
+                self.tell_of(&ban);
+            }
             Err(Full) => warn!(
                 who,
                 "not banned: the list of bans is full of operators' bans"
@@ -196,6 +200,7 @@ impl Service {
         }
         let until = ban.until.map(Timestamp::to_xep0082);
         info!(who, by = %ban.by, until, reason = ban.reason, "banned");
+        self.tell_of(&ban);
         let is_kept = self.write_bans().await;
         Outcome::Ban(Box::new(BanChange::Banned(ban, is_kept)), now)
     }
@@ -209,6 +214,7 @@ impl Service {
         };
         let who = subject.logged(self.settings.bans.addresses);
         info!(who, %by, "unbanned");
+        self.tell_of_end(&ban, Some(by));
         let is_kept = self.write_bans().await;
         Outcome::Ban(Box::new(BanChange::Unbanned(ban, is_kept)), now)
     }
@@ -267,9 +273,27 @@ impl Service {
             for ban in ended {
                 let who = ban.subject.logged(self.settings.bans.addresses);
                 info!(who, "a ban is over");
+                self.tell_of_end(&ban, None);
             }
         }
         self.write_bans().await;
+    }
+
+    fn tell_of(&self, ban: &Ban) {
+        self.tell(Event::Banned {
+            whom: &ban.subject.to_string(),
+            by: match &ban.by {
+                By::Failures => None,
+                By::Operator(account) => Some(account),
+            },
+            reason: &ban.reason,
+            until: ban.until,
+        });
+    }
+
+    fn tell_of_end(&self, ban: &Ban, by: Option<&BareJid>) {
+        let whom = &ban.subject.to_string();
+        self.tell(Event::Unbanned { whom, by });
     }
 
     /// Writes what is not written yet; whether all is.

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use futures_util::FutureExt as _;
 use tracing::info;
 
+use crate::core::event::Event;
 use crate::core::refusal::Refusal;
 use crate::core::session::{FailReason, UploadSession};
 use crate::core::slot::{PartId, SlotId};
@@ -65,6 +66,11 @@ impl Service {
                 return;
             }
         };
+        self.tell(Event::UploadRejected {
+            row,
+            offset,
+            reason,
+        });
         self.hashes.forget(row.id);
         let removed = match next.is_open() {
             true => self.stores.files.remove_part(part).await,

@@ -3,7 +3,7 @@
 //! A method fetches facts, asks core, applies the effect, in that order. Stores' troubles end here:
 //! they are logged once, with what was being done, and edges get a refusal without innards.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -14,8 +14,8 @@ use tracing::{debug, error, info};
 
 use crate::core::accel::Accel;
 use crate::core::bans::BanPolicy;
-use crate::core::command::operation::Outcome;
 use crate::core::download::{self, Answer, Served};
+use crate::core::event::Event;
 use crate::core::policy::{self, NewIds, Policy, STORAGE_RETRY_IN};
 use crate::core::rate::Rate;
 use crate::core::refusal::Refusal;
@@ -29,6 +29,7 @@ pub mod audit;
 mod bans;
 pub mod command;
 mod ending;
+pub mod events;
 mod hashes;
 mod intake;
 pub mod operations;
@@ -45,6 +46,7 @@ mod whole;
 mod write;
 
 use bans::Gatekeeper;
+use events::Listeners;
 use hashes::Hashes;
 use rates::Rates;
 use session::SessionView;
@@ -125,6 +127,7 @@ pub struct Service {
     gathering: Arc<Gathering>,
     is_draining: AtomicBool,
     keys_turn: Mutex<()>,
+    listeners: Listeners,
 }
 
 impl Service {
@@ -143,6 +146,7 @@ impl Service {
             gathering: Arc::default(),
             is_draining: AtomicBool::new(false),
             keys_turn: Mutex::default(),
+            listeners: Listeners::default(),
         })
     }
 
@@ -164,16 +168,23 @@ impl Service {
         requester: &Jid,
         request: SlotRequest,
     ) -> Result<Issued, Refusal> {
-        let now = self.world.now();
+        let (now, size_bytes) = (self.world.now(), request.size_bytes);
         let result = self.admit(requester, request, now).await;
         match &result {
-            Ok(row) => info!(
-                requester = %row.owner,
-                slot = row.id.short(),
-                size_bytes = row.file.size_bytes,
-                "slot issued"
-            ),
-            Err(refusal) => debug!(requester = %requester.to_bare(), ?refusal, "slot refused"),
+            Ok(row) => {
+                let slot = row.id.short();
+                info!(requester = %row.owner, slot, size_bytes, "slot issued");
+                self.tell(Event::SlotIssued { row });
+            }
+            Err(refusal) => {
+                let account = &requester.to_bare();
+                debug!(requester = %account, ?refusal, "slot refused");
+                self.tell(Event::SlotRefused {
+                    account,
+                    size_bytes,
+                    refusal,
+                });
+            }
         }
         result.map(|row| Issued {
             slot: self.slot(&row),
@@ -327,7 +338,9 @@ impl Service {
 
     /// Puts other keys into use; what the old ones alone sealed is refused from now on.
     pub fn set_keys(&self, keys: Keys) {
+        let n_keys = keys.list().len();
         *self.keys.write().unwrap_or_else(PoisonError::into_inner) = keys;
+        self.tell(Event::KeysChanged { n_keys });
     }
 
     /// What `keys` become when their time has come: a new one signs, the oldest are left out.
@@ -349,17 +362,6 @@ impl Service {
         secret[..16].copy_from_slice(&halves[0].to_be_bytes());
         secret[16..].copy_from_slice(&halves[1].to_be_bytes());
         secret
-    }
-
-    /// Whether an operator said that no slots shall be given out.
-    pub fn is_draining(&self) -> bool {
-        self.is_draining.load(Ordering::Relaxed)
-    }
-
-    /// Gives out no more slots, or some again; until then, or a restart.
-    fn set_draining(&self, is_draining: bool) -> Outcome {
-        self.is_draining.store(is_draining, Ordering::Relaxed);
-        Outcome::Draining(is_draining, self.transfers.active().len())
     }
 
     /// Refuses new uploads from now on; tells how many are running.

@@ -8,6 +8,7 @@ use std::sync::{Arc, PoisonError};
 use futures_util::StreamExt as _;
 use tracing::debug;
 
+use crate::core::event::{Event, Resumed};
 use crate::core::refusal::Refusal;
 use crate::core::resume::Extent;
 use crate::core::session::network::Visitor;
@@ -150,6 +151,7 @@ impl Service {
         body: Body,
     ) -> Result<Received, Refusal> {
         let transfer = Arc::new(self.transfers.begin(id).await?);
+        let heard_at = self.transfers.last_byte_at(id).unwrap_or_default();
         let before = self.stores.sessions.get(id).await;
         let before = before.map_err(|e| broken("look a slot up", &e))?;
         let before = before.ok_or(Refusal::Gone)?;
@@ -178,6 +180,7 @@ impl Service {
         }
         match opened.start(&row) {
             Some(Start::Receive { part, from }) => {
+                self.tell_begun(&before, &row, from, heard_at);
                 let incoming = Incoming {
                     part,
                     from,
@@ -233,6 +236,29 @@ impl Service {
             })
         });
         self.update(before.id, change).await
+    }
+
+    /// Tells that a request was admitted whose bytes begin at `offset`; `heard_at` is when the one
+    /// before it got its last byte, where that one was still there.
+    fn tell_begun(
+        &self,
+        before: &UploadSession,
+        row: &UploadSession,
+        offset: u64,
+        heard_at: Timestamp,
+    ) {
+        if before.state == State::Pending {
+            return self.tell(Event::UploadBegun { row });
+        }
+        let address = |row: &UploadSession| row.networks.last().and_then(|it| it.address.clone());
+        let heard_at = heard_at.max(before.last_byte_at);
+        let resumed = Resumed {
+            offset,
+            resent_bytes: row.offset().saturating_sub(offset),
+            gap: self.world.now().since(heard_at),
+            is_other_network: address(before) != address(row),
+        };
+        self.tell(Event::UploadResumed { row, resumed });
     }
 
     /// What an attempt that nobody ended (a crash did) has left; the caller holds the slot.

@@ -6,6 +6,7 @@ use futures_util::StreamExt as _;
 use sha2::Digest as _;
 use tracing::debug;
 
+use crate::core::event::Event;
 use crate::core::refusal::Refusal;
 use crate::core::session::UploadSession;
 use crate::core::slot::Sha256;
@@ -44,6 +45,7 @@ impl Service {
         };
         debug!(slot = row.id.short(), same = received == sha256, "replay");
         if received == sha256 {
+            self.tell(Event::UploadReplayed { row });
             Ok(self.received(row))
         } else {
             Err(Refusal::AlreadyComplete)

@@ -4,6 +4,7 @@
 
 use std::sync::{Arc, PoisonError};
 
+use crate::core::event::Canceller;
 use crate::core::refusal::Refusal;
 use crate::core::session::network::Visitor;
 use crate::core::session::{State, UploadSession};
@@ -54,7 +55,7 @@ impl Service {
         let (claims, row) = self.check_resume(sealed, &Visitor::default()).await?;
         let now = self.world.now();
         let cancel: Change = Box::new(move |row| row.cancel_by_url(claims, now));
-        self.give_up(row.id, cancel).await
+        self.give_up(row.id, cancel, Canceller::ResumeUrl).await
     }
 
     /// Refuses what the resume URL does not open: before a request is refused for its own sake, so

@@ -9,6 +9,7 @@ use std::time::Duration;
 use jid::{BareJid, Jid};
 use tracing::info;
 
+use crate::core::event::{Canceller, Event};
 use crate::core::refusal::Refusal;
 use crate::core::session::owner::Standing;
 use crate::core::session::{State, UploadSession};
@@ -168,6 +169,7 @@ impl Service {
             offset,
             "upload session refreshed"
         );
+        self.tell(Event::SessionRefreshed { row: &row, offset });
         Ok(Refreshed {
             session: self.view(&row, id, offset, self.world.now()),
             slot: row.is_open().then(|| self.slot(&row)),
@@ -184,8 +186,8 @@ impl Service {
         let owner = requester.to_bare();
         let row = self.owned_row(&owner, id).await?;
         let now = self.world.now();
-        self.give_up(row.id, Box::new(move |row| row.cancel(&owner, now)))
-            .await
+        let cancel: Change = Box::new(move |row| row.cancel(&owner, now));
+        self.give_up(row.id, cancel, Canceller::Owner).await
     }
 
     /// Ends an upload by `cancel`, and removes its bytes; also when the caller's future is dropped.
@@ -193,15 +195,17 @@ impl Service {
         self: &Arc<Self>,
         id: SlotId,
         cancel: Change,
+        by: Canceller,
     ) -> Result<(), Refusal> {
         let service = self.clone();
         let discarding = tokio::spawn(async move {
-            service.change_session(id, cancel).await?;
+            let row = service.change_session(id, cancel).await?;
             let _holder = service.take_over(id).await?;
             let removed = service.stores.files.remove(id).await;
             removed.map_err(|e| broken("remove a cancelled upload", &e))?;
             service.hashes.forget(id);
             info!(slot = id.short(), "upload cancelled");
+            service.tell(Event::UploadCancelled { row: &row, by });
             Ok(())
         });
         discarding.await.unwrap_or(Err(Refusal::Broken))

@@ -10,6 +10,7 @@ use std::time::Duration;
 use tokio::sync::{Mutex, mpsc};
 use tracing::{info, warn};
 
+use crate::core::event::{Event, Removal};
 use crate::core::refusal::Refusal;
 use crate::core::session::UploadSession;
 use crate::core::session::end::Sweep;
@@ -39,6 +40,17 @@ pub enum Reason {
     Unfinished,
     /// Its owner or an operator said so.
     Command,
+}
+
+impl From<Removal> for Reason {
+    fn from(removal: Removal) -> Self {
+        match removal {
+            Removal::Retention => Self::Retention,
+            Removal::TotalSize => Self::TotalSize,
+            Removal::Unfinished => Self::Unfinished,
+            Removal::Command | Removal::Purge => Self::Command,
+        }
+    }
 }
 
 /// A line of the deletion report.
@@ -127,8 +139,10 @@ impl Sweeper {
     pub async fn sweep(&self) -> Report {
         let mut clock = self.clock.lock().await;
         let mut report = Report::default();
+        let started_at = self.service.world.monotonic();
         let Some(now) = clock.check(self.service.world.as_ref()) else {
             report.is_resting = true;
+            self.tell(&report, started_at);
             return report;
         };
         // What went before a fault is told all the same.
@@ -136,7 +150,18 @@ impl Sweeper {
             broken("sweep", &e);
             report.is_resting = true;
         }
+        self.tell(&report, started_at);
         report
+    }
+
+    fn tell(&self, report: &Report, started_at: Duration) {
+        let took = self.service.world.monotonic().saturating_sub(started_at);
+        self.service.tell(Event::Swept {
+            n_removed: report.removed.len(),
+            n_failed: report.n_failed,
+            is_resting: report.is_resting,
+            took,
+        });
     }
 }
 
@@ -220,12 +245,16 @@ impl Service {
                     return Ok(Done::No);
                 }
                 self.hashes.forget(id);
-                report.removed.push(removed(&row, Reason::Unfinished, now));
+                report
+                    .removed
+                    .push(self.tell_removed(&row, Removal::Unfinished, now));
                 self.stores.files.remove(id).await?;
             }
             Sweep::RemoveFile => {
                 self.remove_file(id).await?;
-                report.removed.push(removed(&row, Reason::Retention, now));
+                report
+                    .removed
+                    .push(self.tell_removed(&row, Removal::Retention, now));
             }
             Sweep::RemoveRow => self.remove_file(id).await?,
         }
@@ -246,6 +275,12 @@ impl Service {
             Err(Failure::Refused(_)) => Ok(false),
             Err(Failure::Broken(e)) => Err(e),
         }
+    }
+
+    /// Tells that an upload is gone, and gives its line of the deletion report.
+    fn tell_removed(&self, row: &UploadSession, reason: Removal, now: Timestamp) -> Removed {
+        self.tell(Event::Removed { row, reason });
+        removed(row, reason.into(), now)
     }
 
     pub(super) async fn remove_file(&self, id: SlotId) -> Result<(), StoreError> {
@@ -282,7 +317,9 @@ impl Service {
                 report.n_failed += 1;
                 continue;
             }
-            report.removed.push(removed(&row, Reason::TotalSize, now));
+            report
+                .removed
+                .push(self.tell_removed(&row, Removal::TotalSize, now));
         }
         Ok(())
     }

@@ -16,8 +16,8 @@ use bytes::Bytes;
 use futures_util::{Stream, StreamExt as _, stream};
 use sha2::Digest as _;
 use tokio::sync::watch;
-use tracing::info;
 
+use crate::core::event::Event;
 use crate::core::refusal::Refusal;
 use crate::core::resume::Extent;
 use crate::core::session::network::Visitor;
@@ -97,7 +97,7 @@ impl Service {
         let Some(place) = self.gathering.reserve(size_bytes) else {
             return Ok(Taken::Not(body));
         };
-        let begun_at = self.world.now();
+        let (begun_at, started_at) = (self.world.now(), self.world.monotonic());
         transfer.note_byte(begun_at);
         before.clone().begin(&claims, begun_at)?;
         let gathered = gather(body, size_bytes, transfer.cut(), place).await;
@@ -121,7 +121,8 @@ impl Service {
         let visitor = upload.visitor.clone();
         let row = self.note_whole(before, (claims, begun_at), sha256, visitor);
         let row = row.await?;
-        info!(slot = row.id.short(), size_bytes, "upload complete");
+        self.tell(Event::UploadBegun { row: &row });
+        self.tell_complete(&row, started_at);
         Ok(Taken::Whole(self.received(&row)))
     }
 

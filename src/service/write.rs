@@ -10,6 +10,7 @@ use futures_util::{FutureExt as _, StreamExt as _};
 use sha2::Digest as _;
 use tracing::info;
 
+use crate::core::event::Event;
 use crate::core::refusal::Refusal;
 use crate::core::resume::{Checksum, Extent};
 use crate::core::session::{Agreement, FailReason, UploadSession};
@@ -86,6 +87,8 @@ pub(super) struct Attempt<'a> {
     pub(super) from: u64,
     /// Whether its bytes wait for their checksum.
     pub(super) is_held_back: bool,
+    /// When it began: `World::monotonic`.
+    started_at: Duration,
 }
 
 impl Service {
@@ -101,35 +104,66 @@ impl Service {
             part: incoming.part,
             from: incoming.from,
             is_held_back: row.is_held_back,
+            started_at: self.world.monotonic(),
         };
         let announced = [incoming.sha256, row.expected];
         let (offset, judged) = self.take_in(&attempt, incoming, transfer.clone()).await;
         if attempt.is_held_back && judged.is_ok() {
             if let Err(refusal) = self.vouch(&attempt, offset).await {
                 self.note_end(&attempt, offset).await;
+                self.tell_interrupted(&attempt, offset, &refusal);
                 return Err(refusal);
             }
             attempt.is_held_back = false;
         }
-        match judged {
-            Ok(Judged::Whole(sha256)) if announced.iter().flatten().any(|it| *it != sha256) => {
-                let reason = FailReason::DigestMismatch;
-                self.reject(&attempt, offset, reason).await;
-                Err(Refusal::DigestMismatch)
+        let rejected = match &judged {
+            Ok(Judged::Whole(sha256)) if announced.iter().flatten().any(|it| it != sha256) => {
+                Some((FailReason::DigestMismatch, Refusal::DigestMismatch))
             }
+            // Allowed when the slot was issued, and no more.
+            Ok(Judged::Whole(_)) => self
+                .settings
+                .policy
+                .access
+                .check(&row.owner)
+                .err()
+                .map(|refusal| (FailReason::Policy, refusal)),
+            Err(Refusal::TooLong) => Some((FailReason::SizeMismatch, Refusal::TooLong)),
+            Ok(Judged::Part) | Err(_) => None,
+        };
+        if let Some((reason, refusal)) = rejected {
+            self.reject(&attempt, offset, reason).await;
+            return Err(refusal);
+        }
+        let received = match judged {
             Ok(Judged::Whole(sha256)) => self.finish(&attempt, sha256).await,
             Ok(Judged::Part) => self.end_part(&attempt, offset).await,
-            Err(Refusal::TooLong) => {
-                let reason = FailReason::SizeMismatch;
-                self.reject(&attempt, offset, reason).await;
-                Err(Refusal::TooLong)
-            }
             Err(refusal) => {
-                info!(slot = row.id.short(), offset, why = ?refusal, "upload interrupted");
                 self.note_end(&attempt, offset).await;
                 Err(refusal)
             }
-        }
+        };
+        received.inspect_err(|why| self.tell_interrupted(&attempt, offset, why))
+    }
+
+    fn tell_interrupted(&self, attempt: &Attempt<'_>, offset: u64, why: &Refusal) {
+        let row = attempt.row;
+        let offset = match attempt.is_held_back {
+            true => attempt.from,
+            false => offset,
+        };
+        info!(slot = row.id.short(), offset, ?why, "upload interrupted");
+        self.tell(match why {
+            Refusal::TakenOver | Refusal::Gone => Event::UploadTakenOver { row, offset },
+            _ => Event::UploadInterrupted { row, offset, why },
+        });
+    }
+
+    pub(super) fn tell_complete(&self, row: &UploadSession, started_at: Duration) {
+        let size_bytes = row.file.size_bytes;
+        info!(slot = row.id.short(), size_bytes, "upload complete");
+        let took = self.world.monotonic().saturating_sub(started_at);
+        self.tell(Event::UploadComplete { row, took });
     }
 
     /// Writes a body behind what there is: how much is durable then, and what it turned out to be.
@@ -234,11 +268,6 @@ impl Service {
     async fn finish(&self, attempt: &Attempt<'_>, sha256: Sha256) -> Result<Received, Refusal> {
         let Attempt { row, part, .. } = *attempt;
         let size_bytes = row.file.size_bytes;
-        if let Err(refusal) = self.settings.policy.access.check(&row.owner) {
-            // Allowed when the slot was issued, and no more.
-            self.reject(attempt, size_bytes, FailReason::Policy).await;
-            return Err(refusal);
-        }
         if let Err(e) = self.stores.files.commit(part, size_bytes).await {
             let refusal = broken("commit an upload", &e);
             // It may have its name, only not for good.
@@ -262,7 +291,7 @@ impl Service {
         });
         match self.stores.sessions.update(row.id, change).await {
             Ok(row) => {
-                info!(slot = row.id.short(), size_bytes, "upload complete");
+                self.tell_complete(&row, attempt.started_at);
                 self.hashes.forget(row.id);
                 Ok(self.received(&row))
             }

@@ -5,7 +5,8 @@ use xmpp_parsers::stanza_error::{DefinedCondition, ErrorType};
 use crate::core::refusal::{App, Row, row};
 
 /// What is wrong with a stage.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, strum::IntoStaticStr)]
+#[strum(serialize_all = "kebab-case")]
 pub enum CommandFault {
     /// Only operators may run this.
     NotOperator,

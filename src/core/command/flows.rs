@@ -286,7 +286,12 @@ fn named(values: &Values, owner: Option<jid::BareJid>, asker: &Asker<'_>) -> Res
     let text = text.ok_or_else(|| Wrong("Choose an upload, or name one".to_owned()))?;
     let name = match text.split_once("://") {
         Some(_) => UploadName::Slot(slot_of_url(text, asker.public_url)?),
-        None => UploadName::Short(text.to_owned()),
+        // Nothing else, which may be half a link, gets into the log.
+        None if SlotId::first_of_short(text).is_some() => UploadName::Short(text.to_owned()),
+        None => {
+            let words = "Name an upload by its address, or by what tables show of it";
+            return Err(Wrong(words.to_owned()));
+        }
     };
     Ok(Named { name, owner })
 }

@@ -17,7 +17,8 @@ pub const PAGE_MAX: usize = 25;
 pub const CHOICES_MAX: usize = 50;
 
 /// What a command comes to.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, strum::IntoStaticStr)]
+#[strum(serialize_all = "kebab-case")]
 pub enum Operation {
     /// How things stand.
     Overview,
@@ -81,6 +82,29 @@ impl Operation {
             | Self::Drain
             | Self::Resume
             | Self::SelfTest => true,
+        }
+    }
+
+    /// The short name of the upload that it is about.
+    pub fn upload(&self) -> Option<String> {
+        match self {
+            Self::Upload(named) | Self::Cancel(named) | Self::Delete(named) => {
+                Some(match &named.name {
+                    UploadName::Slot(id) => id.short(),
+                    UploadName::Short(short) => short.clone(),
+                })
+            }
+            _ => None,
+        }
+    }
+
+    /// The account that it is about.
+    pub fn account(&self) -> Option<&BareJid> {
+        match self {
+            Self::Usage(owner) | Self::Purge(owner) => Some(owner),
+            Self::Uploads(search) => search.owner.as_ref(),
+            Self::Upload(named) | Self::Cancel(named) | Self::Delete(named) => named.owner.as_ref(),
+            _ => None,
         }
     }
 }

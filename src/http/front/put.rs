@@ -50,7 +50,10 @@ impl<S: Line> Front<S> {
         }
         let reply = match taken {
             Ok(received) => Reply::created(&received, is_last),
-            Err(refusal) => Reply::refused(refusal, &ask, is_last).await,
+            Err(refusal) => {
+                self.edge.tell_refused(&refusal);
+                Reply::refused(refusal, &ask, is_last).await
+            }
         };
         let mut answered = Answered::new(reply.status, facts, Some(reading), permit);
         let sent = async {

@@ -5,12 +5,14 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use jid::BareJid;
 use tokio::sync::Semaphore;
 use tracing::info;
 
 use crate::core::command::operation::{Operation, Outcome, Overview};
+use crate::core::event::Event;
 use crate::core::refusal::Refusal;
 use crate::service::command::{Caller, Commands};
 use crate::service::sweep::{Deletions, Sweeper};
@@ -59,7 +61,7 @@ impl Operations {
         self.service.clone()
     }
 
-    /// Does what a command comes to. What changes something is written to the log with who asked.
+    /// Does what a command comes to, and tells who asked.
     pub(super) async fn run(
         self: &Arc<Self>,
         caller: &Caller,
@@ -71,9 +73,20 @@ impl Operations {
         }
         // To its end, also where the stream ends before.
         let operations = self.clone();
-        let done = tokio::spawn(async move { operations.do_it(operation).await });
-        let done = done.await.unwrap_or(Err(Refusal::Broken));
-        done.inspect_err(|refusal| info!(%by, ?refusal, "command failed"))
+        let done = tokio::spawn(async move {
+            let done = operations.do_it(operation.clone()).await;
+            if let Err(refusal) = &done {
+                info!(%by, ?refusal, "command failed");
+            }
+            operations.service.tell(Event::CommandRun {
+                by: &by,
+                is_operator: operations.is_operator(&by),
+                operation: &operation,
+                outcome: done.as_ref(),
+            });
+            done
+        });
+        done.await.unwrap_or(Err(Refusal::Broken))
     }
 
     async fn do_it(&self, operation: Operation) -> Result<Outcome, Refusal> {
@@ -161,5 +174,19 @@ impl Operations {
             }
             Err(_) => Err(Refusal::Broken),
         }
+    }
+}
+
+impl Service {
+    /// Whether an operator said that no slots shall be given out.
+    pub fn is_draining(&self) -> bool {
+        self.is_draining.load(Ordering::Relaxed)
+    }
+
+    /// Gives out no more slots, or some again; until then, or a restart.
+    fn set_draining(&self, is_draining: bool) -> Outcome {
+        self.is_draining.store(is_draining, Ordering::Relaxed);
+        self.tell(Event::Draining { is_draining });
+        Outcome::Draining(is_draining, self.transfers.active().len())
     }
 }

@@ -9,12 +9,14 @@ use std::sync::Arc;
 use jid::BareJid;
 
 use crate::core::command::operation::{Named, Outcome, Seen};
+use crate::core::event::{Canceller, Event, Removal};
 use crate::core::refusal::Refusal;
 use crate::core::session::UploadSession;
 use crate::core::slot::SlotId;
 use crate::core::time::Timestamp;
 use crate::service::sweep::Deletions;
 use crate::service::{Service, broken};
+use crate::store::Change;
 
 /// Uploads of an account removed in one batch.
 const BATCH_MAX: usize = 100;
@@ -27,8 +29,8 @@ impl Service {
         deletions: &Deletions,
     ) -> Result<Outcome, Refusal> {
         let seen = self.find_named(named).await?;
-        let cancelled = self.give_up(seen.row.id, Box::new(|row| row.abort()));
-        cancelled.await?;
+        let abort: Change = Box::new(|row| row.abort());
+        self.give_up(seen.row.id, abort, Canceller::Command).await?;
         Ok(self.removed(seen, deletions).await)
     }
 
@@ -39,7 +41,7 @@ impl Service {
         deletions: &Deletions,
     ) -> Result<Outcome, Refusal> {
         let seen = self.find_named(named).await?;
-        self.remove_upload(&seen).await?;
+        self.remove_upload(&seen, Removal::Command).await?;
         Ok(self.removed(seen, deletions).await)
     }
 
@@ -106,15 +108,17 @@ impl Service {
         let Some(row) = row.filter(is_theirs) else {
             return Ok(None);
         };
-        self.remove_upload(&self.seen(row.clone())).await?;
+        let seen = self.seen(row.clone());
+        self.remove_upload(&seen, Removal::Purge).await?;
         Ok(Some(row))
     }
 
     /// Removes an upload, its file and its row.
-    async fn remove_upload(self: &Arc<Self>, seen: &Seen) -> Result<(), Refusal> {
+    async fn remove_upload(self: &Arc<Self>, seen: &Seen, reason: Removal) -> Result<(), Refusal> {
         let id = seen.row.id;
         if seen.row.is_open() {
-            match self.give_up(id, Box::new(|row| row.abort())).await {
+            let abort: Change = Box::new(|row| row.abort());
+            match self.give_up(id, abort, Canceller::Command).await {
                 // It may have come to its end meanwhile, one way or the other.
                 Ok(()) | Err(Refusal::SessionComplete | Refusal::Gone) => {}
                 Err(refusal) => return Err(refusal),
@@ -124,6 +128,8 @@ impl Service {
         let removed = self.remove_file(id).await;
         removed.map_err(|e| broken("remove an upload", &e))?;
         self.hashes.forget(id);
+        let row = &seen.row;
+        self.tell(Event::Removed { row, reason });
         Ok(())
     }
 }
