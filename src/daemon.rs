@@ -7,6 +7,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
+use jid::BareJid;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::Signal;
 use tokio::sync::watch;
@@ -16,6 +17,7 @@ use tracing::{error, info, warn};
 use crate::admin;
 use crate::audit_log::{self, AuditLog};
 use crate::config::{Config, Loaded, TokenIn};
+use crate::core::bans::BanPolicy;
 use crate::core::event::Event;
 use crate::core::time::Timestamp;
 use crate::http::inherited::Inherited;
@@ -174,11 +176,7 @@ pub async fn run(start: Start, shutdown: impl Future<Output = ()>) -> Result<(),
     watched.spawn(notify::watch(service.clone()));
     info!(addresses = ?listeners.addresses(), "slotd {} is ready", env!("CARGO_PKG_VERSION"));
     service.tell(Event::Started);
-    let (http, tls, serving) = (
-        loaded.config.http.clone(),
-        listeners.tls(),
-        service.clone(),
-    );
+    let (http, tls, serving) = (loaded.config.http.clone(), listeners.tls(), service.clone());
     let reload = Reload {
         source,
         service: service.clone(),
@@ -408,6 +406,7 @@ pub fn settings(config: &Config) -> Settings {
         rotate_every: config.keys.rotate_every,
         keep_old_for: config.keys.keep_old_for,
         accel: config.http.accel.clone(),
+        bans: ban_policy(config),
         connections_per_address_max: config.limits.connections_per_address_max,
         connections_total_max: config.limits.connections_total_max,
         stop_within: config.limits.stop_within,
@@ -415,5 +414,18 @@ pub fn settings(config: &Config) -> Settings {
         operators: config.operators.clone(),
         contact: config.contact.clone(),
         configured: Vec::new(),
+    }
+}
+
+/// Who may be banned, from all over the configuration.
+fn ban_policy(config: &Config) -> BanPolicy {
+    let hosts = config.components.iter();
+    let hosts = hosts.filter_map(|component| BareJid::new(&component.jid).ok());
+    BanPolicy {
+        failures: config.bans,
+        proxies: config.http.trusted_proxies.clone(),
+        operators: config.operators.clone(),
+        hosts: hosts.collect(),
+        addresses: config.log.addresses,
     }
 }

@@ -105,6 +105,13 @@
 //! * Most figures are there already: `Service::tell` has each event counted (`meters::happenings`),
 //!   and stores, streams and connections count their work (`meters::work`).
 //!
+//! **Failure to ban**
+//! * An edge asks `Service::check_address` or `check_account` before anything else: who is banned
+//!   gets nothing.
+//! * A refusal that no honest client earns goes to `Service::blame_address` or `blame_account`;
+//!   `core::bans` counts it, and the one too many makes a ban. It holds at once and is written
+//!   behind; the next start reads it again.
+//!
 //! **Upkeep**
 //! * `Sweeper::sweep` asks for what is due and removes it, a file before its row; never
 //!   when rows and files do not belong together or the clock has leapt.

@@ -1,4 +1,4 @@
-//! Edge: the clock. Every so often what is due goes, and keys are rotated.
+//! Edge: the clock. Every so often what is due goes, keys are rotated, bans end.
 
 use std::fs::OpenOptions;
 use std::io::{self, Write as _};
@@ -76,7 +76,7 @@ fn ticks(every: Duration) -> Interval {
     ticks
 }
 
-/// Removes what is due, and renews the keys.
+/// Removes what is due, renews the keys, and ends bans.
 async fn sweep(
     plan: &Plan,
     service: &Arc<Service>,
@@ -84,6 +84,7 @@ async fn sweep(
     stop: &watch::Receiver<bool>,
 ) {
     renew_keys(&plan.data_dir, service).await;
+    service.end_bans().await;
     loop {
         let report = sweeper.sweep().await;
         note(plan, report.removed).await;

@@ -32,7 +32,8 @@ impl Watched {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let path = directory.path().join("admin");
         let listen = vec![Listen::Unix(path.clone())];
-        let listeners = Listeners::open(&Admin { listen }, &mut Inherited::default()).expect("bound");
+        let listeners =
+            Listeners::open(&Admin { listen }, &mut Inherited::default()).expect("bound");
         let mut serving = JoinSet::new();
         serving.spawn(listeners.serve(router(service.clone())));
         Self {

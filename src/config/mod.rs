@@ -17,6 +17,7 @@ use ipnet::IpNet;
 use jid::BareJid;
 
 use crate::core::accel::Accel;
+use crate::core::bans::failures::FailureLimit;
 use crate::core::command::operation::Configured;
 use crate::core::policy::Policy;
 use crate::core::rate::Rate;
@@ -60,6 +61,8 @@ pub struct Config {
     pub policy: Policy,
     /// The rules of traffic.
     pub limits: Limits,
+    /// How many failures bring a ban; `None` is no number of them.
+    pub bans: Option<FailureLimit>,
     /// How files go.
     pub retention: Retention,
     /// How keys go.

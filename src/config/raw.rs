@@ -22,6 +22,7 @@ pub struct RawConfig {
     pub(super) limits: RawLimits,
     pub(super) quota: RawQuota,
     pub(super) access: RawAccess,
+    pub(super) bans: RawBans,
     pub(super) retention: RawRetention,
     pub(super) keys: RawKeys,
     pub(super) operators: RawOperators,
@@ -44,6 +45,7 @@ impl Default for RawConfig {
             limits: RawLimits::default(),
             quota: RawQuota::default(),
             access: RawAccess::default(),
+            bans: RawBans::default(),
             retention: RawRetention::default(),
             keys: RawKeys::default(),
             operators: RawOperators::default(),
@@ -142,7 +144,7 @@ pub struct RawTls {
 
 /// `[admin]`: off, because every account of the machine reaches a loopback port, and because a port
 /// that is taken shall not keep uploads from starting.
-#[derive(Default, Deserialize)]
+#[derive(Default, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct RawAdmin {
     pub(super) listen: Vec<String>,
@@ -242,6 +244,28 @@ pub struct RawAccess {
     pub(super) domains: Option<Vec<String>>,
     pub(super) jids: Option<Vec<String>>,
     pub(super) deny: Vec<String>,
+}
+
+/// `[bans]`
+#[derive(Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RawBans {
+    pub(super) after_failures: i64,
+    pub(super) within: String,
+    pub(super) ban_for: String,
+}
+
+impl Default for RawBans {
+    fn default() -> Self {
+        Self {
+            // No honest client forges one credential; behind one address may be a whole school.
+            after_failures: 50,
+            // A script fails so often in a second; what fails now and then harms nobody.
+            within: "10 minutes".to_owned(),
+            // Long enough that trying on is no use, short enough for the next owner of an address.
+            ban_for: "1 hour".to_owned(),
+        }
+    }
 }
 
 /// `[retention]`

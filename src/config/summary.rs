@@ -127,6 +127,14 @@ impl Summary<'_> {
             value::spell(quota.window),
             quota.exceptions.len(),
         )?;
+        if let Some(limit) = &self.0.bans {
+            let (within, ban_for) = (value::spell(limit.within), value::spell(limit.ban_for));
+            let after = limit.after;
+            writeln!(
+                f,
+                "  bans       after {after} failures within {within}, for {ban_for}"
+            )?;
+        }
         let keep = &policy.lifetimes.retention;
         writeln!(
             f,

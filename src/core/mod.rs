@@ -4,6 +4,7 @@
 //! walls of this room are checked by `tests/tidy.rs`.
 
 pub mod accel;
+pub mod bans;
 pub mod command;
 pub mod download;
 pub mod event;

@@ -242,7 +242,8 @@ impl<S: Line> Front<S> {
             Ok(permit) => (open(edge, self.origin, &ask).await, permit),
             Err(refusal) => (Err(refusal), None),
         };
-        let is_last = ask.is_last || self.is_stopping();
+        let is_banned = matches!(opened, Err(Refusal::Banned { .. }));
+        let is_last = ask.is_last || is_banned || self.is_stopping();
         let reply = match opened {
             Ok(download) => Reply::of(download, is_last),
             Err(refusal) => {

@@ -28,7 +28,6 @@ use crate::config::Http;
 use crate::core::forwarded;
 use crate::core::refusal::Refusal;
 use crate::meters::work;
-use crate::store::files_kept_max;
 
 /// How long to wait when there are no descriptors left for a connection.
 const ACCEPT_AGAIN_IN: Duration = Duration::from_millis(100);

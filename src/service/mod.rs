@@ -3,7 +3,7 @@
 //! A method fetches facts, asks core, applies the effect, in that order. Stores' troubles end here:
 //! they are logged once, with what was being done, and edges get a refusal without innards.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -13,7 +13,6 @@ use jid::Jid;
 use tokio::sync::Mutex;
 use tracing::{debug, error, info};
 
-use crate::core::command::operation::Outcome;
 use crate::core::download::{self, Answer, Served};
 use crate::core::event::Event;
 use crate::core::policy::{self, Facts, NewIds, STORAGE_RETRY_IN};
@@ -26,6 +25,7 @@ use crate::meters::work;
 use crate::store::{Content, Failure, StoreError, Stores};
 
 pub mod audit;
+mod bans;
 pub mod command;
 mod ending;
 pub mod events;
@@ -42,18 +42,19 @@ mod recover;
 mod replay;
 mod resume;
 pub mod session;
-mod status;
 mod settings;
+mod status;
 pub mod sweep;
 mod transfers;
 pub mod upload;
 mod whole;
 mod write;
 
+use bans::Gatekeeper;
 use events::Listeners;
 use hashes::Hashes;
-use orders::OrderBook;
 use health::Streams;
+use orders::OrderBook;
 use rates::Rates;
 use recent::Recent;
 use session::SessionView;
@@ -102,6 +103,7 @@ pub struct Service {
     started_at: Duration,
     transfers: Arc<Transfers>,
     rates: Rates,
+    bans: Gatekeeper,
     hashes: Hashes,
     gathering: Arc<Gathering>,
     is_draining: AtomicBool,
@@ -123,6 +125,7 @@ impl Service {
             world,
             transfers: Arc::default(),
             rates: Rates::default(),
+            bans: Gatekeeper::default(),
             hashes: Hashes::default(),
             gathering: Arc::default(),
             is_draining: AtomicBool::new(false),
@@ -315,13 +318,6 @@ impl Service {
             None => None,
         };
         Ok(Download { answer, body })
-    }
-
-    /// Gives out no more slots, or some again; until then, or a restart.
-    fn set_draining(&self, is_draining: bool) -> Outcome {
-        self.is_draining.store(is_draining, Ordering::Relaxed);
-        self.tell(Event::Draining { is_draining });
-        Outcome::Draining(is_draining, self.transfers.active().len())
     }
 
     /// Returns once both stores have said something, whatever it was.

@@ -14,6 +14,7 @@ use futures_util::future::BoxFuture;
 use jid::BareJid;
 
 use crate::core::accel::Place;
+use crate::core::bans::{Ban, Subject};
 use crate::core::download::Served;
 use crate::core::policy::{Bucket, Room, Usage};
 use crate::core::refusal::Refusal;
@@ -109,6 +110,8 @@ impl From<Refusal> for Failure {
 pub type Admit = Box<dyn FnMut(&Usage) -> Result<UploadSession, Refusal> + Send>;
 /// Changes a row; run inside the store's transaction, as often as the store needs to.
 pub type Change = Box<dyn FnMut(UploadSession) -> Result<UploadSession, Refusal> + Send>;
+/// A subject's ban, or that it has none any more.
+pub type BanEntry = (Subject, Option<Ban>);
 /// Told each time more bytes of a part are durable, with the part's durable length; refuses when
 /// the writer shall stop. The last length is not always told: `append` returns it.
 pub type Progress = Arc<dyn Fn(u64) -> BoxFuture<'static, Result<(), Failure>> + Send + Sync>;
@@ -236,6 +239,12 @@ pub trait SessionStore: Send + Sync {
         name: String,
         value: Option<String>,
     ) -> BoxFuture<'_, Result<(), StoreError>>;
+
+    /// All bans that are kept, in any order.
+    fn bans(&self) -> BoxFuture<'_, Result<Vec<Ban>, StoreError>>;
+
+    /// Keeps bans, each in place of the one of the same subject, or removes them.
+    fn keep_bans(&self, changes: Vec<BanEntry>) -> BoxFuture<'_, Result<(), StoreError>>;
 
     /// What binds these rows to their files: where the file store's differs, the sweep touches
     /// nothing.

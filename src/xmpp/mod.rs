@@ -99,8 +99,8 @@ pub async fn run_over(
         host.inspect_err(|error| error!(jid = component.jid, %error, "no JID"))
             .ok()
     });
-    let desk = Desk::new(operations, hosts.collect());
     let streams_up = operations.service().streams().clone();
+    let desk = Desk::new(operations, hosts.collect());
     let mut streams = JoinSet::new();
     for component in components {
         let lines = Arc::new(Lines::default());

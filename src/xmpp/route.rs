@@ -230,6 +230,7 @@ fn admit_plain(desk: &Desk, plain: &Plain) -> Option<(SlotRequest, (Jid, Place))
     }
     let request = plain.request().ok()?;
     let requester = Jid::new(plain.from()).ok()?;
+    desk.service.check_account(&requester.to_bare()).ok()?;
     let place = desk.places.take(requester.to_bare()).ok()?;
     Some((request, (requester, place)))
 }
@@ -252,6 +253,7 @@ impl Asked {
 /// Who asks, and a place for what waits for the store.
 fn admit(desk: &Desk, head: &Head) -> Result<(Jid, Place), Refusal> {
     let requester = elements::requester(&head.from).ok_or(Refusal::NotAllowed)?;
+    desk.service.check_account(&requester.to_bare())?;
     let place = desk.places.take(requester.to_bare())?;
     Ok((requester, place))
 }
@@ -307,6 +309,7 @@ async fn answer_ask(
         Ok(Payload::Slot(slot)) => return Reply::Slot(head, slot),
         Ok(Payload::Element(payload)) => head.result(payload),
         Err(refusal) => {
+            desk.service.blame_account(requester.to_bare(), &refusal);
             // The service tells of refused slots itself.
             if !is_logged {
                 debug!(from = head.from, to = head.to, ?refusal, "IQ refused");

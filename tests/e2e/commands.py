@@ -14,7 +14,7 @@ NODE = "urn:slotd:command:0#"
 ACTIONS = "{http://jabber.org/protocol/commands}actions"
 EVERYBODYS = ["my-uploads", "my-usage", "delete-my-upload"]
 OPERATORS = ["overview", "uploads", "show-upload", "cancel-upload", "delete-file", "user-uploads",
-             "user-usage", "purge-user", "sweep", "rotate-keys", "drain", "resume", "self-test",
+             "user-usage", "purge-user", "ban", "unban", "bans", "sweep", "rotate-keys", "drain", "resume", "self-test",
              "configuration", "reload"]
 N_PURGED = int(os.environ.get("E2E_PURGED", "100"))
 
@@ -48,7 +48,8 @@ class Commander(Person):
         return answer["command"]
 
 
-def _notes(command):
+def notes(command):
+    """What it said, in one line."""
     return " / ".join(text for _kind, text in command["notes"])
 
 
@@ -56,9 +57,9 @@ def _facts(command):
     return {field["var"]: field.get_value(convert=False) for field in command["form"]}
 
 
-def _show(report, name, command):
+def show(report, name, command):
     """The transcript: what the client was shown."""
-    report.note(f"{name}: {command['status']} {_notes(command)}")
+    report.note(f"{name}: {command['status']} {notes(command)}")
     form = command["form"]
     for item in form.get_items():
         report.note("    " + " | ".join(str(value) for value in item.values()))
@@ -114,13 +115,13 @@ async def _everybodys(server, report, bob):
     bobs = await Client.login(server, "bob")
     slot, body = await _put(bobs, 100_000)
     uploads = await bob.run("my-uploads")
-    _show(report, "my-uploads", uploads)
+    show(report, "my-uploads", uploads)
     rows = uploads["form"].get_items()
     report.equal([row["file"] for row in rows], ["photo.jpg"], "my-uploads shows the file")
-    _show(report, "my-usage", await bob.run("my-usage"))
+    show(report, "my-usage", await bob.run("my-usage"))
     choice = {"upload": rows[0]["upload"]}
     done = await bob.run("delete-my-upload", choice, {"confirm": "1"})
-    _show(report, "delete-my-upload", done)
+    show(report, "delete-my-upload", done)
     answer = await web.get(slot.get)
     report.equal(answer.status, 404, "after delete-my-upload GET gives")
     await bobs.close()
@@ -129,37 +130,37 @@ async def _everybodys(server, report, bob):
 async def _operators(report, alice, admin):
     slot, body = await _put(alice, 50_000)
     waiting = await alice.slot("waiting.bin", 1_000_000)
-    _show(report, "overview", await admin.run("overview"))
+    show(report, "overview", await admin.run("overview"))
     uploads = await admin.run("uploads", {"state": "open"})
-    _show(report, "uploads", uploads)
+    show(report, "uploads", uploads)
     rows = uploads["form"].get_items()
     report.equal([row["file"] for row in rows], ["waiting.bin"], "uploads shows the open one")
     report.check(waiting.put not in str(uploads) and slot.get not in str(uploads),
                  "and no link", "")
     choice = {"upload": rows[0]["upload"]}
-    _show(report, "show-upload", await admin.run("show-upload", choice))
+    show(report, "show-upload", await admin.run("show-upload", choice))
     cancelled = await admin.run("cancel-upload", choice, {"confirm": "1"})
-    _show(report, "cancel-upload", cancelled)
+    show(report, "cancel-upload", cancelled)
     answer = await web.put(waiting, bytes(1_000_000))
     report.equal(answer.status, 410, "PUT to the cancelled upload")
     alices = {"account": f"alice@{DOMAIN}"}
-    _show(report, "user-uploads", await admin.run("user-uploads", alices))
-    _show(report, "user-usage", await admin.run("user-usage", alices))
+    show(report, "user-uploads", await admin.run("user-uploads", alices))
+    show(report, "user-usage", await admin.run("user-usage", alices))
     deleted = await admin.run("delete-file", {"upload": slot.get}, {"confirm": "1"})
-    _show(report, "delete-file", deleted)
+    show(report, "delete-file", deleted)
     answer = await web.get(slot.get)
     report.equal(answer.status, 404, "after delete-file GET gives")
     for name in ("sweep", "self-test", "drain"):
-        _show(report, name, await admin.run(name))
+        show(report, name, await admin.run(name))
     try:
         await alice.slot("refused.bin", 1)
         refused = "nothing"
     except Exception as error:
         refused = str(error)
     report.check("resource-constraint" in refused, "a slot while drained is refused", refused)
-    _show(report, "resume", await admin.run("resume"))
+    show(report, "resume", await admin.run("resume"))
     before = await alice.slot("before.bin", 10)
-    _show(report, "rotate-keys", await admin.run("rotate-keys", {"confirm": "1"}))
+    show(report, "rotate-keys", await admin.run("rotate-keys", {"confirm": "1"}))
     answer = await web.put(before, bytes(10))
     report.equal(answer.status, 201, "PUT to a slot of before the rotation")
     await _put(alice, 10)
@@ -172,7 +173,7 @@ async def _purge(report, slotd, alice, admin):
         await _put(alice, 1000)
     report.check(len(_stored(slotd)) >= N_PURGED, "alice's files are there", len(_stored(slotd)))
     purged = await admin.run("purge-user", {"account": f"alice@{DOMAIN}"}, {"confirm": "1"})
-    _show(report, "purge-user", purged)
+    show(report, "purge-user", purged)
     report.equal(_stored(slotd), [], "after purge-user files are left")
     usage = _facts(await admin.run("user-usage", {"account": f"alice@{DOMAIN}"}))
     report.equal((usage["files"], usage["used"]), ("0", "0 B"), "and nothing was used")

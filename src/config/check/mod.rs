@@ -17,6 +17,7 @@ use super::secret::SecretSource;
 use super::{Config, Durability, Keys, Log, LogFormat, Retention, Secret, value};
 
 mod admin;
+mod bans;
 mod component;
 mod http;
 mod policy;
@@ -64,6 +65,7 @@ impl Checker {
         let admin = self.admin(&raw.admin, http.as_ref());
         let limits = self.limits(&raw.limits);
         let policy = self.policy(raw, components.as_deref());
+        let bans = self.bans(&raw.bans);
         let retention = self.retention(&raw.retention, policy.as_ref());
         let keys = self.keys(raw);
         let operators = self.operators(&raw.operators);
@@ -78,6 +80,7 @@ impl Checker {
             admin: admin?,
             policy: policy?,
             limits: limits?,
+            bans: bans?,
             retention: retention?,
             keys: keys?,
             operators: operators?,

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use jid::BareJid;
 
+use crate::core::bans::{BanWish, Subject};
+use crate::core::command::bans::{BanChange, BanPage, BansFound};
 use crate::core::policy::{Room, Uses};
 use crate::core::session::{State, UploadSession};
 use crate::core::slot::SlotId;
@@ -32,6 +34,12 @@ pub enum Operation {
     Delete(Named),
     /// To remove everything of an account: uploads, files, counts.
     Purge(BareJid),
+    /// To ban somebody.
+    Ban(BanWish),
+    /// To end a ban; who wants it.
+    Unban(Subject, BareJid),
+    /// A page of bans.
+    Bans(BanPage),
     /// To remove what is due now.
     Sweep,
     /// To make a new signing key; links given out stay good as long as they would have.
@@ -72,10 +80,13 @@ impl Operation {
             | Self::Exceptions { .. }
             | Self::Note
             | Self::Records(_)
-            | Self::Configuration => false,
+            | Self::Configuration
+            | Self::Bans(_) => false,
             Self::Cancel(_)
             | Self::Delete(_)
             | Self::Purge(_)
+            | Self::Ban(_)
+            | Self::Unban(..)
             | Self::Sweep
             | Self::RotateKeys
             | Self::Drain
@@ -329,6 +340,10 @@ pub enum Outcome {
         /// How many would not go.
         n_failed: usize,
     },
+    /// Bans that are in force.
+    Bans(BansFound, Timestamp),
+    /// What became of a ban.
+    Ban(Box<BanChange>, Timestamp),
     /// What was due is gone.
     Swept {
         /// How many.
@@ -367,6 +382,7 @@ impl Outcome {
             Self::Uploads(page, _) => page.has_more,
             Self::Exceptions(exceptions) => exceptions.has_more,
             Self::Records(records) => records.page.has_more,
+            Self::Bans(found, _) => found.has_more,
             _ => false,
         }
     }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use bytesize::ByteSize;
 
+use super::bans::{bans_of, change_of};
 use super::export;
 use super::form::{Report, Table, Tone};
 use super::operation::{Exception, Exceptions, Outcome, Overview, Page, Seen, Usage};
@@ -33,6 +34,8 @@ pub fn report(title: &str, outcome: &Outcome) -> Report {
             let words = format!("Removed: {n_removed} uploads, {} of files", size(*n_bytes));
             failed(report.note(Tone::Info, words), *n_failed)
         }
+        Outcome::Bans(found, now) => bans_of(report, found, *now),
+        Outcome::Ban(change, now) => change_of(report, change, *now),
         Outcome::Swept {
             is_resting: true, ..
         } => report.note(Tone::Warn, "Nothing is swept just now; the log says why"),

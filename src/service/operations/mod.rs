@@ -5,6 +5,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use tokio::sync::Semaphore;
 use tracing::info;
@@ -107,6 +108,9 @@ impl Operations {
             Operation::Cancel(named) => service.abort(&named, deletions).await,
             Operation::Delete(named) => service.delete(&named, deletions).await,
             Operation::Purge(owner) => service.purge(&owner, deletions).await,
+            Operation::Ban(wish) => Ok(service.ban(wish).await),
+            Operation::Unban(subject, by) => Ok(service.unban(&subject, &by).await),
+            Operation::Bans(page) => Ok(service.list_bans(page)),
             Operation::Sweep => Ok(self.sweep().await),
             Operation::RotateKeys => self.rotate_keys().await,
             Operation::Drain => Ok(service.set_draining(true)),
@@ -183,5 +187,14 @@ impl Operations {
             }
             Err(_) => Err(Refusal::Broken),
         }
+    }
+}
+
+impl Service {
+    /// Gives out no more slots, or some again; until then, or a restart.
+    fn set_draining(&self, is_draining: bool) -> Outcome {
+        self.is_draining.store(is_draining, Ordering::Relaxed);
+        self.tell(Event::Draining { is_draining });
+        Outcome::Draining(is_draining, self.transfers.active().len())
     }
 }
