@@ -127,8 +127,7 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
     let keys = keys::load_or_create(&config.data_dir, random_secret()?, world.now())?;
     let listeners = Listeners::bind(&config.http)?;
     let service = Service::new(settings(&config), keys, stores, world);
-    let audit_log = set_listeners(&service, &config)?;
-    service.load_bans().await?;
+    let audit_log = prepare(&service, &config).await?;
     if boot::is_started_anew(&config.data_dir) {
         service.recover().await?;
         if let Err(e) = boot::note_start(&config.data_dir) {
@@ -189,6 +188,13 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
     end(&service, audit_log).await;
     info!("stopped");
     ended
+}
+
+/// Has everything told to those who listen, and puts the bans of before in force.
+async fn prepare(service: &Service, config: &Config) -> Result<Arc<AuditLog>, RunError> {
+    let audit_log = set_listeners(service, config)?;
+    service.load_bans().await?;
+    Ok(audit_log)
 }
 
 /// Has everything told to those who listen.
