@@ -5,9 +5,16 @@
 //! Who fails again and again is banned without one (`failures`); the bans in force stand in one
 //! table of bounded size (`table`). Pure: the time is an argument.
 //!
+//! # What a ban stops
+//!
+//! A banned address gets nothing, no downloads either. A banned account or domain gets no slots,
+//! and no answer about upload sessions and commands; what it has begun may come to its end, and its
+//! files stay until somebody purges them.
+//!
 //! # What counts as a failure
 //!
-//! Only what no honest client does by mistake, and what nobody can make another's client do:
+//! Only what no honest client does by mistake, and what no link makes another's client do (a page
+//! could make a browser write: that costs its visitor an hour, and gains nobody anything):
 //! * of an address, a request that writes (PUT, PATCH, DELETE) with a credential that we never
 //!   sealed. Credentials of ours that are late, used, of a key that is gone or of another slot are
 //!   none: so come phones from a tunnel. What is read is none, be it guessed or gone: a chat's

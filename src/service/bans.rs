@@ -9,13 +9,13 @@ use std::net::IpAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
-use jid::BareJid;
+use jid::{BareJid, Jid};
 use tracing::{error, info, warn};
 
 use super::Service;
 use super::upload::Credential;
 use crate::core::bans::failures::Failures;
-use crate::core::bans::table::{Bans, Full};
+use crate::core::bans::table::{BANS_MAX, Bans, Full};
 use crate::core::bans::{Ban, BanWish, By, Subject, locks_everybody_out};
 use crate::core::command::bans::{BanChange, BanPage, BansFound};
 use crate::core::command::fault::CommandFault;
@@ -27,6 +27,10 @@ use crate::core::time::Timestamp;
 use crate::core::token;
 use crate::store::StoreError;
 
+/// Changes that wait for a store that fails; of more of those that attackers make the next start
+/// does not know.
+const UNWRITTEN_MAX: usize = 2 * BANS_MAX;
+
 /// The bans in force, and the failures that may come to one.
 #[derive(Default)]
 pub(super) struct Gatekeeper {
@@ -35,14 +39,14 @@ pub(super) struct Gatekeeper {
     n_networks: AtomicUsize,
     n_accounts: AtomicUsize,
     failures: Mutex<Failures>,
-    /// Whose bans are in the store as they were.
+    /// Whose bans the store does not have as they are.
     unwritten: Mutex<HashSet<Subject>>,
     /// Held by who writes: of two at once the older could come last.
     turn: tokio::sync::Mutex<()>,
 }
 
 impl Gatekeeper {
-    /// Changes the bans of `subject`; whatever `change` does is to be written.
+    /// Changes bans, and notes whose have to be written.
     fn change<T>(&self, change: impl FnOnce(&mut Bans, &mut HashSet<Subject>) -> T) -> T {
         let mut bans = self.bans.write().unwrap_or_else(PoisonError::into_inner);
         let changed = change(&mut bans, &mut self.unwritten());
@@ -64,9 +68,12 @@ impl Gatekeeper {
 
     fn put(&self, ban: Ban, now: Timestamp) -> Result<(), Full> {
         self.change(|bans, unwritten| {
-            let subject = ban.subject.clone();
-            unwritten.extend(bans.put(ban, now)?);
-            unwritten.insert(subject);
+            let (subject, by) = (ban.subject.clone(), ban.by.clone());
+            let gone = bans.put(ban, now)?;
+            if unwritten.len() < UNWRITTEN_MAX || by != By::Failures {
+                unwritten.extend(gone);
+                unwritten.insert(subject);
+            }
             Ok(())
         })
     }
@@ -95,12 +102,13 @@ impl Service {
     }
 
     /// Refuses `Banned` for an account that is banned, or whose domain is.
-    pub fn check_account(&self, account: &BareJid) -> Result<(), Refusal> {
+    pub fn check_account(&self, requester: &Jid) -> Result<(), Refusal> {
         if self.bans.n_accounts.load(Ordering::Acquire) == 0 {
             return Ok(());
         }
         let now = self.world.now();
-        let until = |bans: &Bans| bans.of_account(account, now).map(|ban| ban.until);
+        let account = requester.to_bare();
+        let until = |bans: &Bans| bans.of_account(&account, now).map(|ban| ban.until);
         refuse(self.bans.look(until))
     }
 
@@ -268,7 +276,9 @@ impl Service {
         if 0 < n_over {
             let ended = self.bans.change(|bans, unwritten| {
                 let ended = bans.end(now);
-                unwritten.extend(ended.iter().map(|ban| ban.subject.clone()));
+                let room = UNWRITTEN_MAX.saturating_sub(unwritten.len());
+                let subjects = ended.iter().map(|ban| ban.subject.clone());
+                unwritten.extend(subjects.take(room));
                 ended
             });
             for ban in ended {

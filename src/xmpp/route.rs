@@ -230,7 +230,7 @@ fn admit_plain(desk: &Desk, plain: &Plain) -> Option<(SlotRequest, (Jid, Place))
     }
     let request = plain.request().ok()?;
     let requester = Jid::new(plain.from()).ok()?;
-    desk.service.check_account(&requester.to_bare()).ok()?;
+    desk.service.check_account(&requester).ok()?;
     let place = desk.places.take(requester.to_bare()).ok()?;
     Some((request, (requester, place)))
 }
@@ -253,7 +253,7 @@ impl Asked {
 /// Who asks, and a place for what waits for the store.
 fn admit(desk: &Desk, head: &Head) -> Result<(Jid, Place), Refusal> {
     let requester = elements::requester(&head.from).ok_or(Refusal::NotAllowed)?;
-    desk.service.check_account(&requester.to_bare())?;
+    desk.service.check_account(&requester)?;
     let place = desk.places.take(requester.to_bare())?;
     Ok((requester, place))
 }

@@ -1,6 +1,7 @@
 """Bans: whose failures count, behind a real nginx and without; bans over a restart and their end."""
 
 import asyncio
+import json
 import re
 import socket
 import time
@@ -59,7 +60,8 @@ async def suite(bed, server, report):
     nginx = Nginx(bed, port)
     slotd = Slotd(bed, server, port=port, operators={"jids": [f"admin@{DOMAIN}"]},
                   http={"trusted_proxies": ["127.0.0.1"]},
-                  bans={"after_failures": AFTER})
+                  bans={"after_failures": AFTER},
+                  log={"audit_file": str(bed.dir / "audit.jsonl")})
     slotd.start()
     nginx.start()
     alice = await Client.login(server, "alice")
@@ -98,6 +100,13 @@ async def suite(bed, server, report):
         report.note(line)
     report.check(FORGED not in log, "no token is in the log", "")
     report.equal(slotd.stop(), 0, "SIGTERM ends slotd with")
+    lines = [json.loads(line) for line in (bed.dir / "audit.jsonl").read_text().splitlines()]
+    told = [(line["kind"], line["account"], line.get("by")) for line in lines
+            if line["kind"] in ("banned", "unbanned")]
+    by, alices = f"admin@{DOMAIN}", f"alice@{DOMAIN}"
+    strangers = [("banned", stranger, None), ("unbanned", stranger, by)]
+    report.equal(told[:6], [*strangers, *strangers, ("banned", alices, by),
+                            ("unbanned", alices, by)], "the audit log tells of")
 
 
 async def _invented(report, direct):
