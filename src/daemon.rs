@@ -11,13 +11,13 @@ use tokio::task::JoinSet;
 use tracing::{error, info, warn};
 
 use crate::admin;
+use crate::audit_log::{self, AuditLog};
 use crate::config::{Config, TokenIn};
 use crate::core::event::Event;
 use crate::core::time::Timestamp;
 use crate::http::listen::{BindError, Listeners};
-use crate::meters::meters;
+use crate::meters::Counting;
 use crate::service::audit::{self, AuditReport, Options};
-use crate::service::events::Listener;
 use crate::service::operations::Operations;
 use crate::service::sweep::{Deletions, Sweeper};
 use crate::service::{Service, Settings, World};
@@ -45,6 +45,9 @@ pub enum RunError {
     /// The operating system gave no random numbers.
     #[error("the operating system gives no random numbers: {0}")]
     Random(getrandom::Error),
+    /// There is no thread for the audit log.
+    #[error("no thread for the audit log: {0}")]
+    Thread(std::io::Error),
     /// A part of the service ended, which none does by itself.
     #[error("a part of the service ended unexpectedly; the log says which")]
     Ended,
@@ -125,7 +128,8 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
     let listeners = Listeners::bind(&config.http)?;
     let private = admin::Listeners::bind(&config.admin)?;
     let service = Service::new(settings(&config), keys, stores, world);
-    service.set_listeners(vec![Arc::new(Counting)]);
+    let audit_log = set_listeners(&service, &config)?;
+    service.load_orders().await?;
     recover(&config.data_dir, &service).await?;
     let sweeper = Arc::new(match seen_at {
         Some(seen_at) => Sweeper::since(service.clone(), seen_at),
@@ -137,14 +141,11 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
     if config.components.is_empty() {
         info!("no component is configured: files are served, slots cannot be asked for");
     } else {
-        let (components, contact) = (config.components.clone(), config.contact.clone());
         parts.spawn(xmpp::run(
-            components,
-            contact,
+            config.components.clone(),
             Operations::new(
                 service.clone(),
                 (sweeper.clone(), deletions),
-                config.operators.clone(),
                 config.data_dir.clone(),
             ),
             stopped.clone(),
@@ -160,14 +161,10 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
     // To the very end: who watches over us shall see us stop.
     let mut watched = JoinSet::new();
     watched.spawn(private.serve(admin::router(service.clone())));
-    let (http, limits, serving) = (config.http.clone(), config.limits.clone(), service.clone());
+    let (http, serving) = (config.http.clone(), service.clone());
     info!(addresses = ?listeners.addresses(), "slotd {} is ready", env!("CARGO_PKG_VERSION"));
-    let addresses = config.log.addresses;
-    parts.spawn(async move {
-        listeners
-            .serve(&http, &limits, addresses, serving, stopped)
-            .await;
-    });
+    service.tell(Event::Started);
+    parts.spawn(async move { listeners.serve(&http, serving, stopped).await });
     let ended = tokio::select! {
         () = shutdown => Ok(()),
         ended = parts.join_next() => {
@@ -175,22 +172,13 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
             Err(RunError::Ended)
         }
     };
+    service.tell(Event::Stopping);
     // Nobody listens any more where all parts have ended.
     let _ = stop.send(true);
     while parts.join_next().await.is_some() {}
-    service.drain();
-    service.cut_uploads().await;
+    end(&service, audit_log).await;
     info!("stopped");
     ended
-}
-
-/// Has what happens counted.
-struct Counting;
-
-impl Listener for Counting {
-    fn hear(&self, event: &Event<'_>, now: Timestamp) {
-        meters().count(event, now);
-    }
 }
 
 /// After a power cut: looks through the uploads that were under way.
@@ -203,6 +191,20 @@ async fn recover(data_dir: &Path, service: &Service) -> Result<(), RunError> {
         }
     }
     Ok(())
+}
+
+/// Has everything told to those who listen.
+fn set_listeners(service: &Service, config: &Config) -> Result<Arc<AuditLog>, RunError> {
+    let audit_log = AuditLog::start(audit_manner(config)).map_err(RunError::Thread)?;
+    service.set_listeners(vec![audit_log.clone(), Arc::new(Counting)]);
+    Ok(audit_log)
+}
+
+/// Cuts what still runs, and waits for what is to be noted of it.
+async fn end(service: &Service, audit_log: Arc<AuditLog>) {
+    service.drain();
+    service.cut_uploads().await;
+    let _ = tokio::task::spawn_blocking(move || audit_log.flush()).await;
 }
 
 /// Takes as many open files as the system lets us have.
@@ -240,6 +242,14 @@ pub fn rotate_key(data_dir: &Path) -> Result<(), RunError> {
     Ok(())
 }
 
+/// How the audit log is written.
+pub fn audit_manner(config: &Config) -> audit_log::Manner {
+    audit_log::Manner {
+        path: config.log.audit_file.clone(),
+        addresses: config.log.addresses,
+    }
+}
+
 /// The configuration's rules, as the service needs them.
 pub fn settings(config: &Config) -> Settings {
     Settings {
@@ -255,5 +265,11 @@ pub fn settings(config: &Config) -> Settings {
         rotate_every: config.keys.rotate_every,
         keep_old_for: config.keys.keep_old_for,
         accel: config.http.accel.clone(),
+        connections_per_address_max: config.limits.connections_per_address_max,
+        connections_total_max: config.limits.connections_total_max,
+        stop_within: config.limits.stop_within,
+        addresses: config.log.addresses,
+        operators: config.operators.clone(),
+        contact: config.contact.clone(),
     }
 }

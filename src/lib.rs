@@ -15,8 +15,10 @@
 //!    inside its own transaction; it may, because core is pure.
 //! 6. Every "no" is one row of [`core::refusal`], with its stanza error, its status and its words.
 //!
-//! [`admin`] is the private listener beside them: how the service is, and what was counted.
-//! [`meters`] counts: what happens from the service's events, and what its parts do by themselves.
+//! What happens is told once, as a [`core::event`], by `Service::tell` to whoever listens:
+//! [`audit_log`] writes it down for operators, [`meters`] counts it, beside what the parts do by
+//! themselves, and [`admin`], the private listener, shows it with how the service is.
+//!
 //! [`config`] says what was configured, [`daemon`] puts the rooms together, [`log`] keeps secrets
 //! out of the log. [`send`] is a client beside all this: `slotd send` uses the service from
 //! outside, and of these rooms nothing but the guard under the XML parser.
@@ -78,6 +80,8 @@
 //!   who may, and takes the command out of `core::command::running`, so that no stage runs twice.
 //! * `core::command::flows` says what is next from the answers so far: a form, a page, or an
 //!   `Operation`, which `service::operations` does to its end, also when the stream is gone.
+//! * What holds across restarts (`core::orders`: quota exceptions, a note) is kept by the store, and
+//!   at hand in memory.
 //! * Cancel: the row first, then the writer is cut and the bytes go. Delete and purge: what is open
 //!   is cancelled; then the file goes, and its row last.
 //!
@@ -114,6 +118,7 @@
 //! query; async in core; traits with one implementation, but for `World`.
 
 pub mod admin;
+pub mod audit_log;
 pub mod config;
 pub mod core;
 pub mod daemon;

@@ -1,6 +1,8 @@
-//! The log: text or JSON on standard error, and what must never get into it.
+//! The log: text or JSON on standard error and in a file, and what must never get into it.
+//!
+//! `file` is a file that may be moved meanwhile, `lines` what writes to it beside standard error.
 
-use std::io;
+use std::sync::OnceLock;
 
 use tracing::level_filters::LevelFilter;
 use tracing::{Metadata, Subscriber};
@@ -8,9 +10,14 @@ use tracing_subscriber::filter::{EnvFilter, filter_fn};
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::{Layer, SubscriberExt};
 use tracing_subscriber::registry::{LookupSpan, Registry};
+use tracing_subscriber::reload;
 use tracing_subscriber::util::SubscriberInitExt;
 
+use self::lines::Lines;
 use crate::config::{Log, LogFormat};
+
+pub mod file;
+pub mod lines;
 
 /// Crates that log whole stanzas, handshakes and request heads, and so tokens and secrets, at debug
 /// and below: held at info whatever anybody sets.
@@ -42,22 +49,78 @@ pub fn check_level(text: &str) -> Result<(), String> {
         .map_err(|_| format!("{text:?} is not a list of levels"))
 }
 
-/// Starts the log of this process, on standard error.
+/// The log of this process, once it was started.
+static STARTED: OnceLock<Started> = OnceLock::new();
+
+/// What of the log can change.
+struct Started {
+    lines: Lines,
+    set: Set,
+}
+
+/// Sets level and format of a log that runs.
+type Set = Box<dyn Fn(&str, LogFormat) + Send + Sync>;
+
+/// Starts the log of this process, on standard error and in the file that the configuration names.
 ///
 /// `directives` (the environment's `RUST_LOG`), where given and good, win over the level of the
 /// configuration. Does nothing where a log was started before.
 pub fn start(config: &Log, directives: Option<&str>) {
-    let directives = directives.filter(|directives| !directives.is_empty());
-    let wrong = directives.map(check_level).and_then(Result::err);
-    let level = match (directives, &wrong) {
-        (Some(directives), None) => directives,
-        _ => &config.level,
-    };
+    let (level, wrong) = level(config, directives);
+    let lines = Lines::default();
+    let (set, subscriber) = changeable(level, config.format, lines.clone());
+    lines.set_file(config.file.clone());
     // Also takes what crates say through `log`. Fails where a log was started: that one goes on.
-    let _ = subscriber(level, config.format, io::stderr).try_init();
+    if subscriber.try_init().is_ok() {
+        let _ = STARTED.set(Started { lines, set });
+    }
     if let Some(what) = wrong {
         tracing::warn!("RUST_LOG: {what}; log.level is used");
     }
+}
+
+/// Goes on as `config` says, which `start` was given otherwise; the same for `directives`.
+pub fn change(config: &Log, directives: Option<&str>) {
+    if let Some(started) = STARTED.get() {
+        started.lines.set_file(config.file.clone());
+        (started.set)(level(config, directives).0, config.format);
+    }
+}
+
+/// Waits until what was said is in the file, or a little while: before the process ends.
+pub fn flush() {
+    if let Some(started) = STARTED.get() {
+        started.lines.flush();
+    }
+}
+
+/// The level that counts, and what is wrong with `RUST_LOG`.
+fn level<'a>(config: &'a Log, directives: Option<&'a str>) -> (&'a str, Option<String>) {
+    let directives = directives.filter(|directives| !directives.is_empty());
+    let wrong = directives.map(check_level).and_then(Result::err);
+    match (directives, &wrong) {
+        (Some(directives), None) => (directives, None),
+        _ => (&config.level, wrong),
+    }
+}
+
+/// What writes lines to `lines`, and what changes their level and format.
+fn changeable(
+    level: &str,
+    format: LogFormat,
+    lines: Lines,
+) -> (Set, impl Subscriber + Send + Sync + 'static) {
+    let (layer, layers) = reload::Layer::new(self::layer(format, lines.clone()));
+    let (filter, filters) = reload::Layer::new(EnvFilter::builder().parse_lossy(level));
+    let set = move |level: &str, format| {
+        // They fail where the log is gone, and then there is nothing to change.
+        let _ = layers.reload(self::layer(format, lines.clone()));
+        let _ = filters.reload(EnvFilter::builder().parse_lossy(level));
+    };
+    let subscriber = Registry::default()
+        .with(layer.with_filter(filter_fn(is_harmless)))
+        .with(filter);
+    (Box::new(set), subscriber)
 }
 
 /// What writes lines of `level` to `writer`.
@@ -71,11 +134,11 @@ where
 {
     let filter = EnvFilter::builder().parse_lossy(level);
     Registry::default()
-        .with(lines(format, writer).with_filter(filter_fn(is_harmless)))
+        .with(layer(format, writer).with_filter(filter_fn(is_harmless)))
         .with(filter)
 }
 
-fn lines<S, W>(format: LogFormat, writer: W) -> Box<dyn Layer<S> + Send + Sync>
+fn layer<S, W>(format: LogFormat, writer: W) -> Box<dyn Layer<S> + Send + Sync>
 where
     S: Subscriber + for<'s> LookupSpan<'s>,
     W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
@@ -95,6 +158,7 @@ fn is_harmless(metadata: &Metadata<'_>) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::io;
     use std::sync::{Arc, Mutex};
 
     use super::*;
@@ -124,9 +188,9 @@ mod tests {
     }
 
     #[derive(Clone, Default)]
-    struct Lines(Arc<Mutex<Vec<u8>>>);
+    struct Written(Arc<Mutex<Vec<u8>>>);
 
-    impl io::Write for Lines {
+    impl io::Write for Written {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
             self.0
                 .lock()
@@ -141,7 +205,7 @@ mod tests {
     }
 
     fn logged(level: &str, format: LogFormat, act: impl FnOnce()) -> String {
-        let lines = Lines::default();
+        let lines = Written::default();
         let writer = lines.clone();
         let subscriber = subscriber(level, format, move || writer.clone());
         tracing::subscriber::with_default(subscriber, act);
@@ -185,5 +249,36 @@ mod tests {
             tracing::info!(name = "a\r\nforged", "stored");
         });
         assert_eq!(text.matches('\n').count(), 1, "{text}");
+    }
+
+    #[test]
+    fn level_format_and_file_change_while_it_runs() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("log");
+        let lines = Lines::default();
+        let (set, subscriber) = changeable("info", LogFormat::Text, lines.clone());
+        tracing::subscriber::with_default(subscriber, || {
+            let speak = || {
+                tracing::info!(target: "slotd", "aloud");
+                tracing::debug!(target: "slotd", "quietly");
+                tracing::debug!(target: "hyper", "secret");
+            };
+            speak();
+            lines.set_file(Some(path.clone()));
+            speak();
+            set("debug", LogFormat::Json);
+            speak();
+            set("warn", LogFormat::Json);
+            speak();
+        });
+        lines.flush();
+        let text = std::fs::read_to_string(&path).expect("a file");
+        let lines: Vec<_> = text.lines().collect();
+        assert_eq!(lines.len(), 3, "{text}");
+        assert!(lines[0].ends_with("slotd: aloud"), "{text}");
+        for (line, message) in [(lines[1], "aloud"), (lines[2], "quietly")] {
+            let line: serde_json::Value = serde_json::from_str(line).expect("JSON");
+            assert_eq!(line["message"], message);
+        }
     }
 }

@@ -34,7 +34,6 @@ use minidom::{Element, Node};
 use slotd::config::ServerAddress;
 use slotd::core::policy::Room;
 use slotd::core::rate::Rate;
-use slotd::core::session::network::AddressPolicy;
 use slotd::service::Settings;
 use slotd::service::sweep::Sweeper;
 use support::site;
@@ -238,12 +237,7 @@ impl Play {
         }
         let mut http = site::http();
         http.public_url = format!("https://{HOST}/");
-        let router = slotd::http::router(
-            bench.service.clone(),
-            &http,
-            &site::limits(),
-            AddressPolicy::Full,
-        );
+        let router = slotd::http::router(bench.service.clone(), &http);
         let server = ServerAddress::Tcp("127.0.0.1:5347".to_owned());
         let components = vec![component(server)];
         let mut fake = Fake::start(bench.service.clone(), components, BUFFER_BYTES);

@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use rustix::fs::Advice;
-use support::site::{self, SIZE, TestSlot, content};
+use support::site::{SIZE, TestSlot, content};
 use support::sockets::{
     Front, PATIENCE, answer, by_hyper, check, get, lines, put, read_all, request,
 };
@@ -226,9 +226,7 @@ async fn a_file_that_is_cut_is_no_whole_answer() {
 
 #[tokio::test]
 async fn who_does_not_read_is_ended() {
-    let mut limits = site::limits();
-    limits.stall_for = Duration::from_millis(200);
-    let front = Front::with(limits);
+    let front = Front::with(|settings| settings.stall_for = Duration::from_millis(200));
     let (_, mut stream) = begun(&front).await;
     has_ended(&stream).await;
     let mut bytes = Vec::new();

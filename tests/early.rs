@@ -21,7 +21,7 @@ use slotd::http::Origin;
 use slotd::http::connection::{Connection, Cut, Rules};
 use slotd::http::early::{CutOff, Early};
 use slotd::http::tls::Reloader;
-use support::site;
+use support::world::settings;
 use tokio::io::{
     AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, DuplexStream, ReadBuf, duplex,
 };
@@ -234,7 +234,7 @@ where
         },
         shutdown,
     };
-    let io = Rules::of(&site::limits()).pace(io);
+    let io = Rules::of(&settings()).pace(io);
     tokio::spawn(async move {
         if let Some(mut io) = connection.run(io).await {
             let _ = io.shutdown().await;

@@ -8,7 +8,6 @@ use std::sync::{Arc, Mutex};
 use axum::body::Body;
 use futures_util::stream;
 use http::Request;
-use slotd::core::session::network::AddressPolicy;
 use slotd::http::{Origin, router};
 use support::front::{Answer, Fields, Front};
 use support::site::{self, SIZE, Site, TestSlot, content};
@@ -476,12 +475,10 @@ fn through_proxy(slot: &TestSlot, forwarded_for: &str) -> Request<Body> {
 
 #[tokio::test]
 async fn of_a_proxys_requests_those_in_flight_count() {
-    let site = Site::new();
+    let site = Site::with(|settings| settings.connections_per_address_max = 2);
     let mut http = site::http();
     http.trusted_proxies = vec!["127.0.0.0/8".parse().expect("a network")];
-    let mut limits = site::limits();
-    limits.connections_per_address_max = 2;
-    let router = router(site.0.service.clone(), &http, &limits, AddressPolicy::Full);
+    let router = router(site.0.service.clone(), &http);
     let slot = site.slot().await;
     let ask = async |forwarded_for: &str| {
         let request = through_proxy(&slot, forwarded_for);

@@ -21,7 +21,7 @@ use std::time::Duration;
 use jid::{BareJid, Jid};
 use minidom::Element;
 use slotd::config::{Component, Secret, ServerAddress};
-use slotd::core::session::network::{AddressPolicy, Visitor};
+use slotd::core::session::network::Visitor;
 use slotd::core::session::owner::Standing;
 use slotd::core::slot::{FileName, Purpose, SessionWish, SlotRequest};
 use slotd::core::time::Timestamp;
@@ -91,10 +91,7 @@ impl Running {
         let (stop, stopping) = watch::channel(false);
         let serving = service.clone();
         tokio::spawn(async move {
-            let (limits, policy) = (site::limits(), AddressPolicy::Full);
-            listeners
-                .serve(&http, &limits, policy, serving, stopping)
-                .await;
+            listeners.serve(&http, serving, stopping).await;
         });
         Self {
             sweeper: Sweeper::new(service.clone()),

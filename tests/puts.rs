@@ -5,7 +5,7 @@ mod support;
 
 use std::time::Duration;
 
-use support::site::{self, SIZE, TestSlot, content};
+use support::site::{SIZE, TestSlot, content};
 use support::sockets::{
     Front, PATIENCE, answer, ask, check, get, hyper_answers, lines, put, read_all, request,
 };
@@ -400,9 +400,7 @@ async fn slow_bodies_come_whole() {
 
 #[tokio::test]
 async fn who_stops_sending_is_told_so() {
-    let mut limits = site::limits();
-    limits.stall_for = Duration::from_millis(200);
-    let front = Front::with(limits);
+    let front = Front::with(|settings| settings.stall_for = Duration::from_millis(200));
     let slot = front.site.slot_for("a.bin", 3 << 20).await;
     let mut stream = half(&front, &slot, 3 << 20).await;
     let (head, _) = answer(&mut stream, false).await;
@@ -449,9 +447,7 @@ async fn a_stop_lets_an_upload_end_and_begins_no_other() {
 
 #[tokio::test]
 async fn a_stop_tells_uploads_that_do_not_end() {
-    let mut limits = site::limits();
-    limits.stop_within = Duration::from_millis(100);
-    let front = Front::with(limits);
+    let front = Front::with(|settings| settings.stop_within = Duration::from_millis(100));
     let slot = front.site.slot_for("a.bin", 3 << 20).await;
     let mut stream = half(&front, &slot, 3 << 20).await;
     front.shutdown.send(true).expect("it listens");

@@ -1129,13 +1129,8 @@ async fn where_requests_come_from_is_noted() {
         ),
         (AddressPolicy::None, None, None),
     ] {
-        let site = Site::new();
-        let router = router(
-            site.0.service.clone(),
-            &site::http(),
-            &site::limits(),
-            policy,
-        );
+        let site = Site::with(|settings| settings.addresses = policy);
+        let router = router(site.0.service.clone(), &site::http());
         let front = Front { site, router };
         let (slot, path) = front.site.session().await;
         let upload = Upload { front, slot, path };

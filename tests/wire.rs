@@ -8,8 +8,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::sync::Arc;
 use std::time::Duration;
 
-use slotd::config::{Http, Limits, Listen, Tls};
-use slotd::core::session::network::AddressPolicy;
+use slotd::config::{Http, Listen, Tls};
 use slotd::http::listen::Listeners;
 use slotd::store::Stored;
 use support::site::{self, SIZE, Site, TestSlot, content};
@@ -33,18 +32,16 @@ struct Front {
 
 impl Front {
     async fn new() -> Self {
-        Self::with(Site::new(), site::http(), site::limits())
+        Self::with(Site::new(), site::http())
     }
 
-    fn with(site: Site, http: Http, limits: Limits) -> Self {
+    fn with(site: Site, http: Http) -> Self {
         let listeners = Listeners::bind(&http).expect("bound");
         let address = listeners.addresses().first().copied();
         let (shutdown, stopping) = watch::channel(false);
         let service = site.0.service.clone();
         let serving = tokio::spawn(async move {
-            listeners
-                .serve(&http, &limits, AddressPolicy::Full, service, stopping)
-                .await;
+            listeners.serve(&http, service, stopping).await;
         });
         Self {
             site,
@@ -765,9 +762,8 @@ async fn garbage_in_good_requests() {
 
 #[tokio::test]
 async fn f05_a_download_that_nobody_reads_is_ended() {
-    let mut limits = site::limits();
-    limits.stall_for = Duration::from_secs(1);
-    let front = Front::with(Site::new(), site::http(), limits);
+    let site = Site::with(|settings| settings.stall_for = Duration::from_secs(1));
+    let front = Front::with(site, site::http());
     let size = 6 << 20;
     let slot = front.site.slot_for("a.bin", size).await;
     let mut bytes = put_head(
@@ -800,9 +796,8 @@ async fn f05_a_download_that_nobody_reads_is_ended() {
 
 #[tokio::test]
 async fn f06_one_address_has_its_share() {
-    let mut limits = site::limits();
-    limits.connections_per_address_max = 3;
-    let front = Front::with(Site::new(), site::http(), limits);
+    let site = Site::with(|settings| settings.connections_per_address_max = 3);
+    let front = Front::with(site, site::http());
     let mut held = Vec::new();
     for n in 0..3 {
         let mut stream = front.connect().await;
@@ -842,9 +837,8 @@ async fn f06_one_address_has_its_share() {
 
 #[tokio::test]
 async fn all_places_taken_is_a_queue() {
-    let mut limits = site::limits();
-    limits.connections_total_max = 1;
-    let front = Arc::new(Front::with(Site::new(), site::http(), limits));
+    let site = Site::with(|settings| settings.connections_total_max = 1);
+    let front = Arc::new(Front::with(site, site::http()));
     let mut held = front.connect().await;
     send(&mut held, b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
     read_head(&mut held).await;
@@ -899,9 +893,8 @@ async fn stopping_lets_uploads_end() {
 
 #[tokio::test]
 async fn stopping_cuts_uploads_that_do_not_end() {
-    let mut limits = site::limits();
-    limits.stop_within = Duration::from_millis(50);
-    let front = Front::with(Site::new(), site::http(), limits);
+    let site = Site::with(|settings| settings.stop_within = Duration::from_millis(50));
+    let front = Front::with(site, site::http());
     let (slot, mut uploading) = begin_upload(&front).await;
     front.shutdown.send(true).expect("it listens");
     let answer = read_head(&mut uploading).await;
@@ -957,7 +950,7 @@ async fn unix_sockets() {
         listen: vec![Listen::Unix(path.clone())],
         ..site::http()
     };
-    let front = Front::with(Site::new(), http.clone(), site::limits());
+    let front = Front::with(Site::new(), http.clone());
     let mode = std::fs::metadata(&path)
         .expect("there")
         .permissions()
@@ -997,7 +990,7 @@ fn tls_front(dir: &tempfile::TempDir) -> (Front, TlsConnector) {
         .with_root_certificates(roots)
         .with_no_client_auth();
     let connector = TlsConnector::from(Arc::new(config));
-    (Front::with(Site::new(), http, site::limits()), connector)
+    (Front::with(Site::new(), http), connector)
 }
 
 #[tokio::test]
@@ -1149,7 +1142,7 @@ async fn proxies_are_not_sent_what_they_may_drop() {
         let mut http = site::http();
         http.trusted_proxies = vec!["127.0.0.0/8".parse().expect("a network")];
         http.proxy_forwards_1xx = forwards;
-        let front = Front::with(Site::new(), http, site::limits());
+        let front = Front::with(Site::new(), http);
         let (_, stream) = begin_resumable(&front, "8", "Upload-Complete: ?1").await;
         assert_eq!(answers_to_whole(stream).await, expected);
     }

@@ -17,8 +17,9 @@ pub fn run(args: ConfigArgs) -> Result<ExitCode, End> {
         tracing::warn!("{warning}");
     }
     let runtime = runtime(config.worker_threads)?;
-    runtime.block_on(run_until_signal(config))?;
-    Ok(ExitCode::SUCCESS)
+    let done = runtime.block_on(run_until_signal(config));
+    slotd::log::flush();
+    done.map(|()| ExitCode::SUCCESS)
 }
 
 async fn run_until_signal(config: Config) -> Result<(), End> {
@@ -36,6 +37,7 @@ async fn run_until_signal(config: Config) -> Result<(), End> {
         let _ = stop.send(());
         tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
         tracing::warn!("ended by a second signal");
+        slotd::log::flush();
         std::process::exit(EXIT_FAILURE.into());
     });
     let done = daemon::run(config, shutdown).await;

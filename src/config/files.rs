@@ -19,16 +19,13 @@ const PORT_UNPRIVILEGED_MIN: u16 = 1024;
 pub fn look(config: &Config, checker: &mut Checker) {
     look_at_data_dir(&config.data_dir, checker);
     tls(config, checker);
-    if let Some(file) = &config.retention.report_file {
-        let dir = file.parent().unwrap_or(Path::new("/"));
-        if !dir.is_dir() {
-            let what = format!("{}: no such directory", dir.display());
-            let problem = Problem::new(what, format!("mkdir {}", dir.display()));
-            checker
-                .faults
-                .push((Key::of("retention.report_file"), problem));
-        }
-    }
+    directory(
+        "retention.report_file",
+        config.retention.report_file.as_deref(),
+        checker,
+    );
+    directory("log.file", config.log.file.as_deref(), checker);
+    directory("log.audit_file", config.log.audit_file.as_deref(), checker);
     for (index, listen) in config.http.listen.iter().enumerate() {
         let key = Key::of("http.listen").index(index);
         match listen {
@@ -42,6 +39,16 @@ pub fn look(config: &Config, checker: &mut Checker) {
             }
             _ => {}
         }
+    }
+}
+
+/// Notes where a file that is written has no directory.
+fn directory(key: &str, file: Option<&Path>, checker: &mut Checker) {
+    let dir = file.map(|file| file.parent().unwrap_or(Path::new("/")));
+    if let Some(dir) = dir.filter(|dir| !dir.is_dir()) {
+        let what = format!("{}: no such directory", dir.display());
+        let problem = Problem::new(what, format!("mkdir {}", dir.display()));
+        checker.faults.push((Key::of(key), problem));
     }
 }
 

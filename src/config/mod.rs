@@ -214,6 +214,10 @@ pub struct Log {
     pub level: String,
     /// How a line looks.
     pub format: LogFormat,
+    /// Where lines go beside standard error.
+    pub file: Option<PathBuf>,
+    /// Where the audit log goes.
+    pub audit_file: Option<PathBuf>,
     /// How much of clients' addresses is written down, here and in the rows of uploads.
     pub addresses: AddressPolicy,
 }

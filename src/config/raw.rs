@@ -321,6 +321,8 @@ pub struct RawContact {
 pub struct RawLog {
     pub(super) level: String,
     pub(super) format: String,
+    pub(super) file: Option<String>,
+    pub(super) audit_file: Option<String>,
     pub(super) addresses: String,
 }
 
@@ -331,6 +333,10 @@ impl Default for RawLog {
             level: "info".to_owned(),
             // The journal is read by people first.
             format: "text".to_owned(),
+            // The journal has it.
+            file: None,
+            // It is about people: who wants it says so.
+            audit_file: None,
             // An operator who looks into trouble needs them; who must not keep them says so.
             addresses: "full".to_owned(),
         }

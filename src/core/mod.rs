@@ -9,6 +9,7 @@ pub mod download;
 pub mod event;
 pub mod forwarded;
 pub mod health;
+pub mod orders;
 pub mod policy;
 pub mod range;
 pub mod rate;

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use jid::BareJid;
 
+use crate::core::orders::Said;
 use crate::core::refusal::Refusal;
 use crate::core::session::{FileFacts, Lifetimes, UploadSession};
 use crate::core::slot::{ContentType, Purpose, SessionId, SlotId, SlotRequest};
@@ -85,16 +86,15 @@ pub struct Quota {
 
 impl Quota {
     /// How many bytes an account may ask for.
-    pub fn of_requester(&self, requester: &BareJid) -> Option<u64> {
-        self.exceptions
-            .get(requester)
-            .copied()
-            .or(self.per_requester)
+    pub fn of_requester(&self, requester: &BareJid, said: Said) -> Option<u64> {
+        let exception = || self.exceptions.get(requester).copied();
+        said.requester.or_else(exception).or(self.per_requester)
     }
 
-    fn of_domain(&self, requester: &BareJid) -> Option<u64> {
+    fn of_domain(&self, requester: &BareJid, said: Said) -> Option<u64> {
         let domain = BareJid::from_parts(None, requester.domain());
-        self.exceptions.get(&domain).copied().or(self.per_domain)
+        let exception = || self.exceptions.get(&domain).copied();
+        said.domain.or_else(exception).or(self.per_domain)
     }
 
     /// The first hour that still counts at `now`.
@@ -156,6 +156,17 @@ impl Room {
     }
 }
 
+/// What is known when a slot is asked for.
+#[derive(Clone, Copy, Debug)]
+pub struct Facts<'a> {
+    /// What was used since `policy.quota.since(now)`.
+    pub usage: &'a Usage,
+    /// What the disk has.
+    pub free: Room,
+    /// What operators said of the requester's quota.
+    pub said: Said,
+}
+
 /// The names of what is admitted: random bits, made outside.
 #[derive(Clone, Copy, Debug)]
 pub struct NewIds {
@@ -186,23 +197,22 @@ pub fn screen(
 
 /// Decides whether a screened request gets its slot.
 ///
-/// `usage` holds the bytes admitted since `policy.quota.since(now)`, `free` what the disk has.
 /// Returns the row to keep: pending, generation 0. Refuses `QuotaReached` with the time at which
 /// enough of the window has passed, `TooManySessions` and `StorageFull`. XEP-0363 #errors.
 pub fn admit(
     policy: &Policy,
     requester: &BareJid,
     request: &SlotRequest,
-    usage: &Usage,
-    free: Room,
+    facts: Facts<'_>,
     ids: NewIds,
     now: Timestamp,
 ) -> Result<UploadSession, Refusal> {
     let quota = &policy.quota;
+    let Facts { usage, free, said } = facts;
     let size_bytes = request.size_bytes;
     for (limit, uses) in [
-        (quota.of_requester(requester), &usage.requester),
-        (quota.of_domain(requester), &usage.domain),
+        (quota.of_requester(requester, said), &usage.requester),
+        (quota.of_domain(requester, said), &usage.domain),
         (quota.total, &usage.total),
     ] {
         check_quota(limit, uses, size_bytes, quota.window, now)?;
@@ -351,19 +361,44 @@ mod tests {
     }
 
     fn ask(requester: &str, usage: &Usage, free: Room) -> Result<UploadSession, Refusal> {
+        ask_as(requester, usage, free, Said::default())
+    }
+
+    fn ask_as(
+        requester: &str,
+        usage: &Usage,
+        free: Room,
+        said: Said,
+    ) -> Result<UploadSession, Refusal> {
         let request = request(1000, Purpose::Message);
         admit(
             &policy(),
             &jid(requester),
             &request,
-            usage,
-            free,
+            Facts { usage, free, said },
             NewIds {
                 slot: SlotId(1),
                 session: SessionId(2),
             },
             NOW,
         )
+    }
+
+    #[test]
+    fn what_operators_said_comes_before_the_configuration() {
+        let (hour, full) = (Bucket::of(NOW), u64::MAX / 2);
+        let usage = Usage {
+            requester: vec![(hour, full)],
+            domain: vec![(hour, full)],
+            ..Usage::default()
+        };
+        let ask = |requester, domain| {
+            let said = Said { requester, domain };
+            ask_as("romeo@example.org", &usage, FREE, said).is_ok()
+        };
+        assert!(ask(Some(u64::MAX), Some(u64::MAX)));
+        assert!(!ask(Some(u64::MAX), Some(full)) && !ask(Some(full), Some(u64::MAX)));
+        assert!(!ask(Some(0), Some(u64::MAX)));
     }
 
     #[test]

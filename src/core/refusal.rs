@@ -3,6 +3,7 @@
 //! Both edges read the same row, so a rule has one condition, one status and one sentence. Words
 //! are for people and hold no name, path or secret. XEP-0363 #errors; RFC 9110 #15.5.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use http::StatusCode;
@@ -181,6 +182,8 @@ pub enum Refusal {
     Draining {
         /// When to ask again.
         retry_at: Timestamp,
+        /// What an operator wants everybody to know.
+        note: Option<Box<str>>,
     },
 
     // Trouble of our own
@@ -298,6 +301,17 @@ impl Refusal {
         }
     }
 
+    /// The row's sentence, and what an operator has to say to it.
+    pub fn words(&self) -> Cow<'static, str> {
+        let text = self.row().text;
+        match self {
+            Self::Draining {
+                note: Some(note), ..
+            } => format!("{text}: {note}").into(),
+            _ => text.into(),
+        }
+    }
+
     /// The problem type for `application/problem+json` (RFC 9457), where there is a name for it.
     pub fn problem_type(&self) -> &'static str {
         match self {
@@ -320,7 +334,7 @@ impl Refusal {
             | Self::SlotRateReached { retry_at }
             | Self::StorageFull { retry_at }
             | Self::RefreshTooSoon { retry_at }
-            | Self::Draining { retry_at }
+            | Self::Draining { retry_at, .. }
             | Self::TooManySessions { retry_at, .. } => Some(*retry_at),
             _ => None,
         }

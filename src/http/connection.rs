@@ -25,7 +25,7 @@ use super::guard::{Guard, Refusals};
 use super::pace::{Pace, Paced};
 use super::tls::Secured;
 use super::{Origin, stopped};
-use crate::config::Limits;
+use crate::service::Settings;
 
 /// Largest buffer of a connection, each way: room for the longest head that `guard` lets through.
 /// hyper's own limit is 400 KiB, times thousands of stalled uploads, of which each holds up to two.
@@ -46,11 +46,11 @@ pub struct Rules {
 }
 
 impl Rules {
-    /// As the configuration says.
-    pub fn of(limits: &Limits) -> Self {
+    /// As the settings say.
+    pub fn of(settings: &Settings) -> Self {
         Self {
-            stall_for: limits.stall_for,
-            rate_min_bytes: limits.rate_min_bytes,
+            stall_for: settings.stall_for,
+            rate_min_bytes: settings.rate_min_bytes,
         }
     }
 

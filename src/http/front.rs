@@ -220,7 +220,7 @@ impl<S: Line> Front<S> {
             method: meter::method_name(&ask.method),
             slot: ask.place.as_ref().ok().map(|(id, _)| *id),
             client: forwarded::client(self.origin.peer, &ask.headers, &self.edge.trusted),
-            addresses: self.edge.addresses,
+            addresses: self.edge.service.settings().addresses,
             started: StdInstant::now(),
         }
     }

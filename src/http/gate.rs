@@ -11,9 +11,9 @@ use crate::core::refusal::Refusal;
 /// What an address that has too much under way is told to wait.
 const RETRY_IN: Duration = Duration::from_secs(5);
 
-/// A count by address, each up to the same limit. It holds an entry only for what is under way.
+/// A count by address. It holds an entry only for what is under way.
+#[derive(Default)]
 pub struct Gate {
-    per_address_max: usize,
     counts: Mutex<HashMap<IpAddr, usize>>,
 }
 
@@ -24,21 +24,13 @@ pub struct Permit {
 }
 
 impl Gate {
-    /// A gate with nobody in it.
-    pub fn new(per_address_max: usize) -> Arc<Self> {
-        Arc::new(Self {
-            per_address_max,
-            counts: Mutex::default(),
-        })
-    }
-
-    /// Counts one more of `address`; refuses `TooManyRequests`.
-    pub fn enter(self: &Arc<Self>, address: IpAddr) -> Result<Permit, Refusal> {
+    /// Counts one more of `address`; refuses `TooManyRequests` where it has `n_max` already.
+    pub fn enter(self: &Arc<Self>, address: IpAddr, n_max: usize) -> Result<Permit, Refusal> {
         let network = network(address);
         let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
         let count = counts.entry(network).or_default();
         // A limit of 0 would leave an entry behind; it lets nobody in.
-        if self.per_address_max <= *count {
+        if n_max <= *count {
             if *count == 0 {
                 counts.remove(&network);
             }
@@ -73,25 +65,25 @@ mod tests {
 
     #[test]
     fn each_network_has_its_own_count() {
-        let gate = Gate::new(2);
-        let first = gate.enter(address("192.0.2.1")).ok();
-        let second = gate.enter(address("::ffff:192.0.2.1")).ok();
+        let gate = Arc::new(Gate::default());
+        let first = gate.enter(address("192.0.2.1"), 2).ok();
+        let second = gate.enter(address("::ffff:192.0.2.1"), 2).ok();
         assert!(first.is_some() && second.is_some());
-        assert!(gate.enter(address("192.0.2.1")).is_err());
-        assert!(gate.enter(address("192.0.2.2")).is_ok());
+        assert!(gate.enter(address("192.0.2.1"), 2).is_err());
+        assert!(gate.enter(address("192.0.2.2"), 2).is_ok());
         drop(first);
-        assert!(gate.enter(address("192.0.2.1")).is_ok());
-        let one = gate.enter(address("2001:db8::1"));
-        let two = gate.enter(address("2001:db8::2"));
+        assert!(gate.enter(address("192.0.2.1"), 2).is_ok());
+        let one = gate.enter(address("2001:db8::1"), 2);
+        let two = gate.enter(address("2001:db8::2"), 2);
         assert!(one.is_ok() && two.is_ok());
-        assert!(gate.enter(address("2001:db8::3")).is_err());
+        assert!(gate.enter(address("2001:db8::3"), 2).is_err());
     }
 
     #[test]
     fn nothing_is_kept_of_those_who_left() {
-        for per_address_max in [0, 1] {
-            let gate = Gate::new(per_address_max);
-            drop(gate.enter(address("192.0.2.1")));
+        for n_max in [0, 1] {
+            let gate = Arc::new(Gate::default());
+            drop(gate.enter(address("192.0.2.1"), n_max));
             assert_eq!(gate.counts.lock().expect("no panic").len(), 0);
         }
     }

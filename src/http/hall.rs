@@ -9,10 +9,9 @@ use std::time::Duration;
 use axum::Router;
 use bytes::BytesMut;
 use ipnet::IpNet;
-use rustix::process::{Resource, getrlimit};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -22,13 +21,13 @@ use super::front::{End, Front};
 use super::gate::{Gate, Permit};
 use super::listen::{Incoming, Socket};
 use super::pace::Paced;
+use super::room::Room;
 use super::tls::{HANDSHAKE_WITHIN, Reloader, Secured};
 use super::{Edge, Origin, router_of, stopped};
-use crate::config::{Http, Limits};
+use crate::config::Http;
 use crate::core::forwarded;
 use crate::core::refusal::Refusal;
 use crate::meters::work;
-use crate::store::files_kept_max;
 
 /// How long to wait when there are no descriptors left for a connection.
 const ACCEPT_AGAIN_IN: Duration = Duration::from_millis(100);
@@ -38,18 +37,13 @@ const TELL_AGAIN_IN: Duration = Duration::from_secs(60);
 const TOO_MANY: &[u8] = b"HTTP/1.1 429 Too Many Requests\r\nRetry-After: 5\r\n\
     Access-Control-Allow-Origin: *\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
 
-/// Descriptors that are not for connections: database, log, XMPP, files being swept. Files that
-/// are kept open come on top.
-const DESCRIPTORS_RESERVED: u64 = 64;
-
 /// What all connections share.
 pub struct Hall {
     edge: Arc<Edge>,
     router: Router,
-    rules: Rules,
     trusted: Vec<IpNet>,
     by_address: Arc<Gate>,
-    places: Arc<Semaphore>,
+    room: Room,
     tls: Option<Arc<Reloader>>,
     shutdown: watch::Receiver<bool>,
     told_of_proxy: AtomicBool,
@@ -63,17 +57,15 @@ impl Hall {
     pub fn new(
         edge: Arc<Edge>,
         http: &Http,
-        limits: &Limits,
         tls: Option<Arc<Reloader>>,
         shutdown: watch::Receiver<bool>,
     ) -> Self {
         Self {
             router: router_of(edge.clone()),
             edge,
-            rules: Rules::of(limits),
             trusted: http.trusted_proxies.clone(),
-            by_address: Gate::new(limits.connections_per_address_max),
-            places: Arc::new(Semaphore::new(n_places(limits.connections_total_max))),
+            by_address: Arc::default(),
+            room: Room::default(),
             tls,
             shutdown,
             told_of_proxy: AtomicBool::new(false),
@@ -87,7 +79,8 @@ impl Hall {
         let mut told_at = None;
         loop {
             let next = async {
-                let place = self.places.clone().acquire_owned().await;
+                let n_max = || self.edge.service.settings().connections_total_max;
+                let place = self.room.take(n_max).await;
                 (place, socket.accept().await)
             };
             tokio::select! {
@@ -137,7 +130,10 @@ impl Hall {
     fn count(&self, peer: IpAddr) -> Result<Option<Permit>, Refusal> {
         match forwarded::is_proxy(Some(peer), &self.trusted) {
             true => Ok(None),
-            false => self.by_address.enter(peer).map(Some),
+            false => {
+                let n_max = self.edge.service.settings().connections_per_address_max;
+                self.by_address.enter(peer, n_max).map(Some)
+            }
         }
     }
 
@@ -188,7 +184,8 @@ impl Hall {
     async fn host<S: Line>(self: Arc<Self>, stream: S, origin: Origin, held: Held) {
         let _counted = work().hold_connection();
         let (edge, shutdown) = (self.edge.clone(), self.shutdown.clone());
-        let front = Front::new(edge, origin, stream, self.rules.begin(), shutdown);
+        let pace = Rules::of(&edge.service.settings()).begin();
+        let front = Front::new(edge, origin, stream, pace, shutdown);
         match front.run().await {
             End::Other(stream, pace, read) => {
                 // What hyper needs is large: who never comes here does not pay for it.
@@ -221,26 +218,6 @@ impl Hall {
             let _ = stream.shutdown().await;
         }
     }
-}
-
-/// As many connections as are configured, and no more than there can be descriptors for, of which
-/// each may need one for its file.
-fn n_places(connections_total_max: usize) -> usize {
-    let descriptors = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
-    let taken = DESCRIPTORS_RESERVED + files_kept_max();
-    let possible = descriptors.saturating_sub(taken) / 2;
-    let possible = usize::try_from(possible).unwrap_or(usize::MAX).max(1);
-    if possible < connections_total_max {
-        tracing::warn!(
-            connections_total_max,
-            possible,
-            "limits.connections_total_max needs more open files than are allowed \
-             (ulimit -Hn, LimitNOFILE)"
-        );
-    }
-    possible
-        .min(connections_total_max)
-        .clamp(1, Semaphore::MAX_PERMITS)
 }
 
 /// A connection that broke before it was accepted harms nobody; without descriptors, accepting

@@ -15,8 +15,7 @@ use tokio::time::timeout;
 use super::Edge;
 use super::hall::Hall;
 use super::tls::{Reloader, TlsError};
-use crate::config::{Http, Limits, Listen};
-use crate::core::session::network::AddressPolicy;
+use crate::config::{Http, Listen};
 use crate::service::Service;
 
 /// Connections that the kernel holds for us while we are busy.
@@ -115,16 +114,9 @@ impl Listeners {
     }
 
     /// Serves until `shutdown` is true, and then until all requests have ended, as `stop` says.
-    pub async fn serve(
-        self,
-        http: &Http,
-        limits: &Limits,
-        addresses: AddressPolicy,
-        service: Arc<Service>,
-        shutdown: watch::Receiver<bool>,
-    ) {
-        let edge = Arc::new(Edge::new(service.clone(), http, limits, addresses));
-        let hall = Arc::new(Hall::new(edge, http, limits, self.tls, shutdown));
+    pub async fn serve(self, http: &Http, service: Arc<Service>, shutdown: watch::Receiver<bool>) {
+        let edge = Arc::new(Edge::new(service.clone(), http));
+        let hall = Arc::new(Hall::new(edge, http, self.tls, shutdown));
         let mut doors = JoinSet::new();
         for socket in self.sockets {
             doors.spawn(hall.clone().admit(socket));
@@ -134,13 +126,14 @@ impl Listeners {
             // All doors close together: nobody waits here for long.
             connections.spawn(drain(door.unwrap_or_default()));
         }
-        stop(&service, connections, limits.stop_within).await;
+        stop(&service, connections).await;
     }
 }
 
 /// Lets running requests end within `stop_within`, then cuts uploads where they are, which their
 /// clients are told by 503, then everything.
-async fn stop(service: &Service, mut connections: JoinSet<()>, stop_within: Duration) {
+async fn stop(service: &Service, mut connections: JoinSet<()>) {
+    let stop_within = service.settings().stop_within;
     let n_uploads = service.drain();
     tracing::info!(n_uploads, "HTTP stops");
     let mut all_ended = async || while connections.join_next().await.is_some() {};

@@ -27,7 +27,7 @@ use crate::core::event::Event;
 use crate::core::forwarded;
 use crate::core::refusal::Refusal;
 use crate::core::resume::{Dialect, answer as words};
-use crate::core::session::network::{AddressPolicy, Visitor};
+use crate::core::session::network::Visitor;
 use crate::service::Service;
 
 pub mod connection;
@@ -45,6 +45,7 @@ mod pace;
 mod put;
 mod reply;
 mod resume;
+mod room;
 pub mod tls;
 
 /// Where a request came from: `listen` puts it beside each request.
@@ -63,21 +64,14 @@ struct Edge {
     trusted: Vec<IpNet>,
     /// Whether trusted proxies pass interim responses on.
     proxy_forwards_1xx: bool,
-    /// How much of addresses is written down.
-    addresses: AddressPolicy,
     /// Requests in flight through trusted proxies, by the address they name.
     in_flight: Arc<gate::Gate>,
     told_of_host: AtomicBool,
 }
 
 /// The HTTP side as a tower service: what `listen` serves, and what tests call.
-pub fn router(
-    service: Arc<Service>,
-    http: &config::Http,
-    limits: &config::Limits,
-    addresses: AddressPolicy,
-) -> Router {
-    router_of(Arc::new(Edge::new(service, http, limits, addresses)))
+pub fn router(service: Arc<Service>, http: &config::Http) -> Router {
+    router_of(Arc::new(Edge::new(service, http)))
 }
 
 fn router_of(edge: Arc<Edge>) -> Router {
@@ -110,7 +104,7 @@ async fn handle(State(edge): State<Arc<Edge>>, request: Request) -> Response {
             _ => None,
         },
         client,
-        addresses: edge.addresses,
+        addresses: edge.service.settings().addresses,
         started,
     };
     let asked = Asked {
@@ -189,19 +183,13 @@ fn is_framed(request: &Request) -> bool {
 }
 
 impl Edge {
-    fn new(
-        service: Arc<Service>,
-        http: &config::Http,
-        limits: &config::Limits,
-        addresses: AddressPolicy,
-    ) -> Self {
+    fn new(service: Arc<Service>, http: &config::Http) -> Self {
         Self {
             service,
             site: head::Site::of(&http.public_url),
             trusted: http.trusted_proxies.clone(),
             proxy_forwards_1xx: http.proxy_forwards_1xx,
-            addresses,
-            in_flight: gate::Gate::new(limits.connections_per_address_max),
+            in_flight: Arc::default(),
             told_of_host: AtomicBool::new(false),
         }
     }
@@ -219,7 +207,8 @@ impl Edge {
         if !forwarded::is_proxy(origin.peer, &self.trusted) {
             return Ok(None);
         }
-        self.in_flight.enter(client).map(Some)
+        let n_max = self.service.settings().connections_per_address_max;
+        self.in_flight.enter(client, n_max).map(Some)
     }
 
     /// Who gets the answer to a request first. A proxy says for whom it asks: what comes from its

@@ -8,7 +8,6 @@ use jid::BareJid;
 
 use crate::core::command::fault::CommandFault;
 use crate::core::command::form::{Form, Report, Tone, Values, Wrong};
-use crate::core::command::operation::Outcome;
 use crate::core::command::running::{Action, Onward, Running, Step, Turn, WAITS_FOR, Waiting};
 use crate::core::command::{self, Asker, COMMANDS, Command, Last, Next, Who};
 use crate::core::refusal::Refusal;
@@ -79,7 +78,7 @@ impl From<Refusal> for Trouble {
 impl Operations {
     /// Whether an account may run operators' commands.
     pub fn is_operator(&self, account: &BareJid) -> bool {
-        self.operators.contains(account)
+        self.service.settings().operators.contains(account)
     }
 
     /// The commands that `account` may run.
@@ -103,7 +102,7 @@ impl Operations {
         match command.who {
             _ if self.is_operator(account) => Ok(()),
             Who::Operators => Err(Refusal::Command(CommandFault::NotOperator)),
-            Who::Everybody => self.service.settings.policy.access.check(account),
+            Who::Everybody => self.service.settings().policy.access.check(account),
         }
     }
 
@@ -179,7 +178,7 @@ impl Operations {
     ) -> Result<(Option<Onward>, Report), Trouble> {
         let asker = Asker {
             account: &caller.account,
-            public_url: &self.service.settings.public_url,
+            public_url: &self.service.settings().public_url,
         };
         let ask = |form: Form, last| match last {
             Last::Yes => Onward::Complete(form),
@@ -195,7 +194,7 @@ impl Operations {
             }
             Next::Show(operation) => {
                 let found = self.run(caller, operation).await?;
-                let has_more = matches!(&found, Outcome::Uploads(page, _) if page.has_more);
+                let has_more = found.has_more();
                 let onward = match (has_more, answers.is_empty()) {
                     (true, _) => Some(Onward::Page(Values::default())),
                     (false, false) => Some(Onward::LastPage),
@@ -240,7 +239,7 @@ impl Operations {
                 return Ok(Shown::Completed(report));
             }
             (Err(Trouble::Refused(refusal)), _) => {
-                let report = Report::new(command.label).note(Tone::Error, refusal.row().text);
+                let report = Report::new(command.label).note(Tone::Error, refusal.words());
                 return Ok(Shown::Completed(report));
             }
         };

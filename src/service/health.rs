@@ -49,7 +49,7 @@ impl Service {
 
     /// Free room below which no slot is given out.
     pub fn reserve(&self) -> Room {
-        self.settings.policy.reserve
+        self.settings().policy.reserve
     }
 
     /// Whether an operator said that no slots shall be given out.

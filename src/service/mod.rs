@@ -7,17 +7,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use http::{HeaderMap, Method};
 use jid::Jid;
 use tokio::sync::{Mutex, MutexGuard};
 use tracing::{debug, error, info};
 
-use crate::core::accel::Accel;
 use crate::core::command::operation::Outcome;
 use crate::core::download::{self, Answer, Served};
 use crate::core::event::Event;
-use crate::core::policy::{self, NewIds, Policy, STORAGE_RETRY_IN};
-use crate::core::rate::Rate;
+use crate::core::policy::{self, Facts, NewIds, STORAGE_RETRY_IN};
 use crate::core::refusal::Refusal;
 use crate::core::session::UploadSession;
 use crate::core::slot::{SessionId, Slot, SlotId, SlotRequest};
@@ -34,12 +33,14 @@ mod hashes;
 pub mod health;
 mod intake;
 pub mod operations;
+mod orders;
 mod rates;
 mod receive;
 mod recover;
 mod replay;
 mod resume;
 pub mod session;
+mod settings;
 pub mod sweep;
 mod transfers;
 pub mod upload;
@@ -49,8 +50,10 @@ mod write;
 use events::Listeners;
 use hashes::Hashes;
 use health::Streams;
+use orders::OrderBook;
 use rates::Rates;
 use session::SessionView;
+pub use settings::Settings;
 use transfers::Transfers;
 use whole::Gathering;
 
@@ -65,35 +68,6 @@ pub trait World: Send + Sync {
     fn random(&self) -> u128;
     /// Time since some fixed moment, which nobody can set.
     fn monotonic(&self) -> Duration;
-}
-
-/// The rules, as the service needs them.
-#[derive(Clone, Debug)]
-pub struct Settings {
-    /// The rules of slot requests.
-    pub policy: Policy,
-    /// What every URL given out begins with; ends in `/`.
-    pub public_url: String,
-    /// Whether the slot's token goes into the URL's query or into a header.
-    pub token_in_header: bool,
-    /// Slots for one requester.
-    pub slot_rate: Rate,
-    /// Bytes of slots for one requester.
-    pub byte_rate: Option<Rate>,
-    /// How long a transfer may stand still.
-    pub stall_for: Duration,
-    /// The slowest transfer, in bytes a second.
-    pub rate_min_bytes: u64,
-    /// Whether a PUT must have the slot's content type.
-    pub check_content_type: bool,
-    /// Above this many stored bytes the oldest files go first.
-    pub total_bytes_max: Option<u64>,
-    /// How long a key signs.
-    pub rotate_every: Option<Duration>,
-    /// How long a replaced key still opens tokens.
-    pub keep_old_for: Duration,
-    /// Who sends the bytes of downloads that come through a trusted proxy.
-    pub accel: Accel,
 }
 
 /// What a requester gets.
@@ -114,7 +88,7 @@ pub struct Download {
 
 /// The service: shared by all edges behind `Arc`.
 pub struct Service {
-    settings: Arc<Settings>,
+    settings: ArcSwap<Settings>,
     keys: RwLock<Keys>,
     stores: Stores,
     world: Arc<dyn World>,
@@ -127,13 +101,14 @@ pub struct Service {
     keys_turn: Mutex<()>,
     streams: Arc<Streams>,
     listeners: Listeners,
+    orders: OrderBook,
 }
 
 impl Service {
     /// The service over its stores.
     pub fn new(settings: Settings, keys: Keys, stores: Stores, world: Arc<dyn World>) -> Arc<Self> {
         Arc::new(Self {
-            settings: Arc::new(settings),
+            settings: ArcSwap::from_pointee(settings),
             keys: RwLock::new(keys),
             stores,
             started_at: world.monotonic(),
@@ -146,12 +121,13 @@ impl Service {
             keys_turn: Mutex::default(),
             streams: Arc::default(),
             listeners: Listeners::default(),
+            orders: OrderBook::default(),
         })
     }
 
     /// The largest file a slot is given for, in bytes.
     pub fn size_bytes_max(&self) -> u64 {
-        self.settings.policy.size_bytes_max
+        self.settings().policy.size_bytes_max
     }
 
     /// How long the service has run: XEP-0012.
@@ -199,12 +175,13 @@ impl Service {
         request: SlotRequest,
         now: Timestamp,
     ) -> Result<UploadSession, Refusal> {
-        let settings = self.settings.clone();
+        let settings = self.settings.load_full();
         let owner = requester.to_bare();
         policy::screen(&settings.policy, &owner, &request, now)?;
         if self.is_draining() {
             return Err(Refusal::Draining {
                 retry_at: now.plus(DRAINING_RETRY_IN),
+                note: self.note().map(String::into_boxed_str),
             });
         }
         let size_bytes = request.size_bytes;
@@ -230,14 +207,14 @@ impl Service {
             slot: SlotId(self.world.random()),
             session: SessionId(self.world.random()),
         };
+        let said = self.orders.said_of(&owner);
         let requester = owner.clone();
         let decide = Box::new(move |usage: &policy::Usage| {
             policy::admit(
                 &settings.policy,
                 &requester,
                 &request,
-                usage,
-                free,
+                Facts { usage, free, said },
                 ids,
                 now,
             )
@@ -249,11 +226,12 @@ impl Service {
     fn slot(&self, row: &UploadSession) -> Slot {
         let keys = self.keys.read().unwrap_or_else(PoisonError::into_inner);
         let token = token::seal(&keys, &row.put_claims());
-        let base = &self.settings.public_url;
+        let settings = self.settings();
+        let base = &settings.public_url;
         let (id, name) = (row.id.to_string(), row.file.name.to_url_segment());
         // Joined, not formatted: that would be an eighth of all that a slot costs.
         let get_url = [base, "f/", &id, "/", &name].concat();
-        if self.settings.token_in_header {
+        if settings.token_in_header {
             Slot {
                 put_url: get_url.clone(),
                 get_url,
@@ -290,7 +268,9 @@ impl Service {
     ) -> Result<Download, Refusal> {
         let mut answer = self.decide_download(id, name, method, headers).await?;
         if let Some(place) = self.stores.files.place(id) {
-            self.settings.accel.hand_over(&mut answer, headers, &place);
+            self.settings()
+                .accel
+                .hand_over(&mut answer, headers, &place);
         }
         self.open_decided(id, answer).await
     }
@@ -345,9 +325,10 @@ impl Service {
     /// What `keys` become when their time has come: a new one signs, the oldest are left out.
     pub fn next_keys(&self, keys: &Keys) -> Option<Keys> {
         let now = self.world.now();
-        let kept = keys.retire(self.settings.keep_old_for, now);
+        let settings = self.settings();
+        let kept = keys.retire(settings.keep_old_for, now);
         let is_due = |every| kept.is_rotation_due(every, now);
-        let next = if self.settings.rotate_every.is_some_and(is_due) {
+        let next = if settings.rotate_every.is_some_and(is_due) {
             kept.rotate(self.random_secret(), now)
         } else {
             kept

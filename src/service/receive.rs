@@ -97,7 +97,7 @@ impl Service {
         if let Err(refusal) = check_lengths(upload, row.file.size_bytes) {
             return Err(self.other_offset(upload, row).await?.unwrap_or(refusal));
         }
-        if self.settings.check_content_type {
+        if self.settings().check_content_type {
             check_content_type(&row.file.content_type, upload.content_type.as_deref())?;
         }
         Ok((opened, row.id))
@@ -216,7 +216,7 @@ impl Service {
         transfer.note_durable(durable.max(before.offset()));
         let now = self.world.now();
         transfer.note_byte(now);
-        let (settings, visitor) = (self.settings.clone(), upload.visitor.clone());
+        let (settings, visitor) = (self.settings.load_full(), upload.visitor.clone());
         let is_resumable = upload.is_resumable;
         let is_held_back = upload.checksum.is_some();
         let change: Change = Box::new(move |mut row| {
@@ -302,9 +302,10 @@ impl Service {
         hashers: (sha2::Sha256, Option<Sum>),
         transfer: &Arc<Transfer>,
     ) -> (Intake, SharedGauge) {
+        let settings = self.settings();
         let pace = Pace {
-            stall_for: self.settings.stall_for,
-            rate_min_bytes: self.settings.rate_min_bytes,
+            stall_for: settings.stall_for,
+            rate_min_bytes: settings.rate_min_bytes,
         };
         let (world, noting) = (self.world.clone(), transfer.clone());
         let on_bytes = Box::new(move || noting.note_byte(world.now()));
@@ -329,7 +330,7 @@ impl Service {
     async fn check_room(&self, size_bytes: u64) -> Result<(), Refusal> {
         let free = self.stores.files.room().await;
         let free = free.map_err(|e| broken("ask for free space", &e))?;
-        match free.holds(size_bytes, self.settings.policy.reserve) {
+        match free.holds(size_bytes, self.settings().policy.reserve) {
             true => Ok(()),
             false => Err(Refusal::NoSpace),
         }

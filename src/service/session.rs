@@ -92,7 +92,7 @@ pub struct SessionTerms {
 impl Service {
     /// What upload sessions are like here.
     pub fn session_terms(&self) -> SessionTerms {
-        let lifetimes = &self.settings.policy.lifetimes;
+        let lifetimes = &self.settings().policy.lifetimes;
         SessionTerms {
             slot_timeout: lifetimes.idle_for,
             refreshes_max: lifetimes.refreshes_max,
@@ -150,11 +150,11 @@ impl Service {
     ) -> Result<Refreshed, Refusal> {
         let owner = requester.to_bare();
         let row = self.owned_row(&owner, id).await?;
-        self.settings.policy.access.check(&owner)?;
+        self.settings().policy.access.check(&owner)?;
         if self.transfers.is_stopping() {
             return Err(Refusal::Stopping);
         }
-        let (settings, now, by) = (self.settings.clone(), self.world.now(), owner.clone());
+        let (settings, now, by) = (self.settings.load_full(), self.world.now(), owner.clone());
         let change: Change = Box::new(move |row| row.refresh(&by, &settings.policy.lifetimes, now));
         let row = self.change_session(row.id, change).await?;
         let (row, offset) = match row.is_open() {
@@ -293,7 +293,7 @@ impl Service {
                 false => Duration::ZERO,
             },
             expires_in: row.expires_at.since(now),
-            refreshes_left: row.refreshes_left(&self.settings.policy.lifetimes),
+            refreshes_left: row.refreshes_left(&self.settings().policy.lifetimes),
             resume_url: is_useful.then(|| self.resume_url(row)),
         }
     }
@@ -301,7 +301,7 @@ impl Service {
     pub(super) fn resume_url(&self, row: &UploadSession) -> String {
         let keys = self.keys.read().unwrap_or_else(PoisonError::into_inner);
         let sealed = token::seal_resume(&keys, row.resume_claims());
-        format!("{}r/{sealed}", self.settings.public_url)
+        format!("{}r/{sealed}", self.settings().public_url)
     }
 
     /// Cuts whoever writes to the slot, and holds it. Refuses `Stopping`.

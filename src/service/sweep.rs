@@ -192,7 +192,7 @@ impl Service {
         // Not where nothing went: the same rows would be looked at for ever.
         report.has_more =
             BATCH_MAX <= report.removed.len() || (0 < n_done && ROWS_MAX <= n_kept + n_done);
-        let since = self.settings.policy.quota.since(now);
+        let since = self.settings().policy.quota.since(now);
         self.stores.sessions.forget_uses(since).await
     }
 
@@ -290,7 +290,7 @@ impl Service {
 
     /// Removes the oldest files while more is stored than shall be.
     async fn sweep_oldest(&self, now: Timestamp, report: &mut Report) -> Result<(), StoreError> {
-        let Some(bytes_max) = self.settings.total_bytes_max else {
+        let Some(bytes_max) = self.settings().total_bytes_max else {
             return Ok(());
         };
         let mut stored_bytes = self.stores.sessions.totals().await?.stored_bytes;

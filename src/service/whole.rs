@@ -107,7 +107,7 @@ impl Service {
         };
         let announced = [upload.sha256, before.expected];
         let is_other = announced.iter().flatten().any(|it| *it != sha256);
-        if is_other || self.settings.policy.access.check(&before.owner).is_err() {
+        if is_other || self.settings().policy.access.check(&before.owner).is_err() {
             return Ok(Taken::Not(again([Ok(bytes)], place, stream::empty())));
         }
         let kept = self.stores.files.keep(before.id, bytes).await;
@@ -134,7 +134,7 @@ impl Service {
         sha256: Sha256,
         visitor: Visitor,
     ) -> Result<UploadSession, Refusal> {
-        let (settings, now) = (self.settings.clone(), self.world.now());
+        let (settings, now) = (self.settings.load_full(), self.world.now());
         let change: Change = Box::new(move |mut row| {
             if visitor != Visitor::default() {
                 row.note_visitor(&visitor, begun_at);

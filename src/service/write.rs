@@ -122,7 +122,7 @@ impl Service {
             }
             // Allowed when the slot was issued, and no more.
             Ok(Judged::Whole(_)) => self
-                .settings
+                .settings()
                 .policy
                 .access
                 .check(&row.owner)
@@ -283,8 +283,8 @@ impl Service {
             self.take_back(part).await;
             return Err(refusal);
         }
-        let (settings, generation) = (self.settings.clone(), row.generation);
-        let now = self.world.now();
+        let (generation, now) = (row.generation, self.world.now());
+        let settings = self.settings.load_full();
         let change: Change = Box::new(move |row| {
             let lifetimes = &settings.policy.lifetimes;
             row.complete(generation, part, sha256, lifetimes, now)

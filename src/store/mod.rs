@@ -225,6 +225,17 @@ pub trait SessionStore: Send + Sync {
     /// Forgets what `owner` used, but for what their rows hold: of an account that is gone.
     fn forget_owner(&self, owner: BareJid) -> BoxFuture<'_, Result<(), StoreError>>;
 
+    /// What operators said that holds across restarts, by its name.
+    fn orders(&self) -> BoxFuture<'_, Result<Vec<(String, String)>, StoreError>>;
+
+    /// Keeps what an operator said under `name`, or forgets it. How many there may be is the
+    /// caller's to see to.
+    fn set_order(
+        &self,
+        name: String,
+        value: Option<String>,
+    ) -> BoxFuture<'_, Result<(), StoreError>>;
+
     /// What binds these rows to their files: where the file store's differs, the sweep touches
     /// nothing.
     fn store_id(&self) -> BoxFuture<'_, Result<u128, StoreError>>;

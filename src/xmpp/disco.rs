@@ -20,6 +20,9 @@ pub const LAST: &str = "jabber:iq:last";
 /// The FORM_TYPE of XEP-0157.
 const SERVER_INFO: &str = "http://jabber.org/network/serverinfo";
 
+/// The FORM_TYPE of what an operator wants everybody to know.
+const MAINTENANCE: &str = "urn:slotd:maintenance:0";
+
 /// XEP-0157 addresses: a field's name (`abuse-addresses`) and its URIs.
 pub type Contact = Vec<(&'static str, Vec<String>)>;
 
@@ -31,6 +34,8 @@ pub struct Offer {
     pub size_bytes_max: u64,
     /// What upload sessions are like.
     pub sessions: SessionTerms,
+    /// What an operator wants everybody to know.
+    pub note: Option<String>,
 }
 
 /// Answers disco#info about ourselves. XEP-0030 #info, XEP-0128, XEP-0363 #disco.
@@ -54,6 +59,9 @@ pub fn info(query: &Element, offer: Offer, contact: &Contact) -> Result<Element,
         .append_all(features.map(feature))
         .append(form(ns::HTTP_UPLOAD, [size]))
         .append(sessions_form(&offer.sessions));
+    if let Some(note) = offer.note {
+        answer = answer.append(form(MAINTENANCE, [field("note", None, &[note])]));
+    }
     if !contact.is_empty() {
         // XEP-0157 has its fields as list-multi.
         let fields = contact.iter().map(|(name, uris)| list(name, uris));
@@ -196,6 +204,7 @@ mod tests {
                 refreshes_max: 10,
                 session_age: Duration::from_secs(259_200),
             },
+            note: None,
         }
     }
 

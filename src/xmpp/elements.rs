@@ -130,7 +130,7 @@ pub fn error(refusal: &Refusal) -> Element {
         App::SessionFailed => session::failed(refusal),
         App::RefreshLimit | App::SessionsLimit => session::limit_reached(refusal),
     };
-    let mut error = StanzaError::new(row.kind, row.condition, "en", row.text);
+    let mut error = StanzaError::new(row.kind, row.condition, "en", refusal.words());
     error.other = app;
     Element::from(error)
 }

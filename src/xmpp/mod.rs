@@ -44,7 +44,6 @@ mod session;
 mod shared;
 mod stream;
 
-pub use disco::Contact;
 pub(crate) use guard::Guard;
 pub use login::{Connect, LOGIN_WITHIN, LoginError, Socket};
 pub(crate) use login::{StreamError, Wire};
@@ -76,11 +75,10 @@ const LINES_MAX: usize = 16;
 /// Never gives up: whatever is wrong on the server's side may be mended while we wait.
 pub async fn run(
     components: Vec<Component>,
-    contact: Contact,
     operations: Arc<Operations>,
     stop: watch::Receiver<bool>,
 ) {
-    run_over(over_sockets(), components, contact, operations, stop).await;
+    run_over(over_sockets(), components, operations, stop).await;
 }
 
 /// TCP and Unix sockets.
@@ -92,7 +90,6 @@ fn over_sockets() -> Connect {
 pub async fn run_over(
     connect: Connect,
     components: Vec<Component>,
-    contact: Contact,
     operations: Arc<Operations>,
     stop: watch::Receiver<bool>,
 ) {
@@ -103,7 +100,7 @@ pub async fn run_over(
             .ok()
     });
     let streams_up = operations.service().streams().clone();
-    let desk = Desk::new(operations, hosts.collect(), contact);
+    let desk = Desk::new(operations, hosts.collect());
     let mut streams = JoinSet::new();
     for component in components {
         let lines = Arc::new(Lines::default());

@@ -17,7 +17,7 @@ use tracing::{debug, error};
 use xmpp_parsers::ns;
 
 use super::commands;
-use super::disco::{self, Contact, Offer};
+use super::disco::{self, Offer};
 use super::elements;
 use super::head::{Head, is_address};
 use super::places::{Place, Places};
@@ -38,18 +38,16 @@ pub struct Desk {
     service: Arc<Service>,
     operations: Arc<Operations>,
     hosts: Vec<BareJid>,
-    contact: Contact,
     places: Arc<Places>,
 }
 
 impl Desk {
     /// A desk for the hosts whose stanzas we answer.
-    pub fn new(operations: Arc<Operations>, hosts: Vec<BareJid>, contact: Contact) -> Arc<Self> {
+    pub fn new(operations: Arc<Operations>, hosts: Vec<BareJid>) -> Arc<Self> {
         Arc::new(Self {
             service: operations.service(),
             operations,
             hosts,
-            contact,
             places: Arc::default(),
         })
     }
@@ -146,8 +144,9 @@ fn disco_info(desk: &Desk, head: &Head, query: &Element) -> Result<Work, Refusal
         features,
         size_bytes_max: desk.service.size_bytes_max(),
         sessions: desk.service.session_terms(),
+        note: desk.service.note(),
     };
-    done(disco::info(query, offer, &desk.contact))
+    done(disco::info(query, offer, &desk.service.settings().contact))
 }
 
 /// Commands are listed to those alone who may run them.

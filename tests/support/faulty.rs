@@ -228,6 +228,19 @@ impl SessionStore for Faulty<dyn SessionStore> {
         Box::pin(self.call("forget uses", work))
     }
 
+    fn orders(&self) -> BoxFuture<'_, Result<Vec<(String, String)>, StoreError>> {
+        Box::pin(self.call("orders", async move { self.inner.orders().await }))
+    }
+
+    fn set_order(
+        &self,
+        name: String,
+        value: Option<String>,
+    ) -> BoxFuture<'_, Result<(), StoreError>> {
+        let work = async move { self.inner.set_order(name, value).await };
+        Box::pin(self.call("set an order", work))
+    }
+
     fn store_id(&self) -> BoxFuture<'_, Result<u128, StoreError>> {
         Box::pin(self.call("store id", async move { self.inner.store_id().await }))
     }

@@ -4,7 +4,6 @@ use axum::Router;
 use axum::body::{Body, Bytes};
 use http::{HeaderMap, Request, Response, StatusCode};
 use http_body_util::BodyExt as _;
-use slotd::core::session::network::AddressPolicy;
 use slotd::http::router;
 use tower::ServiceExt as _;
 
@@ -41,12 +40,7 @@ impl Front {
     }
 
     pub fn over(site: Site) -> Self {
-        let router = router(
-            site.0.service.clone(),
-            &site::http(),
-            &site::limits(),
-            AddressPolicy::Full,
-        );
+        let router = router(site.0.service.clone(), &site::http());
         Self { site, router }
     }
 

@@ -264,6 +264,22 @@ impl SessionStore for Sessions {
         })
     }
 
+    fn orders(&self) -> BoxFuture<'_, Result<Vec<(String, String)>, StoreError>> {
+        Box::pin(async move { self.1.call(async { self.0.orders().await }).await })
+    }
+
+    fn set_order(
+        &self,
+        name: String,
+        value: Option<String>,
+    ) -> BoxFuture<'_, Result<(), StoreError>> {
+        Box::pin(async move {
+            self.1
+                .call(async { self.0.set_order(name, value).await })
+                .await
+        })
+    }
+
     fn store_id(&self) -> BoxFuture<'_, Result<u128, StoreError>> {
         Box::pin(async move { self.1.call(async { self.0.store_id().await }).await })
     }

@@ -1,11 +1,8 @@
 //! A bench with its slots at hand, as HTTP clients see them.
 
-use std::time::Duration;
-
 use jid::Jid;
-use slotd::config::{Http, Limits, Listen, TokenIn};
+use slotd::config::{Http, Listen, TokenIn};
 use slotd::core::accel::Accel;
-use slotd::core::rate::Rate;
 use slotd::core::slot::{ContentType, FileName, Purpose, SessionWish, SlotId, SlotRequest};
 use slotd::service::Settings;
 use slotd::service::session::SessionView;
@@ -31,19 +28,6 @@ impl TestSlot {
     /// Path and query of the PUT URL.
     pub fn put_path(&self) -> String {
         format!("{}?t={}", self.path, self.token)
-    }
-}
-
-pub fn limits() -> Limits {
-    Limits {
-        slot_rate: Rate { per_minute: 10_000 },
-        byte_rate: None,
-        stall_for: Duration::from_secs(60),
-        rate_min_bytes: 1024,
-        connections_per_address_max: 64,
-        connections_total_max: 128,
-        check_content_type: false,
-        stop_within: Duration::from_secs(10),
     }
 }
 

@@ -7,11 +7,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rcgen::{CertifiedKey, generate_simple_self_signed};
-use slotd::config::{Http, Limits, Listen, Tls};
-use slotd::core::session::network::AddressPolicy;
+use slotd::config::{Http, Listen, Tls};
 use slotd::http::connection::{Connection, Rules};
 use slotd::http::listen::Listeners;
 use slotd::http::{Origin, router};
+use slotd::service::Settings;
 use tempfile::TempDir;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream, UnixStream};
@@ -47,15 +47,16 @@ pub struct Front {
 
 impl Front {
     pub fn new() -> Self {
-        Self::with(site::limits())
+        Self::with(|_| {})
     }
 
-    pub fn with(limits: Limits) -> Self {
+    /// One with other settings.
+    pub fn with(change: impl FnOnce(&mut Settings)) -> Self {
         let dir = tempfile::tempdir().expect("a directory");
         let mut settings = settings();
         settings.public_url = PUBLIC_URL.to_owned();
         settings.policy.size_bytes_max = 100 << 20;
-        settings.stall_for = limits.stall_for;
+        change(&mut settings);
         let site = Site(disk_bench(settings, &dir.path().join("data")));
         let mut http = site::http();
         let mut secured = site::http();
@@ -66,13 +67,10 @@ impl Front {
         let serve = |http: Http| {
             let listeners = Listeners::bind(&http).expect("bound");
             let address = listeners.addresses()[0];
-            let (service, limits) = (site.0.service.clone(), limits.clone());
+            let service = site.0.service.clone();
             let stopping = shutdown.subscribe();
             let serving = async move {
-                let policy = AddressPolicy::Full;
-                listeners
-                    .serve(&http, &limits, policy, service, stopping)
-                    .await;
+                listeners.serve(&http, service, stopping).await;
             };
             (address, tokio::spawn(serving))
         };
@@ -226,8 +224,8 @@ pub async fn hyper_answers(front: &Front, asked: &[u8], closes: bool) -> Vec<u8>
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("bound");
     let address = listener.local_addr().expect("an address");
     let service = front.site.0.service.clone();
-    let limits = site::limits();
-    let router = router(service, &site::http(), &limits, AddressPolicy::Full);
+    let rules = Rules::of(&service.settings());
+    let router = router(service, &site::http());
     let (_stop, shutdown) = watch::channel(false);
     let serving = async {
         let (socket, peer) = listener.accept().await.expect("accepted");
@@ -240,7 +238,7 @@ pub async fn hyper_answers(front: &Front, asked: &[u8], closes: bool) -> Vec<u8>
             origin,
             shutdown,
         };
-        connection.run(Rules::of(&limits).pace(socket)).await;
+        connection.run(rules.pace(socket)).await;
     };
     let asking = async {
         let mut stream = TcpStream::connect(address).await.expect("connected");

@@ -6,9 +6,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use jid::BareJid;
 use slotd::core::accel::Accel;
 use slotd::core::policy::{Access, Policy, Quota, Room};
 use slotd::core::rate::Rate;
+use slotd::core::session::network::AddressPolicy;
 use slotd::core::session::{Lifetimes, Retention};
 use slotd::core::time::Timestamp;
 use slotd::core::token::Keys;
@@ -109,6 +111,15 @@ pub fn settings() -> Settings {
         rotate_every: None,
         keep_old_for: Duration::from_secs(72 * 3600),
         accel: Accel::Off,
+        connections_per_address_max: 64,
+        connections_total_max: 128,
+        stop_within: Duration::from_secs(10),
+        addresses: AddressPolicy::Full,
+        operators: vec![BareJid::new("admin@example.org").expect("a JID")],
+        contact: vec![(
+            "abuse-addresses",
+            vec!["mailto:abuse@example.org".to_owned()],
+        )],
     }
 }
 

@@ -9,7 +9,6 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
-use jid::BareJid;
 use minidom::Element;
 use slotd::config::{Component, Secret, ServerAddress};
 use slotd::core::policy::Room;
@@ -189,9 +188,8 @@ impl Peer {
 /// Commands over `service`, with one operator; its signing keys are in no file.
 pub fn operations(service: Arc<Service>) -> Arc<Operations> {
     let sweeper = Arc::new(Sweeper::new(service.clone()));
-    let operators = vec![BareJid::new("admin@example.org").expect("a JID")];
     let (deletions, _) = Deletions::new();
-    Operations::new(service, (sweeper, deletions), operators, PathBuf::new())
+    Operations::new(service, (sweeper, deletions), PathBuf::new())
 }
 
 /// slotd with connections in memory, each of which arrives as a `Peer`.
@@ -213,12 +211,8 @@ impl Fake {
             std::future::ready(arrived.map(|()| ours).map_err(refused)).boxed()
         });
         let (stop, stopped) = watch::channel(false);
-        let contact = vec![(
-            "abuse-addresses",
-            vec!["mailto:abuse@example.org".to_owned()],
-        )];
         let operations = operations(service);
-        let running = xmpp::run_over(connect, components, contact, operations, stopped);
+        let running = xmpp::run_over(connect, components, operations, stopped);
         Self {
             peers,
             stop,

@@ -13,6 +13,7 @@ use slotd::config::Durability;
 use slotd::core::accel::Accel;
 use slotd::core::policy::{Access, Bucket, Policy, Quota, Room};
 use slotd::core::rate::Rate;
+use slotd::core::session::network::AddressPolicy;
 use slotd::core::session::{FileFacts, Lifetimes, Retention, State, UploadSession};
 use slotd::core::slot::{ContentType, FileName, Purpose, SessionId, Sha256, SlotId};
 use slotd::core::time::Timestamp;
@@ -189,6 +190,12 @@ fn settings() -> Settings {
         rotate_every: None,
         keep_old_for: Duration::from_secs(72 * 3600),
         accel: Accel::Off,
+        connections_per_address_max: 1,
+        connections_total_max: 1,
+        stop_within: Duration::ZERO,
+        addresses: AddressPolicy::Full,
+        operators: Vec::new(),
+        contact: Vec::new(),
     }
 }
 

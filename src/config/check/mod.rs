@@ -3,6 +3,7 @@
 //! All that is wrong is gathered, so that one run of `slotd check` shows the whole of it.
 
 use std::ops::RangeInclusive;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use jid::BareJid;
@@ -151,6 +152,14 @@ impl Checker {
         Some(limit)
     }
 
+    /// A file that need not be.
+    fn file(&mut self, key: &str, text: Option<&str>) -> Option<Option<PathBuf>> {
+        match text {
+            Some(text) => self.take(key, value::path(text)).map(Some),
+            None => Some(None),
+        }
+    }
+
     fn duration(
         &mut self,
         key: &str,
@@ -211,12 +220,7 @@ impl Checker {
         let size_bytes_max = policy.map(|policy| policy.size_bytes_max);
         let total = self.size_above_file("retention.total_max", &raw.total_max, size_bytes_max);
         let sweep_every = self.duration("retention.sweep_every", &raw.sweep_every, SECOND..=DAY);
-        let report_file = match &raw.report_file {
-            Some(text) => self
-                .take("retention.report_file", value::path(text))
-                .map(Some),
-            None => Some(None),
-        };
+        let report_file = self.file("retention.report_file", raw.report_file.as_deref());
         Some(Retention {
             total_bytes_max: total?,
             sweep_every: sweep_every?,
@@ -307,6 +311,8 @@ impl Checker {
                 &[("text", LogFormat::Text), ("json", LogFormat::Json)],
             ),
         );
+        let file = self.file("log.file", raw.file.as_deref());
+        let audit_file = self.file("log.audit_file", raw.audit_file.as_deref());
         let policies = [
             ("full", AddressPolicy::Full),
             ("prefix", AddressPolicy::Prefix),
@@ -317,6 +323,8 @@ impl Checker {
         Some(Log {
             level: raw.level.clone(),
             format: format?,
+            file: file?,
+            audit_file: audit_file?,
             addresses: addresses?,
         })
     }

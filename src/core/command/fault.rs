@@ -22,6 +22,8 @@ pub enum CommandFault {
     CommandExpired,
     /// Too many commands wait for their next stage.
     TooManyCommands,
+    /// There are as many quota exceptions as there may be.
+    TooManyExceptions,
 }
 
 impl CommandFault {
@@ -38,6 +40,7 @@ impl CommandFault {
             Self::BadSessionId           => row(C::BadRequest,          Modify, App::Command("bad-sessionid"), 400, "There is no such command under way"),
             Self::CommandExpired         => row(C::NotAllowed,          Cancel, App::Command("session-expired"), 403, "The command has waited too long, begin again"),
             Self::TooManyCommands        => row(C::ResourceConstraint,  Wait,   App::None,         429, "Too many commands are under way, try again later"),
+            Self::TooManyExceptions      => row(C::ResourceConstraint,  Cancel, App::None,         409, "There are too many quota exceptions: clear some first"),
         }
     }
 }

@@ -15,7 +15,7 @@ const UPLOAD: &str = "upload";
 /// The field that names one that is not listed.
 const NAMED: &str = "name";
 /// The field that names an account.
-const ACCOUNT: &str = "account";
+pub(super) const ACCOUNT: &str = "account";
 /// The box to be ticked before something is destroyed.
 const CONFIRM: &str = "confirm";
 
@@ -82,6 +82,7 @@ pub(super) fn uploads(_: &Asker<'_>, answers: &[Values]) -> Result<Next, Wrong> 
         owner: whose.filter(|jid| jid.node().is_some()),
         standing,
         silent_for: filter.number("silent", "a number of minutes", minutes)?,
+        older_than: filter.number("age", "a number of minutes", minutes)?,
         ..Search::default()
     };
     Ok(Next::Show(Operation::Uploads(page_of(search, pages.len()))))
@@ -103,6 +104,7 @@ fn filter_form() -> Form {
             .with("open"),
             Field::new(ACCOUNT, "Of this account or domain", Kind::Jid),
             Field::new("silent", "Without a byte for so many minutes", Kind::Text),
+            Field::new("age", "Begun so many minutes ago or more", Kind::Text),
         ],
     }
 }
@@ -202,7 +204,7 @@ fn page_of(search: Search, n_before: usize) -> Search {
     }
 }
 
-fn account_form(title: &str) -> Form {
+pub(super) fn account_form(title: &str) -> Form {
     Form {
         title: title.to_owned(),
         instructions: "Whose?".to_owned(),
@@ -210,7 +212,7 @@ fn account_form(title: &str) -> Form {
     }
 }
 
-fn account(values: &Values) -> Result<jid::BareJid, Wrong> {
+pub(super) fn account(values: &Values) -> Result<jid::BareJid, Wrong> {
     let jid = values.jid(ACCOUNT)?;
     let jid = jid.filter(|jid| jid.node().is_some());
     jid.ok_or_else(|| Wrong("An account is needed, such as romeo@example.org".to_owned()))
@@ -286,7 +288,12 @@ fn named(values: &Values, owner: Option<jid::BareJid>, asker: &Asker<'_>) -> Res
     let text = text.ok_or_else(|| Wrong("Choose an upload, or name one".to_owned()))?;
     let name = match text.split_once("://") {
         Some(_) => UploadName::Slot(slot_of_url(text, asker.public_url)?),
-        None => UploadName::Short(text.to_owned()),
+        // Nothing else, which may be half a link, gets into the log.
+        None if SlotId::first_of_short(text).is_some() => UploadName::Short(text.to_owned()),
+        None => {
+            let words = "Name an upload by its address, or by what tables show of it";
+            return Err(Wrong(words.to_owned()));
+        }
     };
     Ok(Named { name, owner })
 }

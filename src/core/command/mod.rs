@@ -3,18 +3,21 @@
 //! A command is a function from what came back so far to what is next: another form, a page, or an
 //! `Operation` for the service. It is asked anew at each stage, so going back is to leave out the
 //! last answer. `form` has the data forms, `running` the commands that wait for their next stage,
-//! `flows` the commands themselves, `report` what is shown of an outcome.
+//! `flows` and `orders` the commands themselves, `report` and `export` what is shown of an outcome.
 
 use jid::BareJid;
 
 use self::flows::*;
 use self::form::{Form, Report, Values, Wrong};
 use self::operation::{Operation, Outcome};
+use self::orders::*;
 
+mod export;
 pub mod fault;
 mod flows;
 pub mod form;
 pub mod operation;
+mod orders;
 mod report;
 pub mod running;
 
@@ -88,11 +91,16 @@ pub const COMMANDS: &[Command] = &[
     Command { name: "user-uploads",     label: "A user's uploads",         who: Who::Operators, next: user_uploads },
     Command { name: "user-usage",       label: "A user's usage",           who: Who::Operators, next: user_usage },
     Command { name: "purge-user",       label: "Purge a user",             who: Who::Operators, next: purge_user },
+    Command { name: "export-user",      label: "Export a user's records",  who: Who::Operators, next: export_user },
+    Command { name: "quota-exceptions", label: "Quota exceptions",         who: Who::Operators, next: quota_exceptions },
+    Command { name: "set-quota",        label: "Set a quota exception",    who: Who::Operators, next: set_quota },
+    Command { name: "clear-quota",      label: "Clear a quota exception",  who: Who::Operators, next: clear_quota },
+    Command { name: "maintenance-note", label: "Note to everybody",        who: Who::Operators, next: maintenance_note },
     Command { name: "sweep",            label: "Sweep now",                who: Who::Operators, next: |_, _| run(Operation::Sweep) },
     Command { name: "rotate-keys",      label: "Rotate the signing keys",  who: Who::Operators, next: rotate_keys },
     Command { name: "drain",            label: "Give out no more slots",   who: Who::Operators, next: |_, _| run(Operation::Drain) },
     Command { name: "resume",           label: "Give out slots again",     who: Who::Operators, next: |_, _| run(Operation::Resume) },
-    Command { name: "self-test",        label: "Test the store",           who: Who::Operators, next: |_, _| run(Operation::SelfTest) },
+    Command { name: "self-test",        label: "Test store and server",         who: Who::Operators, next: |_, _| run(Operation::SelfTest) },
 ];
 
 /// The command of a node.

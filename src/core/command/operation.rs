@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use jid::BareJid;
 
-use crate::core::policy::Room;
-use crate::core::session::UploadSession;
+use crate::core::policy::{Room, Uses};
+use crate::core::session::{State, UploadSession};
 use crate::core::slot::SlotId;
 use crate::core::time::Timestamp;
 
@@ -15,7 +15,8 @@ pub const PAGE_MAX: usize = 25;
 pub const CHOICES_MAX: usize = 50;
 
 /// What a command comes to.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, strum::IntoStaticStr)]
+#[strum(serialize_all = "kebab-case")]
 pub enum Operation {
     /// How things stand.
     Overview,
@@ -41,13 +42,32 @@ pub enum Operation {
     Resume,
     /// To try the store: write, sync, read, remove.
     SelfTest,
+    /// A page of the quotas that differ from the usual ones.
+    Exceptions {
+        /// How many come before it.
+        skip: usize,
+    },
+    /// To set the quota of an account or a domain; none: to what the configuration says.
+    SetException(BareJid, Option<u64>),
+    /// What everybody shall know.
+    Note,
+    /// To set it, or to take it back.
+    SetNote(Option<String>),
+    /// A page of all that is known of an account.
+    Records(Search),
 }
 
 impl Operation {
     /// Whether it changes anything.
     pub fn changes(&self) -> bool {
         match self {
-            Self::Overview | Self::Uploads(_) | Self::Upload(_) | Self::Usage(_) => false,
+            Self::Overview
+            | Self::Uploads(_)
+            | Self::Upload(_)
+            | Self::Usage(_)
+            | Self::Exceptions { .. }
+            | Self::Note
+            | Self::Records(_) => false,
             Self::Cancel(_)
             | Self::Delete(_)
             | Self::Purge(_)
@@ -55,7 +75,32 @@ impl Operation {
             | Self::RotateKeys
             | Self::Drain
             | Self::Resume
-            | Self::SelfTest => true,
+            | Self::SelfTest
+            | Self::SetException(..)
+            | Self::SetNote(_) => true,
+        }
+    }
+
+    /// The short name of the upload that it is about.
+    pub fn upload(&self) -> Option<String> {
+        match self {
+            Self::Upload(named) | Self::Cancel(named) | Self::Delete(named) => {
+                Some(match &named.name {
+                    UploadName::Slot(id) => id.short(),
+                    UploadName::Short(short) => short.clone(),
+                })
+            }
+            _ => None,
+        }
+    }
+
+    /// The account that it is about.
+    pub fn account(&self) -> Option<&BareJid> {
+        match self {
+            Self::Usage(owner) | Self::Purge(owner) | Self::SetException(owner, _) => Some(owner),
+            Self::Uploads(search) | Self::Records(search) => search.owner.as_ref(),
+            Self::Upload(named) | Self::Cancel(named) | Self::Delete(named) => named.owner.as_ref(),
+            _ => None,
         }
     }
 }
@@ -89,6 +134,8 @@ pub struct Search {
     pub standing: Option<Wanted>,
     /// Those that have got no byte for so long.
     pub silent_for: Option<Duration>,
+    /// Those whose slots were given out so long ago.
+    pub older_than: Option<Duration>,
     /// How many that fit come before the page.
     pub skip: usize,
     /// How many are wanted.
@@ -102,6 +149,8 @@ pub enum Wanted {
     Open,
     /// Bytes are coming in now.
     Active,
+    /// Bytes came, and none are coming now.
+    Stuck,
     /// The file is there.
     Complete,
     /// Ended without a file.
@@ -110,9 +159,10 @@ pub enum Wanted {
 
 impl Wanted {
     /// Its values in forms, with what people read.
-    pub const ALL: [(Self, &'static str, &'static str); 4] = [
+    pub const ALL: [(Self, &'static str, &'static str); 5] = [
         (Self::Open, "open", "Not complete"),
         (Self::Active, "active", "Coming in now"),
+        (Self::Stuck, "stuck", "Stuck: begun, and nothing comes"),
         (Self::Complete, "complete", "Complete"),
         (Self::Ended, "ended", "Ended without a file"),
     ];
@@ -132,6 +182,7 @@ impl Search {
             None => true,
             Some(Wanted::Open) => row.is_open(),
             Some(Wanted::Active) => seen.is_active,
+            Some(Wanted::Stuck) => row.state == State::Uploading && !seen.is_active,
             Some(Wanted::Complete) => !row.is_open() && !row.is_tombstone(),
             Some(Wanted::Ended) => row.is_tombstone(),
         };
@@ -143,6 +194,9 @@ impl Search {
                 .as_ref()
                 .is_none_or(|it| it == row.owner.domain().as_str())
             && self.silent_for.is_none_or(is_silent)
+            && self
+                .older_than
+                .is_none_or(|age| age <= now.since(row.created_at))
     }
 }
 
@@ -191,6 +245,8 @@ pub struct Overview {
     pub n_keys: usize,
     /// Whether slots are given out.
     pub is_draining: bool,
+    /// What everybody shall know.
+    pub note: Option<String>,
 }
 
 /// What an account uses.
@@ -202,6 +258,8 @@ pub struct Usage {
     pub used_bytes: u64,
     /// How many there may be.
     pub quota_bytes: Option<u64>,
+    /// Whether an operator said so.
+    pub is_said: bool,
     /// The window.
     pub window: Duration,
     /// Open upload sessions.
@@ -212,6 +270,35 @@ pub struct Usage {
     pub stored_bytes: u64,
     /// Whether there are more files than were counted.
     pub is_cut: bool,
+}
+
+/// A quota that differs from the usual one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Exception {
+    /// Whose: an account's or a domain's.
+    pub jid: BareJid,
+    /// How many bytes; `u64::MAX` is no limit.
+    pub limit: u64,
+    /// Whether a command set it; otherwise the configuration did.
+    pub is_said: bool,
+}
+
+/// A page of them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Exceptions {
+    /// In order of domain and account.
+    pub page: Vec<Exception>,
+    /// Whether others follow.
+    pub has_more: bool,
+}
+
+/// A page of what is known of an account.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Records {
+    /// What it uses, with the first page.
+    pub usage: Option<(Usage, Uses)>,
+    /// Its uploads.
+    pub page: Page,
 }
 
 /// What an operation found or did.
@@ -251,4 +338,26 @@ pub enum Outcome {
     Draining(bool, usize),
     /// The store works: each step and how long it took.
     Tested(Vec<(&'static str, Duration)>),
+    /// Quotas that differ from the usual ones.
+    Exceptions(Exceptions),
+    /// A quota was set, or none any more.
+    ExceptionSet(BareJid, Option<u64>),
+    /// What everybody shall know.
+    Note(Option<String>),
+    /// It was set, or taken back.
+    Noted(Option<String>),
+    /// What is known of an account.
+    Records(Box<Records>),
+}
+
+impl Outcome {
+    /// Whether another page follows.
+    pub fn has_more(&self) -> bool {
+        match self {
+            Self::Uploads(page, _) => page.has_more,
+            Self::Exceptions(exceptions) => exceptions.has_more,
+            Self::Records(records) => records.page.has_more,
+            _ => false,
+        }
+    }
 }

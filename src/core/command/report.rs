@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use bytesize::ByteSize;
 
+use super::export;
 use super::form::{Report, Table, Tone};
-use super::operation::{Outcome, Overview, Page, Seen, Usage};
+use super::operation::{Exception, Exceptions, Outcome, Overview, Page, Seen, Usage};
 use crate::core::session::network::Network;
 use crate::core::session::{State, UploadSession};
 use crate::core::time::Timestamp;
@@ -52,6 +53,50 @@ pub fn report(title: &str, outcome: &Outcome) -> Report {
         ),
         Outcome::Draining(false, _) => report.note(Tone::Info, "Slots are given out again"),
         Outcome::Tested(steps) => tested(report, steps),
+        Outcome::Exceptions(exceptions) => exceptions_of(report, exceptions),
+        Outcome::ExceptionSet(jid, Some(limit)) => {
+            report.note(Tone::Info, format!("{jid}: {}", limit_words(*limit)))
+        }
+        Outcome::ExceptionSet(jid, None) => report.note(
+            Tone::Info,
+            format!("{jid}: what the configuration says holds"),
+        ),
+        Outcome::Note(Some(note)) | Outcome::Noted(Some(note)) => report.note(Tone::Info, note),
+        Outcome::Note(None) | Outcome::Noted(None) => {
+            report.note(Tone::Info, "There is no note to everybody")
+        }
+        Outcome::Records(records) => Report {
+            facts: vec![("records", "Records", export::lines(records))],
+            ..report
+        },
+    }
+}
+
+fn exceptions_of(report: Report, exceptions: &Exceptions) -> Report {
+    if exceptions.page.is_empty() {
+        return report.note(Tone::Info, "Nobody has a quota exception");
+    }
+    let row = |it: &Exception| {
+        let by = match it.is_said {
+            true => "command",
+            false => "configuration",
+        };
+        vec![it.jid.to_string(), limit_words(it.limit), by.to_owned()]
+    };
+    Report {
+        table: Some(Table {
+            columns: vec![("account", "Of"), ("quota", "Quota"), ("by", "Set by")],
+            rows: exceptions.page.iter().map(row).collect(),
+        }),
+        ..report
+    }
+}
+
+/// A quota exception's size.
+pub(super) fn limit_words(limit: u64) -> String {
+    match limit {
+        u64::MAX => "none".to_owned(),
+        limit => size(limit),
     }
 }
 
@@ -74,6 +119,10 @@ fn overview_of(report: Report, overview: &Overview) -> Report {
         .fact("rows", "Uploads known of", overview.n_rows.to_string())
         .fact("free", "Free on the disk", size(overview.free.bytes))
         .fact("keys", "Signing keys", overview.n_keys.to_string());
+    let report = match &overview.note {
+        Some(note) => report.fact("note", "Note to everybody", note),
+        None => report,
+    };
     match overview.is_draining {
         false => report,
         true => report.note(
@@ -157,7 +206,8 @@ fn upload_of(report: Report, seen: &Seen, now: Timestamp) -> Report {
 
 fn usage_of(report: Report, usage: &Usage) -> Report {
     let quota = match usage.quota_bytes {
-        Some(bytes) => size(bytes),
+        Some(bytes) if usage.is_said => format!("{} (set by an operator)", limit_words(bytes)),
+        Some(bytes) => limit_words(bytes),
         None => "-".to_owned(),
     };
     let n_files = match usage.is_cut {

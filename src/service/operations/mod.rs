@@ -6,7 +6,6 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use jid::BareJid;
 use tokio::sync::Semaphore;
 use tracing::info;
 
@@ -25,7 +24,6 @@ mod uploads;
 pub struct Operations {
     pub(super) service: Arc<Service>,
     pub(super) commands: Commands,
-    pub(super) operators: Vec<BareJid>,
     sweeper: Arc<Sweeper>,
     deletions: Deletions,
     data_dir: PathBuf,
@@ -37,17 +35,15 @@ pub struct Operations {
 const LOOKS_AT_ONCE: usize = 2;
 
 impl Operations {
-    /// For `operators`; signing keys are in `data_dir`.
+    /// Over `service`; signing keys are in `data_dir`.
     pub fn new(
         service: Arc<Service>,
         (sweeper, deletions): (Arc<Sweeper>, Deletions),
-        operators: Vec<BareJid>,
         data_dir: PathBuf,
     ) -> Arc<Self> {
         Arc::new(Self {
             service,
             commands: Commands::default(),
-            operators,
             sweeper,
             deletions,
             data_dir,
@@ -109,6 +105,11 @@ impl Operations {
             Operation::RotateKeys => self.rotate_keys().await,
             Operation::Drain => Ok(service.set_draining(true)),
             Operation::Resume => Ok(service.set_draining(false)),
+            Operation::Exceptions { skip } => Ok(Outcome::Exceptions(service.exceptions(skip))),
+            Operation::SetException(jid, limit) => service.set_exception(jid, limit).await,
+            Operation::Note => Ok(Outcome::Note(service.note())),
+            Operation::SetNote(note) => service.set_note(note).await,
+            Operation::Records(search) => service.records(&search).await,
             Operation::SelfTest => {
                 let tested = service.stores.files.test().await;
                 tested
@@ -132,6 +133,7 @@ impl Operations {
             n_active: service.transfers.active().len(),
             n_keys: service.keys().list().len(),
             is_draining: service.is_draining(),
+            note: service.note(),
         })
     }
 

@@ -87,6 +87,7 @@ impl Service {
         }
         let forgotten = self.stores.sessions.forget_owner(owner.clone()).await;
         forgotten.map_err(|e| broken("forget what an account used", &e))?;
+        self.set_exception(owner.clone(), None).await?;
         Ok(Outcome::Purged {
             n_removed,
             n_bytes,

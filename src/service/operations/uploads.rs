@@ -3,9 +3,9 @@
 use jid::BareJid;
 
 use crate::core::command::operation::{
-    Named, Outcome, Page, Search, Seen, UploadName, Usage, Wanted,
+    Named, Outcome, Page, Records, Search, Seen, UploadName, Usage, Wanted,
 };
-use crate::core::policy::Bucket;
+use crate::core::policy::{Bucket, Uses};
 use crate::core::refusal::Refusal;
 use crate::core::session::UploadSession;
 use crate::core::slot::SlotId;
@@ -30,17 +30,17 @@ impl Service {
     async fn look_through(&self, search: &Search, now: Timestamp) -> Result<Page, StoreError> {
         let sessions = &self.stores.sessions;
         // Where nothing is left out, the page's own are enough.
-        let n_looks = match (search.standing, search.silent_for) {
-            (None, None) => (search.skip + search.n_max).min(LOOKS_MAX),
+        let n_looks = match (search.standing, search.silent_for, search.older_than) {
+            (None, None, None) => (search.skip + search.n_max).min(LOOKS_MAX),
             _ => LOOKS_MAX,
         };
         let ids = match (&search.owner, search.standing) {
             (Some(owner), _) => sessions.uploads_of(owner.clone(), n_looks + 1).await?,
             (None, Some(Wanted::Active)) => self.transfers.active(),
             (None, Some(Wanted::Complete)) => sessions.newest(LOOKS_MAX + 1).await?,
-            (None, Some(Wanted::Open | Wanted::Ended) | None) => {
+            (None, Some(Wanted::Open | Wanted::Stuck | Wanted::Ended) | None) => {
                 // Whatever is open or has ended is due within its age and a tombstone's.
-                let lifetimes = &self.settings.policy.lifetimes;
+                let lifetimes = &self.settings().policy.lifetimes;
                 let horizon = now.plus(2 * lifetimes.session_age);
                 sessions.due(horizon, LOOKS_MAX + 1).await?
             }
@@ -121,11 +121,27 @@ impl Service {
     /// What an account uses, and may use.
     pub(super) async fn usage(&self, owner: BareJid) -> Result<Usage, Refusal> {
         let usage = self.count_usage(owner).await;
-        usage.map_err(|e| broken("count what an account uses", &e))
+        let (usage, _) = usage.map_err(|e| broken("count what an account uses", &e))?;
+        Ok(usage)
     }
 
-    async fn count_usage(&self, owner: BareJid) -> Result<Usage, StoreError> {
-        let quota = &self.settings.policy.quota;
+    /// A page of all that is known of an account.
+    pub(super) async fn records(&self, search: &Search) -> Result<Outcome, Refusal> {
+        let found = async {
+            let page = self.look_through(search, self.world.now()).await?;
+            let usage = match (search.skip, &search.owner) {
+                (0, Some(owner)) => Some(self.count_usage(owner.clone()).await?),
+                _ => None,
+            };
+            Ok(Outcome::Records(Box::new(Records { usage, page })))
+        };
+        found
+            .await
+            .map_err(|e| broken("gather what is known of an account", &e))
+    }
+
+    async fn count_usage(&self, owner: BareJid) -> Result<(Usage, Uses), StoreError> {
+        let quota = &self.settings().policy.quota;
         let since: Bucket = quota.since(self.world.now());
         let used = self.stores.sessions.usage(owner.clone(), since).await?;
         let sessions = &self.stores.sessions;
@@ -142,16 +158,19 @@ impl Service {
             n_files += u64::from(0 < row.stored_bytes());
             stored_bytes += row.stored_bytes();
         }
-        Ok(Usage {
+        let said = self.orders.said_of(&owner);
+        let usage = Usage {
             used_bytes: used.requester.iter().map(|(_, n_bytes)| n_bytes).sum(),
-            quota_bytes: quota.of_requester(&owner),
+            quota_bytes: quota.of_requester(&owner, said),
+            is_said: said.requester.is_some(),
             window: quota.window,
             n_open_sessions: used.n_open_sessions,
             n_files,
             stored_bytes,
             owner,
             is_cut,
-        })
+        };
+        Ok((usage, used.requester))
     }
 }
 

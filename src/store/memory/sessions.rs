@@ -30,6 +30,8 @@ struct Rows {
     used: Vec<Use>,
     /// The first hour that still counts.
     since: Option<Bucket>,
+    /// What operators said.
+    orders: BTreeMap<String, String>,
 }
 
 /// One row's share of the quota.
@@ -279,6 +281,23 @@ impl SessionStore for MemorySessions {
         let mut rows = self.rows();
         rows.since = rows.since.max(Some(before));
         rows.used.retain(|used| before <= used.bucket);
+        done(Ok(()))
+    }
+
+    fn orders(&self) -> BoxFuture<'_, Result<Vec<(String, String)>, StoreError>> {
+        done(Ok(self.rows().orders.clone().into_iter().collect()))
+    }
+
+    fn set_order(
+        &self,
+        name: String,
+        value: Option<String>,
+    ) -> BoxFuture<'_, Result<(), StoreError>> {
+        let orders = &mut self.rows().orders;
+        match value {
+            Some(value) => drop(orders.insert(name, value)),
+            None => drop(orders.remove(&name)),
+        }
         done(Ok(()))
     }
 

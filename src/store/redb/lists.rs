@@ -6,7 +6,9 @@ use jid::BareJid;
 use crate::core::session::UploadSession;
 use crate::core::slot::SlotId;
 use crate::core::time::Timestamp;
-use crate::store::redb::schema::{COMPLETE, DUE, Fault, NAMED, NAMELESS, OWNED, ROWS, newer_table};
+use crate::store::redb::schema::{
+    COMPLETE, DUE, Fault, NAMED, NAMELESS, ORDERS, OWNED, ROWS, newer_table,
+};
 use crate::store::{StoreError, row};
 
 /// Upload sessions of `owner`, the newest first.
@@ -77,6 +79,19 @@ pub(super) fn due(
         Ok(SlotId(entry?.0.value().1))
     };
     entries.take(n_max).map(id).collect()
+}
+
+/// What operators said, by its name.
+pub(super) fn orders(read: &ReadTransaction) -> Result<Vec<(String, String)>, Fault> {
+    let Some(orders) = newer_table(read, ORDERS)? else {
+        return Ok(Vec::new());
+    };
+    let mut all = Vec::new();
+    for entry in orders.iter()? {
+        let (name, value) = entry?;
+        all.push((name.value().to_owned(), value.value().to_owned()));
+    }
+    Ok(all)
 }
 
 /// From which end complete rows are listed.

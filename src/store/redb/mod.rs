@@ -353,6 +353,22 @@ impl SessionStore for RedbSessions {
         })
     }
 
+    fn orders(&self) -> BoxFuture<'_, Result<Vec<(String, String)>, StoreError>> {
+        Box::pin(self.read("read what operators said", lists::orders))
+    }
+
+    fn set_order(
+        &self,
+        name: String,
+        value: Option<String>,
+    ) -> BoxFuture<'_, Result<(), StoreError>> {
+        let doing = "keep what an operator said";
+        Box::pin(async move {
+            let set = move |tables: &mut Tables<'_>| tables.set_order(&name, value.as_deref());
+            unrefused(doing, self.write(doing, set).await)
+        })
+    }
+
     fn store_id(&self) -> BoxFuture<'_, Result<u128, StoreError>> {
         Box::pin(self.fact("read the store id", STORE_ID))
     }

@@ -48,6 +48,9 @@ pub(super) const OWNED_BEFORE: TableDefinition<(&str, u64, u128), ()> =
 pub(super) const SESSIONS: TableDefinition<u128, u128> = TableDefinition::new("sessions");
 /// (owner, id) of each open upload session.
 pub(super) const OPEN: TableDefinition<(&str, u128), ()> = TableDefinition::new("open");
+/// Name -> what an operator said; made when the first is kept, so that a database of this schema may
+/// lack it.
+pub(super) const ORDERS: TableDefinition<&str, &str> = TableDefinition::new("orders");
 /// Single numbers; see below.
 pub(super) const FACTS: TableDefinition<&str, u128> = TableDefinition::new("facts");
 
@@ -88,6 +91,8 @@ pub(super) struct Tables<'t> {
     pub(super) indexes: Indexes<'t>,
     pub(super) sums: Sums<'t>,
     pub(super) facts: Table<'t, &'static str, u128>,
+    /// For tables that are seldom written.
+    transaction: &'t WriteTransaction,
     /// Whether anything was written: otherwise there is nothing to commit.
     pub(super) is_dirty: bool,
     /// Which complete rows were changed or removed.
@@ -101,6 +106,7 @@ impl<'t> Tables<'t> {
             indexes: Indexes::open(transaction)?,
             sums: Sums::open(transaction)?,
             facts: transaction.open_table(FACTS)?,
+            transaction,
             is_dirty: false,
             was_complete: Vec::new(),
         })
@@ -189,6 +195,16 @@ impl<'t> Tables<'t> {
     }
 
     /// Removes a row, if there is one.
+    pub(super) fn set_order(&mut self, name: &str, value: Option<&str>) -> Outcome<()> {
+        let mut orders = self.transaction.open_table(ORDERS)?;
+        match value {
+            Some(value) => drop(orders.insert(name, value)?),
+            None => drop(orders.remove(name)?),
+        }
+        self.is_dirty = true;
+        Ok(Ok(()))
+    }
+
     pub(super) fn remove(&mut self, id: SlotId) -> Outcome<()> {
         match self.get(id)? {
             Ok(Some(row)) => self.put(Some(&row), None)?,
