@@ -22,7 +22,7 @@ use crate::core::event::Event;
 use crate::core::time::Timestamp;
 use crate::http::inherited::Inherited;
 use crate::http::listen::{BindError, Listeners};
-use crate::meters::meters;
+use crate::meters::Counting;
 use crate::service::audit::{self, AuditReport, Options};
 use crate::service::events::Listener;
 use crate::service::operations::Operations;
@@ -296,15 +296,6 @@ fn start_parts(
 /// Whether anybody can ask what goes on: else nothing of it is remembered.
 fn is_watched(config: &Config) -> bool {
     !config.admin.listen.is_empty()
-}
-
-/// Has what happens counted.
-struct Counting;
-
-impl Listener for Counting {
-    fn hear(&self, event: &Event<'_>, now: Timestamp) {
-        meters().count(event, now);
-    }
 }
 
 /// Has everything told to those who listen.

@@ -34,6 +34,7 @@ fn now() -> Now {
                 inodes: 7,
             },
         }),
+        uptime: Duration::from_secs(77),
         n_active: 2,
         n_keys: 3,
         streams: vec![StreamCount {
@@ -352,6 +353,7 @@ async fn what_does_not_answer_stays_as_it_was() {
     };
     let values = values(&meters.text(&silent));
     assert_eq!(values["slotd_ready"], 0.0);
+    assert_eq!(values["slotd_uptime_seconds"], 77.0);
     assert_eq!(values["slotd_files"], 10.0);
     assert_eq!(values["slotd_free_inodes"], 7.0);
     assert_eq!(

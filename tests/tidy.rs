@@ -19,7 +19,7 @@ const WALLS: &[(&str, &[&str])] = &[
     ("core",    &["core"]),
     ("config",  &["config", "core", "log::check_level"]),
     ("log",     &["log", "config"]),
-    ("meters",  &["meters", "core"]),
+    ("meters",  &["meters", "core", "service::events"]),
     ("audit_log", &["audit_log", "core", "log::file", "service::events"]),
     ("store",   &["store", "core", "config::Durability", "config::data_dir", "meters"]),
     ("service", &["service", "core", "store", "meters"]),
@@ -29,7 +29,7 @@ const WALLS: &[(&str, &[&str])] = &[
                   "store::Content", "store::Handle", "store::Opened",
                   "store::files_kept_max", "meters"]),
     // Of the other edge it has the sockets alone.
-    ("admin",   &["admin", "core", "service", "config", "meters", "http::listen"]),
+    ("admin",   &["admin", "core", "service", "config", "meters", "http::inherited", "http::listen"]),
     ("upkeep",  &["upkeep", "core", "service", "store::history", "store::keys"]),
     // A client beside the service: of the edges it has the parser's guard alone.
     ("send",    &["send", "xmpp::Guard", "xmpp::Socket", "xmpp::StreamError", "xmpp::Wire"]),

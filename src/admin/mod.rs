@@ -107,6 +107,7 @@ impl Admin {
                 stored_bytes: totals.stored_bytes,
                 free,
             }),
+            uptime: service.uptime(),
             n_active: service.n_active(),
             n_keys: service.keys().list().len(),
             streams: service.streams().list(),

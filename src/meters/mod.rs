@@ -9,6 +9,10 @@ use std::sync::{LazyLock, Mutex, PoisonError};
 
 use prometheus::{Encoder as _, Registry, TextEncoder};
 
+use crate::core::event::Event;
+use crate::core::time::Timestamp;
+use crate::service::events::Listener;
+
 mod book;
 mod happenings;
 mod state;
@@ -28,6 +32,15 @@ pub struct Meters {
     state: State,
     /// Held by who sets the state and reads it.
     turn: Mutex<()>,
+}
+
+/// Has these of the process count what the service tells.
+pub struct Counting;
+
+impl Listener for Counting {
+    fn hear(&self, event: &Event<'_>, now: Timestamp) {
+        meters().count(event, now);
+    }
 }
 
 /// The meters of this process.

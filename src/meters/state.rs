@@ -19,6 +19,8 @@ pub struct Now {
     pub is_draining: bool,
     /// What the stores hold; `None` where they do not answer.
     pub stock: Option<Stock>,
+    /// How long the service has run.
+    pub uptime: Duration,
     /// How many uploads come in.
     pub n_active: usize,
     /// How many signing keys are in use.
@@ -46,6 +48,7 @@ pub struct Stock {
 
 /// Gauges, set before they are read.
 pub struct State {
+    uptime_seconds: IntGauge,
     ready: IntGauge,
     draining: IntGauge,
     rows: IntGauge,
@@ -73,6 +76,8 @@ impl State {
         let build = book.gauges("slotd_build_info", "1; its version is the label's", "version");
         build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
         Self {
+            // The unit hides what the process' own start is reckoned from (ProcSubset=pid).
+            uptime_seconds: book.gauge("slotd_uptime_seconds", "How long the service has run"),
             ready: book.gauge("slotd_ready", "Whether slots can be asked for and uploads taken: 1 or 0"),
             draining: book.gauge("slotd_draining", "Whether an operator said that no slots are given out: 1 or 0"),
             rows: book.gauge("slotd_rows", "Uploads of any state that the database holds"),
@@ -95,6 +100,7 @@ impl State {
 
     /// Takes over what was seen. What does not answer stays as it was.
     pub fn set(&self, now: &Now) {
+        self.uptime_seconds.set(signed(now.uptime.as_secs()));
         self.ready.set(now.is_ready.into());
         self.draining.set(now.is_draining.into());
         self.uploads_active.set(signed(now.n_active as u64));

@@ -9,7 +9,8 @@ import subprocess
 import urllib.parse
 
 import web
-from bed import CONTRIB, Trouble, free_port
+from bed import CONTRIB, DOMAIN, Trouble, free_port
+from commands import Commander
 from daemon import Slotd
 from sessions import announced, append, query, refresh
 from xmpp import Client, Refused
@@ -29,7 +30,8 @@ class Watched:
     def __init__(self, bed, server):
         self.port = free_port()
         self.slotd = Slotd(bed, server, admin={"listen": [f"127.0.0.1:{self.port}"]},
-                           limits={"max_file_size": "1 MiB"})
+                           limits={"max_file_size": "1 MiB"},
+                           operators={"jids": [f"admin@{DOMAIN}"]})
 
     async def get(self, path):
         """Status and text."""
@@ -57,11 +59,12 @@ async def suite(bed, server, report):
     watched.slotd.start()
     await _before_the_server(watched, report)
     server.start()
-    server.accounts("alice")
+    server.accounts("alice", "admin")
     alice = await Client.login(server, "alice")
     await alice.service_up()
     status, words = await watched.get("/readyz")
     report.equal((status, words), (200, "ready\n"), "/readyz once the stream is up")
+    await _drained(server, watched, report)
     await _counted(alice, watched, report)
     await _promtool(watched, report)
     await _prometheus(bed, watched, report)
@@ -87,6 +90,24 @@ async def _before_the_server(watched, report):
     figures = await watched.until("a failed log-in is counted",
                                   lambda it: it['slotd_logins_total{outcome="failed"}'] >= 1)
     report.equal(figures["slotd_ready"], 0, "slotd_ready")
+
+
+async def _drained(server, watched, report):
+    """An operator's word is seen by who watches over the service, and comes back."""
+    admin = Commander(server, "admin")
+    await admin.come_online()
+    await admin.run("drain")
+    status, words = await watched.get("/readyz")
+    report.check(status == 503 and "give out no more slots" in words,
+                 "/readyz while an operator lets no slots be given out", words.strip())
+    figures = await watched.figures()
+    report.equal((figures["slotd_draining"], figures["slotd_ready"]), (1, 0), "so do the figures")
+    await admin.run("resume")
+    status, _words = await watched.get("/readyz")
+    figures = await watched.figures()
+    report.equal((status, figures["slotd_draining"]), (200, 0), "and then again")
+    report.equal(figures['slotd_commands_total{by="operator"}'], 2, "both commands are counted")
+    await admin.disconnect()
 
 
 async def _counted(alice, watched, report):
