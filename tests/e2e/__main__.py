@@ -23,6 +23,7 @@ SUITES = ["basics", "sessions", "clients", "commands", "hostile", "restarts", "s
 
 def search(bed, report):
     """No token, link or password is in what any slotd of the suite wrote, from its first line on."""
+    report.check(issued.is_found(), "a secret in a log would be found")
     for daemon in bed.daemons:
         written = daemon.written()
         found = [f"{name}: {leak}" for name, text in written.items() for leak in issued.leaks(text)]

@@ -54,13 +54,19 @@ def _notes(command):
     return " / ".join(text for _kind, text in command["notes"])
 
 
+def _lines(value):
+    """A value of several lines; slixmpp has it as a list or as one text."""
+    return value if isinstance(value, list) else value.splitlines()
+
+
 def _rows(command):
     """The rows of a table; of a page that is not the only one the table is text."""
     form = command["form"]
     if form.get_items():
         return form.get_items()
-    lines = [re.split(r" {2,}", line.strip())
-             for line in form.get_fields().get("table", {"value": []})["value"].splitlines()]
+    fields = form.get_fields()
+    lines = _lines(fields["table"]["value"]) if "table" in fields else []
+    lines = [re.split(r" {2,}", line.strip()) for line in lines] or [[]]
     return [dict(zip((head.lower() for head in lines[0]), line)) for line in lines[1:]]
 
 
@@ -221,8 +227,7 @@ async def _orders(report, alice, admin):
     noted = await admin.run("maintenance-note", {"note": "New disks until noon"})
     _show(report, "maintenance-note", noted)
     exported = await admin.run("export-user", {"account": alices})
-    lines = _facts(exported)["records"]
-    lines = lines if isinstance(lines, list) else lines.splitlines()
+    lines = _lines(_facts(exported)["records"])
     records = [json.loads(line) for line in lines]
     report.equal({record["record"] for record in records}, {"account", "upload"},
                  "export-user gives records of")

@@ -1,5 +1,5 @@
-"""What slotd gave out in this run that lets its holder read or write, and whether any of it is in what
-slotd wrote for others to read: its logs, its audit logs, its deletion reports."""
+"""What slotd gave out in this run that lets its holder read or write, and whether any of it is in
+what slotd wrote for others to read: its logs, its audit logs, its deletion reports."""
 
 import re
 
@@ -25,12 +25,18 @@ def count():
     return len(_issued)
 
 
+def is_found():
+    """Whether the search finds what it looks for: each secret, planted among other words."""
+    return all(leaks(f'slot="abc" {secret}" ok') for secret in _issued)
+
+
 def leaks(text):
     """The secrets in a text: what kind each is, and a little of it."""
     words = set(re.findall(r"[A-Za-z0-9_.-]{22,}", text))
     known = {secret for secret in _issued if secret in words}
-    # One that stands within other words.
-    known |= {secret for secret in _issued - known if secret in text} if len(text) < 1 << 24 else set()
+    # One that stands within other words; of so much text only the patterns find it.
+    if len(text) * len(_issued) < 1 << 33:
+        known |= {secret for secret in _issued if secret in text}
     found = [f"issued {secret[:8]}.." for secret in known]
     found += [f"the word {word!r}" for word in (PASSWORD, SECRET) if word in text]
     found += [f"{pattern.pattern}: {match.group()[:24]}.."
