@@ -84,8 +84,8 @@
 //!   who may, and takes the command out of `core::command::running`, so that no stage runs twice.
 //! * `core::command::flows` says what is next from the answers so far: a form, a page, or an
 //!   `Operation`, which `service::operations` does to its end, also when the stream is gone.
-//! * What holds across restarts (`core::orders`: quota exceptions, a note) is kept by the store, and
-//!   at hand in memory.
+//! * What holds across restarts (`core::orders`: quota exceptions, a note) is kept by the store,
+//!   and at hand in memory.
 //! * Cancel: the row first, then the writer is cut and the bytes go. Delete and purge: what is open
 //!   is cancelled; then the file goes, and its row last.
 //!

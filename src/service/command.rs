@@ -8,6 +8,7 @@ use jid::BareJid;
 
 use crate::core::command::fault::CommandFault;
 use crate::core::command::form::{Form, Report, Tone, Values, Wrong};
+use crate::core::command::operation::Ping;
 use crate::core::command::running::{Action, Onward, Running, Step, Turn, WAITS_FOR, Waiting};
 use crate::core::command::{self, Asker, COMMANDS, Command, Last, Next, Who};
 use crate::core::refusal::Refusal;
@@ -26,6 +27,8 @@ pub struct Caller {
     pub account: BareJid,
     /// Their full JID, as it came.
     pub from: String,
+    /// How the XMPP server answered, where it was asked for a test.
+    pub ping: Ping,
 }
 
 /// What a stage comes to.

@@ -9,6 +9,10 @@ use crate::core::refusal::Refusal;
 /// The namespace of data forms.
 pub const NS: &str = "jabber:x:data";
 
+/// Fields that only show something: with the next page's request they come back, as they are or as
+/// one long line, and nobody reads them.
+const SHOWN: [&str; 2] = ["table", "records"];
+
 /// Reads a form that came back; refuses `BadPayload` for one that is too large.
 ///
 /// None for one that was not filled in, such as a table sent back with the next page's request.
@@ -19,6 +23,8 @@ pub fn submitted(form: &Element) -> Result<Option<Submitted>, Refusal> {
         return Ok(None);
     }
     let fields = form.children().filter(|child| child.is("field", NS));
+    let is_shown = |field: &&Element| SHOWN.iter().any(|name| field.attr("var") == Some(name));
+    let fields = fields.filter(|field| !is_shown(field));
     let read = |field: &Element| {
         let values = field.children().filter(|child| child.is("value", NS));
         let name = field.attr("var")?.to_owned();
@@ -40,25 +46,42 @@ pub fn result(report: &Report) -> Option<Element> {
     if report.facts.is_empty() && report.table.is_none() {
         return None;
     }
-    let fact = |(name, label, values): &(&str, &str, Vec<String>)| {
-        let kind = match values.len() {
-            1 => "text-single",
-            _ => "text-multi",
-        };
-        named("field", name, Some(label), Some(kind))
-            .append_all(values.iter().map(value))
-            .build()
-    };
     let form = begin("result", &report.title).append_all(report.facts.iter().map(fact));
     let form = match &report.table {
         // COMPAT(profanity 0.13): shows fields alone, no tables.
         Some(table) => form
-            .append(fact(&("table", "Table", table.lines())))
+            .append(text_of(table))
             .append(reported(table))
             .append_all(items(table)),
         None => form,
     };
     Some(form.build())
+}
+
+/// A page that is not the only one: its table as text; `None` where there is nothing to show.
+///
+/// COMPAT(Converse.js 14): of a table it shows nothing once a form was filled in. COMPAT(profanity
+/// 0.13): shows no result before the last. A form they all show.
+pub fn page(report: &Report) -> Option<Element> {
+    if report.facts.is_empty() && report.table.is_none() {
+        return None;
+    }
+    let form = begin("form", &report.title).append_all(report.facts.iter().map(fact));
+    Some(form.append_all(report.table.iter().map(text_of)).build())
+}
+
+fn text_of(table: &Table) -> Element {
+    fact(&("table", "Table", table.lines()))
+}
+
+fn fact((name, label, values): &(&str, &str, Vec<String>)) -> Element {
+    let kind = match (values.len(), SHOWN.contains(name)) {
+        (1, false) => "text-single",
+        _ => "text-multi",
+    };
+    named("field", name, Some(label), Some(kind))
+        .append_all(values.iter().map(value))
+        .build()
 }
 
 fn begin(kind: &str, title: &str) -> minidom::element::ElementBuilder {

@@ -11,6 +11,7 @@ use jid::BareJid;
 
 use super::fault::CommandFault;
 use super::form::{Form, Submitted, Values};
+use super::{NODE, SELF_TEST};
 use crate::core::refusal::Refusal;
 use crate::core::time::Timestamp;
 
@@ -61,6 +62,13 @@ pub struct Step {
     pub action: Action,
     /// What was filled in.
     pub form: Option<Submitted>,
+}
+
+impl Step {
+    /// Whether a test of everything begins.
+    pub fn is_self_test(&self) -> bool {
+        self.name.is_none() && self.node.strip_prefix(NODE) == Some(SELF_TEST)
+    }
 }
 
 /// The way on from a stage.
