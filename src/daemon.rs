@@ -146,7 +146,7 @@ pub async fn run(start: Start, shutdown: impl Future<Output = ()>) -> Result<(),
     let Start {
         loaded,
         source,
-        mut inherited,
+        inherited,
         hangups,
     } = start;
     let config = &loaded.config;
@@ -154,10 +154,7 @@ pub async fn run(start: Start, shutdown: impl Future<Output = ()>) -> Result<(),
     let seen_at = store::written_at(&config.data_dir);
     let stores = store::open(&config.data_dir, config.durability)?;
     let keys = keys::load_or_create(&config.data_dir, random_secret()?, world.now())?;
-    let listeners = Listeners::bind_others(&config.http, &mut inherited)?;
-    if !inherited.unclaimed().is_empty() {
-        return Err(RunError::Unclaimed(inherited.unclaimed().join(", ")));
-    }
+    let listeners = bind(config, inherited)?;
     let service = Service::new(live_settings(&loaded), keys, stores, world);
     recover(&config.data_dir, &service).await?;
     let sweeper = Arc::new(match seen_at {
@@ -168,26 +165,16 @@ pub async fn run(start: Start, shutdown: impl Future<Output = ()>) -> Result<(),
     let (reloads, asks) = Reloads::new();
     let (stop, stopped) = watch::channel(false);
     let mut parts = JoinSet::new();
-    if config.components.is_empty() {
-        info!("no component is configured: files are served, slots cannot be asked for");
-    } else {
-        let operations = Operations::new(
-            service.clone(),
-            (sweeper.clone(), deletions),
-            reloads,
-            config.data_dir.clone(),
-        );
-        let components = config.components.clone();
-        parts.spawn(xmpp::run(components, operations, stopped.clone()));
-    }
-    let (plans, planned) = watch::channel(plan(config));
-    parts.spawn(upkeep::run(
-        planned,
+    let operations = Operations::new(
         service.clone(),
-        sweeper,
-        told,
-        stopped,
-    ));
+        (sweeper.clone(), deletions),
+        reloads,
+        config.data_dir.clone(),
+    );
+    hold_streams(config, operations, &mut parts, stopped.clone());
+    let (plans, planned) = watch::channel(plan(config));
+    let swept = upkeep::run(planned, service.clone(), sweeper, told, stopped);
+    parts.spawn(swept);
     let (close, closed) = watch::channel(false);
     let (http, serving) = (config.http.clone(), service.clone());
     info!(addresses = ?listeners.addresses(), "slotd {} is ready", env!("CARGO_PKG_VERSION"));
@@ -215,9 +202,33 @@ pub async fn run(start: Start, shutdown: impl Future<Output = ()>) -> Result<(),
         RunError::Ended
     });
     drop(aside);
+    wind_down(&service, (close, front), (stop, parts)).await;
+    watching.abort();
+    info!("stopped");
+    ended
+}
+
+fn hold_streams(
+    config: &Config,
+    operations: Arc<Operations>,
+    parts: &mut JoinSet<()>,
+    stopped: watch::Receiver<bool>,
+) {
+    if config.components.is_empty() {
+        info!("no component is configured: files are served, slots cannot be asked for");
+    } else {
+        parts.spawn(xmpp::run(config.components.clone(), operations, stopped));
+    }
+}
+
+/// Ends uploads before streams: until then slots are refused with a time to ask again, and whoever
+/// wants to know how their upload stands is told.
+async fn wind_down(
+    service: &Service,
+    (close, mut front): (watch::Sender<bool>, JoinSet<()>),
+    (stop, mut parts): (watch::Sender<bool>, JoinSet<()>),
+) {
     notify::stopping(service.settings().stop_within);
-    // Uploads end before the streams do: until then slots are refused with a time to ask again,
-    // and whoever wants to know how their upload stands is told.
     service.drain();
     // Nobody listens any more where all parts have ended.
     let _ = close.send(true);
@@ -225,9 +236,6 @@ pub async fn run(start: Start, shutdown: impl Future<Output = ()>) -> Result<(),
     let _ = stop.send(true);
     while parts.join_next().await.is_some() {}
     service.cut_uploads().await;
-    watching.abort();
-    info!("stopped");
-    ended
 }
 
 /// After a power cut: looks through the uploads that were under way.
@@ -240,6 +248,15 @@ async fn recover(data_dir: &Path, service: &Service) -> Result<(), RunError> {
         }
     }
     Ok(())
+}
+
+/// Listens on all addresses; those that were handed over must be among them.
+fn bind(config: &Config, mut inherited: Inherited) -> Result<Listeners, RunError> {
+    let listeners = Listeners::bind_others(&config.http, &mut inherited)?;
+    match inherited.unclaimed().as_slice() {
+        [] => Ok(listeners),
+        unclaimed => Err(RunError::Unclaimed(unclaimed.join(", "))),
+    }
 }
 
 /// How upkeep goes, as the configuration says.
