@@ -24,8 +24,8 @@
 //!
 //! [`config`] says what was configured, [`daemon`] puts the rooms together, stops them, reads the
 //! configuration anew and talks to the service manager, [`log`] keeps secrets out of the log.
-//! [`send`] is a client beside all this: `slotd send` uses the service from
-//! outside, and of these rooms nothing but the guard under the XML parser.
+//! [`send`] is a client beside all this: `slotd send` uses the service from outside, and of these
+//! rooms nothing but the guard under the XML parser.
 //!
 //! # The flows
 //!
@@ -91,8 +91,8 @@
 //!
 //! **SIGHUP to other rules**
 //! * `daemon::reload` reads the whole file and the certificate; what is wrong changes nothing.
-//! * `Service::set_settings` swaps all rules at once. Who needs them asks the service each time, and
-//!   keeps them for as long as one decision takes.
+//! * `Service::set_settings` swaps all rules at once. Who needs them asks the service each time,
+//!   and keeps them for as long as one decision takes.
 //!
 //! **SIGTERM to the end**
 //! * The service gives out no slots and takes no uploads any more; `http::hall` answers who has

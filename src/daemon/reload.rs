@@ -15,6 +15,7 @@ use super::{audit_manner, live_settings, notify, plan};
 use crate::audit_log::AuditLog;
 use crate::config::{self, Config, Loaded, Use};
 use crate::core::command::operation::{Configured, Reloaded};
+use crate::core::event::Event;
 use crate::http::tls::{Pair, Reloader};
 use crate::log;
 use crate::service::Service;
@@ -78,6 +79,12 @@ impl Reload {
                 Reloaded::Refused(faults)
             }
         };
+        let outcome = match &reloaded {
+            Reloaded::Done { .. } => Ok(()),
+            Reloaded::Refused(faults) => Err(faults.join("; ")),
+        };
+        let outcome = outcome.as_ref().map(|()| ()).map_err(String::as_str);
+        self.service.tell(Event::Reloaded { outcome });
         notify::ready();
         reloaded
     }
