@@ -134,6 +134,17 @@ async fn a_ban_is_refused_with_its_reason() {
             .iter()
             .any(|(kind, text)| kind == "error" && text.contains(words));
         assert!(is_told, "{who} {ban_for}: {:?}", stage.notes);
+        // What was filled in is there to be mended, and the form itself says what is wrong.
+        assert_eq!(
+            (stage.value("who").as_str(), stage.value("for").as_str()),
+            (who, ban_for)
+        );
+        let instructions = stage.form().children();
+        let mut instructions = instructions.filter(|child| child.name() == "instructions");
+        assert!(
+            instructions.any(|child| child.text().contains(words)),
+            "{who}"
+        );
         let mended = [("who", "192.0.2.7"), ("for", "1 day"), ("why", "spam")];
         let done = talk.go_on(ADMIN, "ban", &stage, "complete", &mended).await;
         done.expect("done").is_over_with("info", "192.0.2.7");
@@ -238,4 +249,3 @@ async fn not_everybody_can_be_banned() {
         .is_over_with("error", "nobody could upload");
     let list = talk.start(ADMIN, "bans").await;
     assert_eq!(list.column("who"), ["a.example"]);
-}

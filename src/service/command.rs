@@ -236,7 +236,15 @@ impl Operations {
             ),
             (Ok((None, report)), _) => return Ok(Shown::Completed(report)),
             (Err(Trouble::Wrong(Wrong(words))), Some(before)) => {
-                (before, Report::default().note(Tone::Error, words))
+                // The form is kept as it was: the words of several attempts would pile up.
+                let onward = before.onward.to_mend(&words, answers.last());
+                let has_prev = before.has_prev();
+                self.keep_command(name, before)?;
+                return Ok(Shown::Waiting {
+                    onward,
+                    has_prev,
+                    report: Report::default().note(Tone::Error, words),
+                });
             }
             (Err(Trouble::Wrong(Wrong(words))), None) => {
                 let report = Report::new(command.label).note(Tone::Error, words);

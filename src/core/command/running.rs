@@ -84,6 +84,18 @@ pub enum Onward {
     LastPage,
 }
 
+impl Onward {
+    /// The same with its form to be mended: what is wrong with it, and what was filled in.
+    pub fn to_mend(&self, words: &str, filled: Option<&Values>) -> Self {
+        let mend = |form: &Form| form.to_mend(words, filled);
+        match self {
+            Self::Next(form) => Self::Next(mend(form)),
+            Self::Complete(form) => Self::Complete(mend(form)),
+            Self::Page(_) | Self::LastPage => self.clone(),
+        }
+    }
+}
+
 /// A command that waits for its next stage.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Waiting {
