@@ -13,6 +13,9 @@ pub const NS: &str = "jabber:x:data";
 /// one long line, and nobody reads them.
 const SHOWN: [&str; 2] = ["table", "records"];
 
+/// What stands between the cells of a row.
+const BETWEEN: &str = " | ";
+
 /// Reads a form that came back; refuses `BadPayload` for one that is too large.
 ///
 /// None for one that was not filled in, such as a table sent back with the next page's request.
@@ -50,7 +53,7 @@ pub fn result(report: &Report) -> Option<Element> {
     let form = match &report.table {
         // COMPAT(profanity 0.13): shows fields alone, no tables.
         Some(table) => form
-            .append(text_of(table))
+            .append(fact(&("table", "Table", table.lines())))
             .append(reported(table))
             .append_all(items(table)),
         None => form,
@@ -58,20 +61,36 @@ pub fn result(report: &Report) -> Option<Element> {
     Some(form.build())
 }
 
-/// A page that is not the only one: its table as text; `None` where there is nothing to show.
+/// A page that is not the only one, each row of its table a field; `None` where nothing is to be
+/// shown.
 ///
-/// COMPAT(Converse.js 14): of a table it shows nothing once a form was filled in. COMPAT(profanity
-/// 0.13): shows no result before the last. A form they all show.
+/// COMPAT(Converse.js 14): of a table it shows nothing once a form was filled in, and of a long
+/// text two lines. COMPAT(profanity 0.13): shows no result before the last. A form they all show.
 pub fn page(report: &Report) -> Option<Element> {
     if report.facts.is_empty() && report.table.is_none() {
         return None;
     }
-    let form = begin("form", &report.title).append_all(report.facts.iter().map(fact));
-    Some(form.append_all(report.table.iter().map(text_of)).build())
-}
-
-fn text_of(table: &Table) -> Element {
-    fact(&("table", "Table", table.lines()))
+    let table = report.table.iter();
+    let heads = table.clone().map(|table| {
+        let labels: Vec<_> = table.columns.iter().map(|(_, label)| *label).collect();
+        labels.join(BETWEEN)
+    });
+    let rows = table.flat_map(|table| &table.rows).enumerate();
+    let row = |(n, cells): (usize, &Vec<String>)| {
+        let (first, rest) = cells.split_first()?;
+        let field = named(
+            "field",
+            &format!("row-{n}"),
+            Some(first),
+            Some("text-single"),
+        );
+        Some(field.append(value(rest.join(BETWEEN))).build())
+    };
+    let form = begin("form", &report.title)
+        .append_all(heads.filter_map(|heads| words("instructions", &heads)))
+        .append_all(report.facts.iter().map(fact))
+        .append_all(rows.filter_map(row));
+    Some(form.build())
 }
 
 fn fact((name, label, values): &(&str, &str, Vec<String>)) -> Element {

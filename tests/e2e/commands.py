@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 
 import slixmpp
 
@@ -62,14 +61,13 @@ def _lines(value):
 
 
 def _rows(command):
-    """The rows of a table; of a page that is not the only one the table is text."""
+    """The rows of a table; of a page that is not the only one they are fields."""
     form = command["form"]
     if form.get_items():
         return form.get_items()
-    fields = form.get_fields()
-    lines = _lines(fields["table"]["value"]) if "table" in fields else []
-    lines = [re.split(r" {2,}", line.strip()) for line in lines] or [[]]
-    return [dict(zip((head.lower() for head in lines[0]), line)) for line in lines[1:]]
+    heads = form["instructions"].lower().split(" | ")
+    return [dict(zip(heads, [field["label"], *field["value"].split(" | ")]))
+            for name, field in form.get_fields().items() if name.startswith("row-")]
 
 
 def _facts(command):
@@ -83,7 +81,7 @@ def show(report, name, command):
     for item in form.get_items():
         report.note("    " + " | ".join(str(value) for value in item.values()))
     if not form.get_items() and form.get_fields():
-        report.note("    " + ", ".join(f"{var}={field['value']!r}"
+        report.note("    " + ", ".join(f"{field['label'] or var}={field['value']!r}"
                                        for var, field in form.get_fields().items()))
 
 

@@ -26,8 +26,10 @@ def count():
 
 
 def is_found():
-    """Whether the search finds what it looks for: each secret, planted among other words."""
-    return all(leaks(f'slot="abc" {secret}" ok') for secret in _issued)
+    """Whether the search finds what it looks for, planted among other words: each secret, and one
+    that nobody gave out."""
+    unknown = f"v1.{'A' * 40}.{'B' * 43}"
+    return all(leaks(f'slot="abc" {secret}" ok') for secret in _issued | {unknown})
 
 
 def leaks(text):

@@ -194,28 +194,22 @@ impl Stage {
         items.into_iter().map(cell).collect()
     }
 
-    /// The same of a page, whose table is text: cells are two blanks apart.
+    /// The same of a page, whose rows are fields.
     fn column_of_text(&self, name: &str) -> Vec<String> {
-        let has_table = self
-            .form()
-            .children()
-            .any(|it| it.attr("var") == Some("table"));
-        if !has_table {
+        let form = self.form();
+        let words = form.children().find(|child| child.name() == "instructions");
+        let Some(heads) = words.map(Element::text) else {
             return Vec::new();
-        }
-        let cells = |line: &String| -> Vec<String> {
-            let cells = line.split("  ").map(str::trim).filter(|it| !it.is_empty());
-            cells.map(str::to_owned).collect()
         };
-        let lines = self.values("table");
-        let heads = cells(&lines[0]);
         let head = if name == "progress" { "here" } else { name };
-        let at = heads.iter().position(|it| it.to_lowercase() == head);
+        let at = heads.split(" | ").position(|it| it.to_lowercase() == head);
         let at = at.unwrap_or_else(|| panic!("no column {name} in {heads:?}"));
-        lines[1..]
-            .iter()
-            .map(|line| cells(line)[at].clone())
-            .collect()
+        let is_row = |field: &&Element| field.attr("var").is_some_and(|it| it.starts_with("row-"));
+        let cell = |field: &Element| {
+            let line = format!("{} | {}", field.attr("label").unwrap_or(""), field.text());
+            line.split(" | ").nth(at).expect("the column").to_owned()
+        };
+        form.children().filter(is_row).map(cell).collect()
     }
 
     #[track_caller]
