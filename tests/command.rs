@@ -623,3 +623,4 @@ async fn what_is_due_goes_at_once() {
     talk.start(ADMIN, "sweep")
         .await
         .is_over_with("info", "Removed: 1");
+}

@@ -249,3 +249,4 @@ async fn not_everybody_can_be_banned() {
         .is_over_with("error", "nobody could upload");
     let list = talk.start(ADMIN, "bans").await;
     assert_eq!(list.column("who"), ["a.example"]);
+}

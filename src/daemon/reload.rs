@@ -83,7 +83,7 @@ impl Reload {
             Reloaded::Done { .. } => Ok(()),
             Reloaded::Refused(faults) => Err(faults.join("; ")),
         };
-        let outcome = outcome.as_ref().map(|()| ()).map_err(String::as_str);
+        let outcome = outcome.as_ref().copied().map_err(String::as_str);
         self.service.tell(Event::Reloaded { outcome });
         notify::ready();
         reloaded
