@@ -176,9 +176,9 @@ fn keep_fixed(new: Loaded, running: &Loaded) -> (Loaded, Vec<String>) {
 fn is_fixed(key: &str, may_change_tls: bool) -> bool {
     let table = key.split(['.', '[']).next().unwrap_or(key);
     match table {
-        "data_dir" | "durability" | "worker_threads" | "component" | "admin" => true,
-        "http" => !(may_change_tls && key.starts_with("http.tls")),
-        _ => false,
+        "limits" | "quota" | "access" | "bans" | "retention" | "keys" | "operators" | "contact"
+        | "log" => false,
+        _ => !(may_change_tls && key.starts_with("http.tls.")),
     }
 }
 
