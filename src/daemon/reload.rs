@@ -15,6 +15,7 @@ use super::{audit_manner, live_settings, notify, plan};
 use crate::audit_log::AuditLog;
 use crate::config::{self, Config, Loaded, Use};
 use crate::core::command::operation::{Configured, Reloaded};
+use crate::core::event::Event;
 use crate::http::tls::{Pair, Reloader};
 use crate::log;
 use crate::service::Service;
@@ -79,7 +80,17 @@ impl Reload {
             }
         };
         notify::ready();
+        self.tell(&reloaded);
         reloaded
+    }
+
+    fn tell(&self, reloaded: &Reloaded) {
+        let faults = match reloaded {
+            Reloaded::Done { .. } => None,
+            Reloaded::Refused(faults) => Some(faults.join("; ")),
+        };
+        let outcome = faults.as_deref().map_or(Ok(()), Err);
+        self.service.tell(Event::Reloaded { outcome });
     }
 
     /// Puts what was read into force; nothing in here can fail.
