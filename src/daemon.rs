@@ -203,9 +203,20 @@ pub async fn run(start: Start, shutdown: impl Future<Output = ()>) -> Result<(),
     });
     drop(aside);
     notify::stopping(service.settings().stop_within);
+    wind_down(&service, audit_log, (close, front), (stop, parts)).await;
+    info!("stopped");
+    ended
+}
+
+/// Ends uploads before streams: until then slots are refused with a time to ask again, and whoever
+/// wants to know how their upload stands is told.
+async fn wind_down(
+    service: &Service,
+    audit_log: Arc<AuditLog>,
+    (close, mut front): (watch::Sender<bool>, JoinSet<()>),
+    (stop, mut parts): (watch::Sender<bool>, JoinSet<()>),
+) {
     service.tell(Event::Stopping);
-    // Uploads end before the streams do: until then slots are refused with a time to ask again,
-    // and whoever wants to know how their upload stands is told.
     service.drain();
     // Nobody listens any more where all parts have ended.
     let _ = close.send(true);
@@ -214,8 +225,6 @@ pub async fn run(start: Start, shutdown: impl Future<Output = ()>) -> Result<(),
     while parts.join_next().await.is_some() {}
     service.cut_uploads().await;
     let _ = tokio::task::spawn_blocking(move || audit_log.flush()).await;
-    info!("stopped");
-    ended
 }
 
 /// What can fail at a start has not.

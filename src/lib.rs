@@ -24,8 +24,8 @@
 //!
 //! [`config`] says what was configured, [`daemon`] puts the rooms together, stops them, reads the
 //! configuration anew and talks to the service manager, [`log`] keeps secrets out of the log.
-//! [`send`] is a client beside all this: `slotd send` uses the service from
-//! outside, and of these rooms nothing but the guard under the XML parser.
+//! [`send`] is a client beside all this: `slotd send` uses the service from outside, and of these
+//! rooms nothing but the guard under the XML parser.
 //!
 //! # The flows
 //!
@@ -84,15 +84,15 @@
 //!   who may, and takes the command out of `core::command::running`, so that no stage runs twice.
 //! * `core::command::flows` says what is next from the answers so far: a form, a page, or an
 //!   `Operation`, which `service::operations` does to its end, also when the stream is gone.
-//! * What holds across restarts (`core::orders`: quota exceptions, a note) is kept by the store, and
-//!   at hand in memory.
+//! * What holds across restarts (`core::orders`: quota exceptions, a note) is kept by the store,
+//!   and at hand in memory.
 //! * Cancel: the row first, then the writer is cut and the bytes go. Delete and purge: what is open
 //!   is cancelled; then the file goes, and its row last.
 //!
 //! **SIGHUP to other rules**
 //! * `daemon::reload` reads the whole file and the certificate; what is wrong changes nothing.
-//! * `Service::set_settings` swaps all rules at once. Who needs them asks the service each time, and
-//!   keeps them for as long as one decision takes.
+//! * `Service::set_settings` swaps all rules at once. Who needs them asks the service each time,
+//!   and keeps them for as long as one decision takes.
 //!
 //! **SIGTERM to the end**
 //! * The service gives out no slots and takes no uploads any more; `http::hall` answers who has

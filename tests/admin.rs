@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use slotd::admin::{Listeners, router};
 use slotd::config::{Admin, Listen};
+use slotd::http::inherited::Inherited;
 use slotd::service::Service;
 use support::faulty::{Fault, Plan, faulty};
 use support::world::{bench, settings};

@@ -11,7 +11,6 @@ use http::header::{CONNECTION, RETRY_AFTER};
 use http_body_util::BodyExt as _;
 use slotd::core::bans::{Ban, By, Subject};
 use slotd::core::event::Event;
-use slotd::core::session::network::AddressPolicy;
 use slotd::core::time::Timestamp;
 use slotd::core::token::Keys;
 use slotd::http::{Origin, router};
@@ -125,7 +124,7 @@ impl Scene {
 fn routed(service: Arc<Service>) -> axum::Router {
     let mut http = site::http();
     http.trusted_proxies = vec![PROXY.parse::<IpAddr>().expect("an address").into()];
-    router(service, &http, &site::limits(), AddressPolicy::Full)
+    router(service, &http)
 }
 
 /// P01, P02: 1,000 invented addresses, and none evades; nobody who was named is banned.

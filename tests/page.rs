@@ -156,11 +156,38 @@ async fn it_is_there_when_the_stores_are_not() {
     let page = page(&router(Arc::clone(&service))).await;
     for words in [
         "Something is not well",
-        "The store does not say; the log says why.",
-        "The store does not say what it holds; the log says why.",
+        "The store does not say; see Health below.",
+        "The store does not say what it holds; see Health.",
         "fails; the log says why",
         "no stream to the XMPP server",
     ] {
         assert!(page.contains(words), "{words}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn it_waits_for_no_store_for_long() {
+    let bench = bench(settings());
+    let plan = Plan::new();
+    let stores = faulty(&bench.stores, &plan);
+    let service = Service::new(
+        settings(),
+        bench.service.keys(),
+        stores,
+        bench.world.clone(),
+    );
+    let router = router(service);
+    assert!(page(&router).await.contains("All is well"));
+    // They were well a moment ago, and do not answer now.
+    plan.fail(0, u64::MAX, Fault::Never);
+    tokio::time::advance(Duration::from_secs(1)).await;
+    let silent = "The store does not say; see Health below.";
+    let first = page(&router).await;
+    assert!(first.contains(silent) && first.contains("Something is not well"));
+    // Then it is known, and nobody asks them more.
+    tokio::time::advance(Duration::from_secs(1)).await;
+    let n_calls = plan.n_calls();
+    let second = page(&router).await;
+    assert!(second.contains(silent) && second.contains("does not answer"));
+    assert!(plan.n_calls() <= n_calls + 1);
 }

@@ -878,7 +878,9 @@ async fn stopping_lets_uploads_end() {
     read_head(&mut idle).await;
     front.shutdown.send(true).expect("it listens");
     read_all(&mut idle).await;
-    assert!(TcpStream::connect(front.address).await.is_err());
+    // Who waits in the socket is still taken, and then it closes.
+    let refused = async { while TcpStream::connect(front.address).await.is_ok() {} };
+    timeout(PATIENCE, refused).await.expect("it closes");
     send(&mut uploading, &content(SIZE)[600..]).await;
     let answer = read_all(&mut uploading).await;
     assert_eq!(statuses(&answer), [201]);
@@ -889,6 +891,32 @@ async fn stopping_lets_uploads_end() {
         .expect("no panic");
     let (state, _) = front.site.trace(&slot).await;
     assert!(state.starts_with("Complete"));
+}
+
+/// Neither who has connected and said nothing yet, nor who waits in the socket, is sent away.
+#[tokio::test]
+async fn stopping_answers_who_has_just_connected() {
+    let front = Front::new().await;
+    // Uploads hold the end up, so that there is time to ask.
+    let (_, mut uploading) = begin_upload(&front).await;
+    let mut silent = front.connect().await;
+    let mut begun = front.connect().await;
+    send(&mut begun, b"GET / HTTP/1.1\r\nHost: local").await;
+    front.shutdown.send(true).expect("it listens");
+    for (stream, rest) in [
+        (
+            &mut silent,
+            &b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"[..],
+        ),
+        (&mut begun, &b"host\r\n\r\n"[..]),
+    ] {
+        send(stream, rest).await;
+        let answer = read_all(stream).await;
+        assert_eq!(statuses(&answer), [404]);
+        assert!(answer.contains("connection: close"), "{answer}");
+    }
+    send(&mut uploading, &content(SIZE)[600..]).await;
+    assert_eq!(statuses(&read_all(&mut uploading).await), [201]);
 }
 
 #[tokio::test]

@@ -101,8 +101,9 @@ mod tests {
     #[test]
     fn options_are_told_as_they_are_written() {
         let rows = told(
-            "[component]\njid = \"a\"\nsecret = \"never-shown-4711\"\n[limits]\nidle_for = \"1 minute\"\n\
-             refreshes_max = 10\n[http]\nlisten = [\"a\", \"b\"]\n\
+            "[component]\njid = \"a\"\nsecret = \"never-shown-4711\"\n\
+             [limits]\nidle_for = \"1 minute\"\nrefreshes_max = 10\n\
+             [http]\nlisten = [\"a\", \"b\"]\n\
              [quota]\nexceptions = { \"vip@example.org\" = \"10 GiB\" }\n",
         );
         check(&rows, "component.jid", "\"a\"", false);

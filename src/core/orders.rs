@@ -1,6 +1,6 @@
 //! What operators said that holds across restarts: quota exceptions, and a note to everybody.
 //!
-//! Pure: the store keeps it as names and values of text; what of it cannot be read counts as unsaid.
+//! The store keeps it as names and values of text; what of it cannot be read counts as unsaid.
 
 use std::collections::BTreeMap;
 

@@ -79,6 +79,12 @@ impl Reload {
                 Reloaded::Refused(faults)
             }
         };
+        let outcome = match &reloaded {
+            Reloaded::Done { .. } => Ok(()),
+            Reloaded::Refused(faults) => Err(faults.join("; ")),
+        };
+        let outcome = outcome.as_ref().map(|()| ()).map_err(String::as_str);
+        self.service.tell(Event::Reloaded { outcome });
         notify::ready();
         self.tell(&reloaded);
         reloaded

@@ -8,6 +8,7 @@ use jid::BareJid;
 
 use crate::core::command::fault::CommandFault;
 use crate::core::command::form::{Form, Report, Tone, Values, Wrong};
+use crate::core::command::operation::Ping;
 use crate::core::command::running::{Action, Onward, Running, Step, Turn, WAITS_FOR, Waiting};
 use crate::core::command::{self, Asker, COMMANDS, Command, Last, Next, Who};
 use crate::core::refusal::Refusal;
@@ -26,6 +27,8 @@ pub struct Caller {
     pub account: BareJid,
     /// Their full JID, as it came.
     pub from: String,
+    /// How the XMPP server answered, where it was asked for a test.
+    pub ping: Ping,
 }
 
 /// What a stage comes to.
@@ -233,7 +236,15 @@ impl Operations {
             ),
             (Ok((None, report)), _) => return Ok(Shown::Completed(report)),
             (Err(Trouble::Wrong(Wrong(words))), Some(before)) => {
-                (before, Report::default().note(Tone::Error, words))
+                // The form is kept as it was: the words of several attempts would pile up.
+                let onward = before.onward.to_mend(&words, answers.last());
+                let has_prev = before.has_prev();
+                self.keep_command(name, before)?;
+                return Ok(Shown::Waiting {
+                    onward,
+                    has_prev,
+                    report: Report::default().note(Tone::Error, words),
+                });
             }
             (Err(Trouble::Wrong(Wrong(words))), None) => {
                 let report = Report::new(command.label).note(Tone::Error, words);

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use jid::BareJid;
 use tokio::time::timeout;
+use tracing::warn;
 
 use crate::core::status::{Going, Health, Status, Storage, Upload, Uploads};
 use crate::core::time::Timestamp;
@@ -27,8 +28,13 @@ async fn said<T>(
     doing: &'static str,
     asking: impl Future<Output = Result<T, StoreError>>,
 ) -> Option<T> {
-    let said = timeout(ANSWER_WITHIN, asking).await.ok()?;
-    said.map_err(|e| broken(doing, &e)).ok()
+    match timeout(ANSWER_WITHIN, asking).await {
+        Ok(said) => said.map_err(|e| broken(doing, &e)).ok(),
+        Err(_) => {
+            warn!("could not {doing}: the store does not answer");
+            None
+        }
+    }
 }
 
 impl Service {

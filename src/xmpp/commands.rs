@@ -52,9 +52,9 @@ pub fn staged(node: &str, staged: Staged) -> Element {
             let command = begin("executing").append(actions(onward, *has_prev));
             let command = match onward {
                 Onward::Next(form) | Onward::Complete(form) => command.append(forms::form(form)),
-                Onward::Page(_) | Onward::LastPage => command,
+                Onward::Page(_) | Onward::LastPage => command.append_all(forms::page(report)),
             };
-            with_report(command, report).build()
+            with_notes(command, report).build()
         }
     }
 }
@@ -79,6 +79,10 @@ fn actions(onward: &Onward, has_prev: bool) -> Element {
 }
 
 fn with_report(command: ElementBuilder, report: &Report) -> ElementBuilder {
+    with_notes(command.append_all(forms::result(report)), report)
+}
+
+fn with_notes(command: ElementBuilder, report: &Report) -> ElementBuilder {
     let note = |(tone, words): &(Tone, String)| {
         let tone = match tone {
             Tone::Info => "info",
@@ -88,7 +92,5 @@ fn with_report(command: ElementBuilder, report: &Report) -> ElementBuilder {
         let note = Element::builder("note", NS).attr(xml_ncname!("type").to_owned(), tone);
         note.append(words.as_str()).build()
     };
-    command
-        .append_all(forms::result(report))
-        .append_all(report.notes.iter().map(note))
+    command.append_all(report.notes.iter().map(note))
 }

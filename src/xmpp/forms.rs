@@ -9,6 +9,13 @@ use crate::core::refusal::Refusal;
 /// The namespace of data forms.
 pub const NS: &str = "jabber:x:data";
 
+/// Fields that only show something: with the next page's request they come back, as they are or as
+/// one long line, and nobody reads them.
+const SHOWN: [&str; 2] = ["table", "records"];
+
+/// What stands between the cells of a row.
+const BETWEEN: &str = " | ";
+
 /// Reads a form that came back; refuses `BadPayload` for one that is too large.
 ///
 /// None for one that was not filled in, such as a table sent back with the next page's request.
@@ -19,6 +26,8 @@ pub fn submitted(form: &Element) -> Result<Option<Submitted>, Refusal> {
         return Ok(None);
     }
     let fields = form.children().filter(|child| child.is("field", NS));
+    let is_shown = |field: &&Element| SHOWN.iter().any(|name| field.attr("var") == Some(name));
+    let fields = fields.filter(|field| !is_shown(field));
     let read = |field: &Element| {
         let values = field.children().filter(|child| child.is("value", NS));
         let name = field.attr("var")?.to_owned();
@@ -40,15 +49,6 @@ pub fn result(report: &Report) -> Option<Element> {
     if report.facts.is_empty() && report.table.is_none() {
         return None;
     }
-    let fact = |(name, label, values): &(&str, &str, Vec<String>)| {
-        let kind = match values.len() {
-            1 => "text-single",
-            _ => "text-multi",
-        };
-        named("field", name, Some(label), Some(kind))
-            .append_all(values.iter().map(value))
-            .build()
-    };
     let form = begin("result", &report.title).append_all(report.facts.iter().map(fact));
     let form = match &report.table {
         // COMPAT(profanity 0.13): shows fields alone, no tables.
@@ -59,6 +59,48 @@ pub fn result(report: &Report) -> Option<Element> {
         None => form,
     };
     Some(form.build())
+}
+
+/// A page that is not the only one, each row of its table a field; `None` where nothing is to be
+/// shown.
+///
+/// COMPAT(Converse.js 14): of a table it shows nothing once a form was filled in, and of a long
+/// text two lines. COMPAT(profanity 0.13): shows no result before the last. A form they all show.
+pub fn page(report: &Report) -> Option<Element> {
+    if report.facts.is_empty() && report.table.is_none() {
+        return None;
+    }
+    let table = report.table.iter();
+    let heads = table.clone().map(|table| {
+        let labels: Vec<_> = table.columns.iter().map(|(_, label)| *label).collect();
+        labels.join(BETWEEN)
+    });
+    let rows = table.flat_map(|table| &table.rows).enumerate();
+    let row = |(n, cells): (usize, &Vec<String>)| {
+        let (first, rest) = cells.split_first()?;
+        let field = named(
+            "field",
+            &format!("row-{n}"),
+            Some(first),
+            Some("text-single"),
+        );
+        Some(field.append(value(rest.join(BETWEEN))).build())
+    };
+    let form = begin("form", &report.title)
+        .append_all(heads.filter_map(|heads| words("instructions", &heads)))
+        .append_all(report.facts.iter().map(fact))
+        .append_all(rows.filter_map(row));
+    Some(form.build())
+}
+
+fn fact((name, label, values): &(&str, &str, Vec<String>)) -> Element {
+    let kind = match (values.len(), SHOWN.contains(name)) {
+        (1, false) => "text-single",
+        _ => "text-multi",
+    };
+    named("field", name, Some(label), Some(kind))
+        .append_all(values.iter().map(value))
+        .build()
 }
 
 fn begin(kind: &str, title: &str) -> minidom::element::ElementBuilder {

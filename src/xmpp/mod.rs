@@ -1,10 +1,10 @@
 //! Edge: streams to the XMPP server. Logs in, stays logged in, and says in the log why it is not.
 //!
-//! `login` connects, `stream` serves, `route` answers (`places` says how many at once), `outbox`
-//! writes past the stream's own writer (`shared` is the socket of both), `elements`, `session`,
-//! `commands` with `forms`, and `disco` translate; `guard`, with `filter`, `at`, `limits` and
-//! `names`, keeps the parser safe, and `plain` keeps most slot requests from it; `head` is what is
-//! around any answer.
+//! `login` connects, `stream` serves, `route` and `asks` answer (`places` says how many at once),
+//! `outbox` writes past the stream's own writer (`shared` is the socket of both), `elements`,
+//! `session`, `commands` with `forms`, and `disco` translate; `pings` asks the server for a sign of
+//! life; `guard`, with `filter`, `at`, `limits` and `names`, keeps the parser safe, and `plain`
+//! keeps most slot requests from it; `head` is what is around any answer.
 //! Here is what happens between two streams: how long to wait, and what to say.
 //! Nothing is kept for a lost stream: XEP-0114 has no resumption, so every IQ can be asked again.
 
@@ -25,6 +25,7 @@ use crate::meters::work;
 use crate::service::health::Streams;
 use crate::service::operations::Operations;
 
+mod asks;
 mod at;
 mod commands;
 mod disco;
@@ -37,6 +38,7 @@ mod limits;
 mod login;
 mod names;
 mod outbox;
+mod pings;
 mod places;
 mod plain;
 mod route;

@@ -7,6 +7,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::Buf as _;
+use futures_util::future::BoxFuture;
 use minidom::rxml::bytes::BytesMut;
 use minidom::rxml::writer::{Encoder, Item, SimpleNamespaces, TrackNamespace as _};
 use minidom::rxml::xml_ncname;
@@ -49,9 +50,13 @@ impl Outbox {
         OUTBOX_BYTES_MAX <= self.bytes.len()
     }
 
-    /// Adds an answer.
-    pub fn push_reply(&mut self, reply: Reply) {
+    /// Adds an answer, or what is asked before it: then the answer is still to come.
+    pub fn push_reply(&mut self, reply: Reply) -> Option<BoxFuture<'static, Reply>> {
         match reply {
+            Reply::Ask(question, answer) => {
+                self.push(&question);
+                return Some(answer);
+            }
             Reply::Element(answer) => self.push(&answer),
             Reply::Slot(head, slot) => {
                 let n_before = self.bytes.len();
@@ -62,6 +67,7 @@ impl Outbox {
                 }
             }
         }
+        None
     }
 
     /// Adds a stanza; one that cannot be written is replaced by an error.

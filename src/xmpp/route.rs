@@ -5,7 +5,7 @@
 //! alone. The host is told by the stanza's `to`, never by the stream it came on: ejabberd hands the
 //! stanzas of all of a listener's hosts to any of its streams.
 
-use std::panic::{AssertUnwindSafe, resume_unwind};
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use futures_util::FutureExt as _;
@@ -16,29 +16,31 @@ use minidom::{Element, NSChoice};
 use tracing::{debug, error};
 use xmpp_parsers::ns;
 
+use super::asks::{Ask, Payload};
 use super::commands;
 use super::disco::{self, Offer};
 use super::elements;
 use super::head::{Head, is_address};
+use super::pings::Pings;
 use super::places::{Place, Places};
 use super::plain::Plain;
 use super::session;
-use crate::core::command::running::Step;
+use crate::core::command::operation::Ping;
 use crate::core::refusal::Refusal;
-use crate::core::slot::{SessionId, Slot, SlotRequest};
-use crate::service::command::Caller;
+use crate::core::slot::{Slot, SlotRequest};
+use crate::service::Service;
 use crate::service::operations::Operations;
-use crate::service::{Issued, Service};
 
 /// Servers write stanzas in the component's namespace and take both.
 const STANZAS: NSChoice<'static> = NSChoice::AnyOf(&[ns::COMPONENT, ns::JABBER_CLIENT]);
 
 /// What all streams answer from.
 pub struct Desk {
-    service: Arc<Service>,
-    operations: Arc<Operations>,
+    pub(super) service: Arc<Service>,
+    pub(super) operations: Arc<Operations>,
     hosts: Vec<BareJid>,
     places: Arc<Places>,
+    pings: Arc<Pings>,
 }
 
 impl Desk {
@@ -49,6 +51,7 @@ impl Desk {
             operations,
             hosts,
             places: Arc::default(),
+            pings: Arc::default(),
         })
     }
 }
@@ -69,6 +72,8 @@ pub enum Reply {
     Element(Element),
     /// A slot alone, as most are: it is written without being made into elements.
     Slot(Head, Slot),
+    /// A stanza that asks the server something, and the answer that waits for its.
+    Ask(Element, BoxFuture<'static, Self>),
 }
 
 /// What a handler made of a payload.
@@ -77,24 +82,6 @@ enum Work {
     Done(Option<Element>),
     /// Something that waits for the store.
     Ask(Ask),
-}
-
-/// What is asked of the service; its names are the meters'.
-#[derive(strum::IntoStaticStr)]
-#[strum(serialize_all = "kebab-case")]
-enum Ask {
-    /// A slot.
-    Slot(SlotRequest),
-    /// How an upload session stands.
-    Query(SessionId),
-    /// The requester's upload sessions, where wanted of those in one state.
-    List(Option<&'static str>),
-    /// New credentials for an upload session.
-    Refresh(SessionId),
-    /// To give an upload up.
-    Cancel(SessionId),
-    /// A stage of a command.
-    Command(Step),
 }
 
 struct Route {
@@ -114,7 +101,7 @@ const ROUTES: &[Route] = &[
     Route { kind: "get", name: "sessions", namespace: session::NS,    handler: |_, _, sessions| ask(session::wanted(sessions), Ask::List) },
     Route { kind: "set", name: "refresh",  namespace: session::NS,    handler: |_, _, refresh| ask(session::id(refresh), Ask::Refresh) },
     Route { kind: "set", name: "cancel",   namespace: session::NS,    handler: |_, _, cancel| ask(session::id(cancel), Ask::Cancel) },
-    Route { kind: "set", name: "command", namespace: commands::NS,     handler: |_, _, command| ask(commands::step(command), Ask::Command) },
+    Route { kind: "set", name: "command", namespace: commands::NS,     handler: |_, _, command| ask(commands::step(command), |step| Ask::Command(step, Ping::NotSent)) },
     Route { kind: "get", name: "ping",    namespace: ns::PING,        handler: |_, _, _| Ok(Work::Done(None)) },
     Route { kind: "get", name: "query",   namespace: disco::VERSION,  handler: |_, _, _| done(Ok(disco::version())) },
     Route { kind: "get", name: "query",   namespace: disco::LAST,     handler: |desk, _, _| done(Ok(disco::last(desk.service.uptime().as_secs()))) },
@@ -180,6 +167,7 @@ pub fn route(desk: &Arc<Desk>, stanza: Element) -> Answer {
 fn route_iq(desk: &Arc<Desk>, stanza: Element) -> Answer {
     let kind = stanza.attr("type").unwrap_or_default();
     if kind == "result" || kind == "error" {
+        desk.pings.hear(&stanza);
         return Answer::None;
     }
     let Some(head) = Head::read(&stanza) else {
@@ -289,7 +277,30 @@ impl Desk {
     }
 }
 
+/// Answers what waits for the store; a test of everything asks the server first.
 async fn answer_ask(
+    desk: Arc<Desk>,
+    place: Place,
+    head: Head,
+    requester: Jid,
+    ask: Ask,
+    payload: Asked,
+) -> Reply {
+    let is_test = matches!(&ask, Ask::Command(step, _) if step.is_self_test());
+    if is_test
+        && desk.operations.is_operator(&requester.to_bare())
+        && let Some((question, answer)) = desk.pings.ask(&head.to)
+    {
+        let then = async move {
+            let ask = ask.with(answer.await);
+            answer_asked(desk, place, head, requester, ask, payload).await
+        };
+        return Reply::Ask(question, then.boxed());
+    }
+    answer_asked(desk, place, head, requester, ask, payload).await
+}
+
+async fn answer_asked(
     desk: Arc<Desk>,
     _place: Place,
     head: Head,
@@ -317,74 +328,6 @@ async fn answer_ask(
             head.error(&refusal, payload.payload().as_ref())
         }
     })
-}
-
-/// The payload of a result.
-enum Payload {
-    /// A slot and nothing else.
-    Slot(Slot),
-    /// Any other, or none.
-    Element(Option<Element>),
-}
-
-impl Ask {
-    /// The payload of the result.
-    async fn answer(self, desk: &Desk, head: &Head, requester: &Jid) -> Result<Payload, Refusal> {
-        let service = &desk.service;
-        let payload = match self {
-            Self::Slot(request) => match service.request_slot(requester, request).await? {
-                Issued {
-                    slot,
-                    session: None,
-                } => return Ok(Payload::Slot(slot)),
-                issued => Some(elements::issued(issued)),
-            },
-            Self::Query(id) => {
-                let view = service.query_session(requester, id).await?;
-                Some(session::session(view))
-            }
-            Self::List(wanted) => {
-                let list = service.list_sessions(requester, wanted).await?;
-                Some(session::sessions(list))
-            }
-            Self::Refresh(id) => {
-                let (service, requester) = (Arc::clone(service), requester.clone());
-                let refresh = async move { service.refresh_session(&requester, id).await };
-                Some(session::refreshed(to_its_end(refresh).await?))
-            }
-            Self::Cancel(id) => {
-                let (service, requester) = (Arc::clone(service), requester.clone());
-                let cancel = async move { service.cancel_session(&requester, id).await };
-                to_its_end(cancel).await?;
-                None
-            }
-            Self::Command(step) => {
-                let caller = Caller {
-                    account: requester.to_bare(),
-                    from: head.from.clone(),
-                };
-                let node = step.node.clone();
-                let staged = desk.operations.step_command(&caller, step).await?;
-                Some(commands::staged(&node, staged))
-            }
-        };
-        Ok(Payload::Element(payload))
-    }
-}
-
-/// Runs what has several steps, also where the stream ends before: an upload that was cancelled
-/// must not leave its bytes behind because nobody could be told.
-async fn to_its_end<T: Send + 'static>(
-    change: impl Future<Output = Result<T, Refusal>> + Send + 'static,
-) -> Result<T, Refusal> {
-    match tokio::spawn(change).await {
-        Ok(done) => done,
-        Err(error) => match error.try_into_panic() {
-            Ok(panic) => resume_unwind(panic),
-            // Nothing else ends it but the end of slotd.
-            Err(_) => Err(Refusal::Stopping),
-        },
-    }
 }
 
 /// Nobody can be told about our presence; whoever asks shall not wait for it.

@@ -171,7 +171,7 @@ impl Served<'_> {
         while !self.outbox.is_full()
             && let Poll::Ready(Some(answer)) = self.running.poll_next_unpin(cx)
         {
-            self.outbox.push_reply(answer);
+            self.running.extend(self.outbox.push_reply(answer));
         }
         let was_full = self.outbox.is_full();
         let written = self.poll_write(cx);

@@ -11,6 +11,7 @@ import sys
 import traceback
 from pathlib import Path
 
+import issued
 from bed import Bed
 from daemon import BINARY
 from report import Report
@@ -19,6 +20,17 @@ from servers import SERVERS
 SUITES = ["basics", "sessions", "clients", "commands", "bans", "hostile", "restarts", "send", "send_switch",
           "faults", "powercut", "proxies", "tus", "page", "early", "switch", "crowd", "cuts", "races",
           "reload", "stop", "metrics"]
+
+
+def search(bed, report):
+    """No token, link or password is in what any slotd of the suite wrote, from its first line on."""
+    report.check(issued.is_found(), "a secret in a log would be found")
+    for daemon in bed.daemons:
+        written = daemon.written()
+        found = [f"{name}: {leak}" for name, text in written.items() for leak in issued.leaks(text)]
+        n_lines = sum(text.count("\n") for text in written.values())
+        report.equal(found, [], f"of {issued.count()} secrets in {n_lines} lines of {daemon.name} "
+                                f"({', '.join(written)}) there are")
 
 
 def main():
@@ -39,6 +51,7 @@ def main():
         with Bed(chosen.suite) as bed:
             module = importlib.import_module(chosen.suite)
             asyncio.run(module.suite(bed, SERVERS[chosen.server](bed), report))
+            search(bed, report)
             if report.failed:
                 bed.show_logs()
     except Exception as trouble:  # anything that ends a suite early is a failed check

@@ -146,6 +146,8 @@ class Bed:
         os.chmod(self.dir, 0o755)
         self.processes = []
         self.cleanups = []
+        # Each slotd: what they wrote is searched for secrets when a suite has ended.
+        self.daemons = []
 
     def __enter__(self):
         return self

@@ -33,7 +33,9 @@ class Slotd:
                           "secret_file": str(secret)},
             "http": {"listen": [f"127.0.0.1:{self.port}"],
                      "public_url": f"http://127.0.0.1:{self.port}/"},
-            "log": {"level": "debug,hyper=info,tokio_xmpp=info"},
+            "log": {"level": "debug,hyper=info,tokio_xmpp=info",
+                    "audit_file": str(self.dir / "audit.jsonl")},
+            "retention": {"report_file": str(self.dir / "deletions.jsonl")},
         }
         for table, values in tables.items():
             self.tables.setdefault(table, {}).update(values)
@@ -43,6 +45,7 @@ class Slotd:
         if group:
             shutil.chown(self.data_dir, group=group)
             self.data_dir.chmod(0o710)
+        bed.daemons.append(self)
         self.process = bed.process(name, [*within, BINARY, "run", "--config", self.conf])
 
     def write(self):
@@ -57,6 +60,11 @@ class Slotd:
                     lines += ["", f"[{table}.{key}]"]
                     lines += [f"{_toml(name)} = {_toml(item)}" for name, item in value.items()]
         self.conf.write_text("\n".join(lines) + "\n")
+
+    def written(self):
+        """What it wrote for others to read: {name: text}."""
+        files = [self.process.log, *(self.dir / name for name in ("audit.jsonl", "deletions.jsonl"))]
+        return {path.name: path.read_text(errors="replace") for path in files if path.exists()}
 
     def start(self):
         """Starts it and waits until its HTTP port answers."""

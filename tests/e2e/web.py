@@ -7,6 +7,8 @@ import ssl
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
+import issued
+
 PIECE = 64 * 1024
 
 
@@ -64,6 +66,7 @@ async def read_answer(reader, method="GET"):
         status = int(lines[0].split()[1])
         if status >= 200:
             break
+    issued.remember(block.decode("latin-1"))
     headers = {}
     for line in lines[1:]:
         if line:

@@ -9,6 +9,7 @@ import xml.etree.ElementTree as ET
 from dataclasses import dataclass, field
 from xml.sax.saxutils import quoteattr
 
+import issued
 from bed import DOMAIN, PASSWORD, SERVICE, Trouble
 
 UPLOAD = "urn:xmpp:http:upload:0"
@@ -143,6 +144,7 @@ class Client:
         address = f" to={quoteattr(to)}" if to else ""
         self.send(f"<iq type='{kind}' id='{id}'{address}>{payload}</iq>")
         stanza = await asyncio.wait_for(answer, within_s)
+        issued.remember(ET.tostring(stanza, encoding="unicode"))
         if stanza.get("type") == "error":
             raise Refused(stanza)
         return stanza
@@ -219,6 +221,7 @@ class Component(Client):
         self.send(f"<iq type='{kind}' id='{id}' from={quoteattr(self.jid)} to={quoteattr(to)}>"
                   f"{payload}</iq>")
         stanza = await asyncio.wait_for(answer, within_s)
+        issued.remember(ET.tostring(stanza, encoding="unicode"))
         if stanza.get("type") == "error":
             raise Refused(stanza)
         return stanza

@@ -33,6 +33,8 @@ pub enum Fault {
     NoSpace,
     /// What is stored cannot be read; nothing was done.
     Damaged,
+    /// No answer comes.
+    Never,
 }
 
 /// When calls fail; shared by all stores it was given to.
@@ -80,7 +82,7 @@ fn error(fault: Fault, doing: &'static str) -> StoreError {
     match fault {
         Fault::NoSpace => StoreError::NoSpace { doing },
         Fault::Damaged => StoreError::Corrupt(doing.to_owned()),
-        Fault::Before | Fault::After => StoreError::Unavailable {
+        Fault::Before | Fault::After | Fault::Never => StoreError::Unavailable {
             doing,
             source: Arc::new(std::io::Error::other("a fault was injected")),
         },
@@ -119,6 +121,7 @@ impl<S: ?Sized> Faulty<S> {
             Some(fault @ (Fault::Before | Fault::NoSpace | Fault::Damaged)) => {
                 Err(error(fault, doing).into())
             }
+            Some(Fault::Never) => std::future::pending().await,
             Some(Fault::After) => {
                 work.await?;
                 Err(error(Fault::After, doing).into())

@@ -85,7 +85,8 @@ fn inside(status: &Status) -> Markup {
 }
 
 fn header(status: &Status) -> Markup {
-    let is_well = status.health.iter().all(|part| part.is_well);
+    let is_told = status.uploads.is_some() && status.storage.is_some();
+    let is_well = is_told && status.health.iter().all(|part| part.is_well);
     let (class, words) = match (is_well, status.is_draining) {
         (false, _) => ("bad", "Something is not well"),
         (true, true) => ("drained", "No slots are given out"),

@@ -14,7 +14,7 @@ pub(super) fn storage(storage: Option<&Storage>) -> Markup {
             h2 #storage-title { "Disk and quota" }
             @match storage {
                 Some(storage) => (gauges(storage)),
-                None => p.bad { "The store does not say what it holds; the log says why." },
+                None => p.bad { "The store does not say what it holds; see Health." },
             }
         }
     }

@@ -217,6 +217,7 @@ fn what_is_not_well_stands_at_the_top() {
     assert_eq!(head(&status), "drained\">No slots are given out");
     status.health[1].is_well = false;
     assert_eq!(head(&status), "bad\">Something is not well");
+    assert_eq!(head(&idle()), "bad\">Something is not well");
 }
 
 #[test]

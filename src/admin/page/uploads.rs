@@ -16,7 +16,7 @@ pub(super) fn section(uploads: Option<&Uploads>, now: Timestamp) -> Markup {
             h2 #now-title { "Uploads now" }
             @match uploads {
                 Some(uploads) => (list(uploads, now)),
-                None => p.bad { "The store does not say; the log says why." },
+                None => p.bad { "The store does not say; see Health below." },
             }
         }
     }

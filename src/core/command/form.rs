@@ -142,6 +142,19 @@ impl Form {
         Ok(Values(values))
     }
 
+    /// The same form to be mended: what is wrong, and what was filled in.
+    ///
+    /// COMPAT(profanity 0.13): shows no note beside a form, so the form itself says it.
+    pub fn to_mend(&self, words: &str, filled: Option<&Values>) -> Self {
+        let mut form = self.clone();
+        form.instructions = format!("{words}. {}", self.instructions);
+        for field in &mut form.fields {
+            let values = filled.map_or(&[][..], |filled| filled.all(field.name));
+            field.values = values.to_vec();
+        }
+        form
+    }
+
     /// What the form says before anybody wrote: what a step without a form means.
     pub fn defaults(&self) -> Result<Values, Refusal> {
         let filled = self.fields.iter();

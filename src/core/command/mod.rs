@@ -31,6 +31,9 @@ pub use self::report::report;
 /// What the nodes of our commands begin with.
 pub const NODE: &str = "urn:slotd:command:0#";
 
+/// The command that tests everything: behind `NODE`.
+pub const SELF_TEST: &str = "self-test";
+
 /// Who may run a command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Who {
@@ -110,7 +113,7 @@ pub const COMMANDS: &[Command] = &[
     Command { name: "rotate-keys",      label: "Rotate the signing keys",  who: Who::Operators, next: rotate_keys },
     Command { name: "drain",            label: "Give out no more slots",   who: Who::Operators, next: |_, _| run(Operation::Drain) },
     Command { name: "resume",           label: "Give out slots again",     who: Who::Operators, next: |_, _| run(Operation::Resume) },
-    Command { name: "self-test",        label: "Test store and server",    who: Who::Operators, next: |_, _| run(Operation::SelfTest) },
+    Command { name: SELF_TEST,          label: "Test store and server",    who: Who::Operators, next: |_, _| run(Operation::SelfTest) },
     Command { name: "configuration",    label: "Configuration",            who: Who::Operators, next: |_, _| run(Operation::Configuration) },
     Command { name: "reload",           label: "Reload the configuration", who: Who::Operators, next: |_, _| run(Operation::Reload) },
 ];

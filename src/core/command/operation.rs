@@ -289,6 +289,17 @@ pub struct Usage {
     pub is_cut: bool,
 }
 
+/// What came of asking the XMPP server for a sign of life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ping {
+    /// It was not asked: too many ask, or nobody knows its name.
+    NotSent,
+    /// Nothing came.
+    Silent,
+    /// It answered after so long.
+    Answered(Duration),
+}
+
 /// A quota that differs from the usual one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Exception {
@@ -357,8 +368,8 @@ pub enum Outcome {
     Rotated(usize),
     /// Slots are given out, or not; uploads whose bytes are coming in.
     Draining(bool, usize),
-    /// The store works: each step and how long it took.
-    Tested(Vec<(&'static str, Duration)>),
+    /// The stores work: each step and how long it took.
+    Tested(Vec<(&'static str, Duration)>, Ping),
     /// Quotas that differ from the usual ones.
     Exceptions(Exceptions),
     /// A quota was set, or none any more.

@@ -8,7 +8,7 @@ use bytesize::ByteSize;
 use super::bans::{bans_of, change_of};
 use super::export;
 use super::form::{Report, Table, Tone};
-use super::operation::{Exception, Exceptions, Outcome, Overview, Page, Seen, Usage};
+use super::operation::{Exception, Exceptions, Outcome, Overview, Page, Ping, Seen, Usage};
 use super::settings;
 use crate::core::session::network::Network;
 use crate::core::session::{State, UploadSession};
@@ -56,7 +56,7 @@ pub fn report(title: &str, outcome: &Outcome) -> Report {
             format!("No more slots are given out; {n_active} uploads are coming in"),
         ),
         Outcome::Draining(false, _) => report.note(Tone::Info, "Slots are given out again"),
-        Outcome::Tested(steps) => tested(report, steps),
+        Outcome::Tested(steps, ping) => tested(report, steps, *ping),
         Outcome::Configuration(rows) => settings::configuration(report, rows),
         Outcome::Reloaded(reloaded) => settings::reloaded(report, reloaded),
         Outcome::Exceptions(exceptions) => exceptions_of(report, exceptions),
@@ -234,19 +234,32 @@ fn usage_of(report: Report, usage: &Usage) -> Report {
         )
 }
 
-fn tested(report: Report, steps: &[(&'static str, Duration)]) -> Report {
+fn tested(report: Report, steps: &[(&'static str, Duration)], ping: Ping) -> Report {
     let row = |(step, took): &(&'static str, Duration)| {
         vec![
             (*step).to_owned(),
             format!("{:.1} ms", took.as_secs_f64() * 1000.0),
         ]
     };
+    let mut rows: Vec<_> = steps.iter().map(row).collect();
+    let report = match ping {
+        Ping::Answered(took) => {
+            rows.push(row(&("answer of the XMPP server", took)));
+            report.note(Tone::Info, "All is well")
+        }
+        Ping::Silent => report.note(
+            Tone::Warn,
+            "The store is well; the XMPP server did not answer",
+        ),
+        Ping::NotSent => report.note(
+            Tone::Info,
+            "The store is well; the XMPP server was not asked",
+        ),
+    };
+    let columns = vec![("step", "Step"), ("took", "Took")];
     Report {
-        table: Some(Table {
-            columns: vec![("step", "Step"), ("took", "Took")],
-            rows: steps.iter().map(row).collect(),
-        }),
-        ..report.note(Tone::Info, "All is well")
+        table: Some(Table { columns, rows }),
+        ..report
     }
 }
 

@@ -11,6 +11,7 @@ use jid::BareJid;
 
 use super::fault::CommandFault;
 use super::form::{Form, Submitted, Values};
+use super::{NODE, SELF_TEST};
 use crate::core::refusal::Refusal;
 use crate::core::time::Timestamp;
 
@@ -63,6 +64,13 @@ pub struct Step {
     pub form: Option<Submitted>,
 }
 
+impl Step {
+    /// Whether a test of everything begins.
+    pub fn is_self_test(&self) -> bool {
+        self.name.is_none() && self.node.strip_prefix(NODE) == Some(SELF_TEST)
+    }
+}
+
 /// The way on from a stage.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Onward {
@@ -74,6 +82,18 @@ pub enum Onward {
     Page(Values),
     /// It shows the last page.
     LastPage,
+}
+
+impl Onward {
+    /// The same with its form to be mended: what is wrong with it, and what was filled in.
+    pub fn to_mend(&self, words: &str, filled: Option<&Values>) -> Self {
+        let mend = |form: &Form| form.to_mend(words, filled);
+        match self {
+            Self::Next(form) => Self::Next(mend(form)),
+            Self::Complete(form) => Self::Complete(mend(form)),
+            Self::Page(_) | Self::LastPage => self.clone(),
+        }
+    }
 }
 
 /// A command that waits for its next stage.

@@ -10,7 +10,7 @@ use std::sync::atomic::Ordering;
 use tokio::sync::Semaphore;
 use tracing::info;
 
-use crate::core::command::operation::{Operation, Outcome, Overview};
+use crate::core::command::operation::{Operation, Outcome, Overview, Ping};
 use crate::core::event::Event;
 use crate::core::refusal::Refusal;
 use crate::service::command::{Caller, Commands};
@@ -69,14 +69,17 @@ impl Operations {
         caller: &Caller,
         operation: Operation,
     ) -> Result<Outcome, Refusal> {
-        let by = caller.account.clone();
+        let (by, ping) = (caller.account.clone(), caller.ping);
         if operation.changes() {
             info!(%by, ?operation, "command");
         }
         // To its end, also where the stream ends before.
         let operations = self.clone();
         let done = tokio::spawn(async move {
-            let done = operations.do_it(operation.clone()).await;
+            let done = match operation {
+                Operation::SelfTest => operations.test(ping).await,
+                ref operation => operations.do_it(operation.clone()).await,
+            };
             if let Err(refusal) = &done {
                 info!(%by, ?refusal, "command failed");
             }
@@ -120,18 +123,27 @@ impl Operations {
             Operation::Note => Ok(Outcome::Note(service.note())),
             Operation::SetNote(note) => service.set_note(note).await,
             Operation::Records(search) => service.records(&search).await,
-            Operation::SelfTest => {
-                let tested = service.stores.files.test().await;
-                tested
-                    .map(Outcome::Tested)
-                    .map_err(|e| broken("test the store", &e))
-            }
             Operation::Configuration => {
                 let configured = service.settings().configured.clone();
                 Ok(Outcome::Configuration(configured))
             }
             Operation::Reload => self.reloads.ask().await.map(Outcome::Reloaded),
+            Operation::SelfTest => self.test(Ping::NotSent).await,
         }
+    }
+
+    /// Tries files and rows; `ping` is what came of asking the server.
+    async fn test(&self, ping: Ping) -> Result<Outcome, Refusal> {
+        let service = &self.service;
+        let tested = service.stores.files.test().await;
+        let mut steps = tested.map_err(|e| broken("test the files", &e))?;
+        let begun_at = service.world.monotonic();
+        // Forgets what is not there: a commit like any other.
+        let committed = service.stores.sessions.set_order("test".to_owned(), None);
+        committed.await.map_err(|e| broken("test the rows", &e))?;
+        let took = service.world.monotonic().saturating_sub(begun_at);
+        steps.push(("commit a row", took));
+        Ok(Outcome::Tested(steps, ping))
     }
 
     async fn overview(&self) -> Result<Overview, Refusal> {

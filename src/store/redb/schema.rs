@@ -48,8 +48,8 @@ pub(super) const OWNED_BEFORE: TableDefinition<(&str, u64, u128), ()> =
 pub(super) const SESSIONS: TableDefinition<u128, u128> = TableDefinition::new("sessions");
 /// (owner, id) of each open upload session.
 pub(super) const OPEN: TableDefinition<(&str, u128), ()> = TableDefinition::new("open");
-/// Name -> what an operator said; made when the first is kept, so that a database of this schema may
-/// lack it.
+/// Name -> what an operator said. Made when the first is kept: a database of this schema may lack
+/// it.
 pub(super) const ORDERS: TableDefinition<&str, &str> = TableDefinition::new("orders");
 /// Single numbers; see below.
 pub(super) const FACTS: TableDefinition<&str, u128> = TableDefinition::new("facts");
