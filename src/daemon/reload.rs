@@ -86,7 +86,17 @@ impl Reload {
         let outcome = outcome.as_ref().copied().map_err(String::as_str);
         self.service.tell(Event::Reloaded { outcome });
         notify::ready();
+        self.tell(&reloaded);
         reloaded
+    }
+
+    fn tell(&self, reloaded: &Reloaded) {
+        let faults = match reloaded {
+            Reloaded::Done { .. } => None,
+            Reloaded::Refused(faults) => Some(faults.join("; ")),
+        };
+        let outcome = faults.as_deref().map_or(Ok(()), Err);
+        self.service.tell(Event::Reloaded { outcome });
     }
 
     /// Puts what was read into force; nothing in here can fail.

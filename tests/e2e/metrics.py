@@ -5,6 +5,7 @@ import asyncio
 import json
 import os
 import re
+import signal
 import subprocess
 import urllib.parse
 
@@ -65,6 +66,7 @@ async def suite(bed, server, report):
     status, words = await watched.get("/readyz")
     report.equal((status, words), (200, "ready\n"), "/readyz once the stream is up")
     await _drained(server, watched, report)
+    await _reloaded(watched, report)
     await _counted(alice, watched, report)
     await _promtool(watched, report)
     await _prometheus(bed, watched, report)
@@ -108,6 +110,18 @@ async def _drained(server, watched, report):
     report.equal((status, figures["slotd_draining"]), (200, 0), "and then again")
     report.equal(figures['slotd_commands_total{by="operator"}'], 2, "both commands are counted")
     await admin.disconnect()
+
+
+async def _reloaded(watched, report):
+    """A hangup with a good configuration, and with a broken one."""
+    slotd, good = watched.slotd, watched.slotd.conf.read_text()
+    for outcome, text in [("taken", good), ("refused", good + "nonsense\n")]:
+        slotd.conf.write_text(text)
+        slotd.process.child.send_signal(signal.SIGHUP)
+        series = f'slotd_reloads_total{{outcome="{outcome}"}}'
+        figures = await watched.until(f"a reload is {outcome}", lambda it: it[series] >= 1)
+        report.equal(figures[series], 1, f"a reload that is {outcome} is counted")
+    slotd.conf.write_text(good)
 
 
 async def _counted(alice, watched, report):
