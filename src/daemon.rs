@@ -1,22 +1,32 @@
 //! Puts the rooms together: what `slotd run`, `audit` and `keygen --rotate` do.
+//!
+//! `reload` reads the configuration anew, `notify` talks to the service manager.
 
 use std::future::Future;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
+use jid::BareJid;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use tokio::signal::unix::Signal;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tracing::{error, info, warn};
 
+use crate::admin;
 use crate::audit_log::{self, AuditLog};
-use crate::config::{Config, TokenIn};
+use crate::config::{Config, Loaded, TokenIn};
+use crate::core::bans::BanPolicy;
 use crate::core::event::Event;
 use crate::core::time::Timestamp;
+use crate::http::inherited::Inherited;
 use crate::http::listen::{BindError, Listeners};
+use crate::meters::Counting;
 use crate::service::audit::{self, AuditReport, Options};
+use crate::service::events::Listener;
 use crate::service::operations::Operations;
+use crate::service::operations::reload::Reloads;
 use crate::service::sweep::{Deletions, Sweeper};
 use crate::service::{Service, Settings, World};
 use crate::store::boot;
@@ -24,6 +34,12 @@ use crate::store::keys::{self, KeysError};
 use crate::store::{self, Mend, OpenError, StoreError};
 use crate::upkeep::{self, Plan};
 use crate::xmpp;
+
+mod notify;
+mod reload;
+
+use reload::Reload;
+pub use reload::Source;
 
 /// Why the service could not run.
 #[derive(Debug, thiserror::Error)]
@@ -37,6 +53,12 @@ pub enum RunError {
     /// An address cannot be listened on.
     #[error(transparent)]
     Bind(#[from] BindError),
+    /// A socket was handed over that the configuration does not know.
+    #[error(
+        "the service manager listens on {0} for us, where nobody would answer (write the same \
+         addresses in slotd.socket and in http.listen)"
+    )]
+    Unclaimed(String),
     /// A store broke while it was looked through.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -115,84 +137,206 @@ fn random_secret() -> Result<[u8; 32], RunError> {
     Ok(secret)
 }
 
+/// What a run begins with.
+pub struct Start {
+    /// The configuration.
+    pub loaded: Loaded,
+    /// Where to read it anew.
+    pub source: Source,
+    /// Sockets that the service manager handed over.
+    pub inherited: Inherited,
+    /// Each is a wish to read the configuration anew.
+    pub hangups: Signal,
+}
+
 /// Runs the service until `shutdown` completes, and then until what runs has ended or
 /// `limits.stop_within` is over.
-pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(), RunError> {
+pub async fn run(start: Start, shutdown: impl Future<Output = ()>) -> Result<(), RunError> {
     raise_descriptor_limit();
-    let world = world();
+    let Start {
+        loaded,
+        source,
+        inherited,
+        hangups,
+    } = start;
+    let Prepared {
+        service,
+        audit_log,
+        sweeper,
+        listeners,
+        private,
+    } = prepare(&loaded, inherited).await?;
+    let (reloads, asks) = Reloads::new();
+    let (plans, planned) = watch::channel(plan(&loaded.config));
+    let (stop, stopped) = watch::channel(false);
+    let mut parts = start_parts(&loaded.config, &service, sweeper, reloads, planned, stopped);
+    // To the very end: who watches over us shall see us stop.
+    let mut watched = JoinSet::new();
+    watched.spawn(private.serve(admin::router(service.clone())));
+    watched.spawn(notify::watch(service.clone()));
+    info!(addresses = ?listeners.addresses(), "slotd {} is ready", env!("CARGO_PKG_VERSION"));
+    service.tell(Event::Started);
+    let (http, tls, serving) = (loaded.config.http.clone(), listeners.tls(), service.clone());
+    let reload = Reload {
+        source,
+        service: service.clone(),
+        audit_log: audit_log.clone(),
+        tls,
+        plans,
+        running: loaded,
+    };
+    let (close, closed) = watch::channel(false);
+    let mut front = JoinSet::new();
+    front.spawn(async move { listeners.serve(&http, serving, closed).await });
+    let mut aside = JoinSet::new();
+    aside.spawn(reload.run(hangups, asks));
+    notify::ready();
+    let ended = tokio::select! {
+        () = shutdown => Ok(()),
+        ended = parts.join_next() => Err(ended),
+        ended = front.join_next() => Err(ended),
+        ended = aside.join_next() => Err(ended),
+    };
+    let ended = ended.map_err(|ended| {
+        error!(?ended, "a part of the service ended unexpectedly");
+        RunError::Ended
+    });
+    drop(aside);
+    notify::stopping(service.settings().stop_within);
+    service.tell(Event::Stopping);
+    // Uploads end before the streams do: until then slots are refused with a time to ask again,
+    // and whoever wants to know how their upload stands is told.
+    service.drain();
+    // Nobody listens any more where all parts have ended.
+    let _ = close.send(true);
+    while front.join_next().await.is_some() {}
+    let _ = stop.send(true);
+    while parts.join_next().await.is_some() {}
+    service.cut_uploads().await;
+    let _ = tokio::task::spawn_blocking(move || audit_log.flush()).await;
+    info!("stopped");
+    ended
+}
+
+/// What can fail at a start has not.
+struct Prepared {
+    service: Arc<Service>,
+    audit_log: Arc<AuditLog>,
+    sweeper: Arc<Sweeper>,
+    listeners: Listeners,
+    private: admin::Listeners,
+}
+
+/// Opens stores and sockets, and brings what the last end left in order.
+async fn prepare(loaded: &Loaded, mut inherited: Inherited) -> Result<Prepared, RunError> {
+    let (config, world) = (&loaded.config, world());
     let seen_at = store::written_at(&config.data_dir);
     let stores = store::open(&config.data_dir, config.durability)?;
     let keys = keys::load_or_create(&config.data_dir, random_secret()?, world.now())?;
-    let listeners = Listeners::bind(&config.http)?;
-    let service = Service::new(settings(&config), keys, stores, world);
-    let audit_log = set_listeners(&service, &config)?;
-    service.load_orders().await?;
-    if boot::is_started_anew(&config.data_dir) {
-        service.recover().await?;
-        if let Err(e) = boot::note_start(&config.data_dir) {
-            // A full disk, most likely: the next start looks through the uploads once more.
-            warn!(error = %e, "cannot note in data_dir that the machine was started anew");
-        }
+    let listeners = Listeners::bind_others(&config.http, &mut inherited)?;
+    let private = admin::Listeners::open(&config.admin, &mut inherited)?;
+    if !inherited.unclaimed().is_empty() {
+        return Err(RunError::Unclaimed(inherited.unclaimed().join(", ")));
     }
+    let service = Service::new(live_settings(loaded), keys, stores, world);
+    let audit_log = set_listeners(&service, config)?;
+    service.load_orders().await?;
+    service.load_bans().await?;
+    recover(&config.data_dir, &service).await?;
     let sweeper = Arc::new(match seen_at {
         Some(seen_at) => Sweeper::since(service.clone(), seen_at),
         None => Sweeper::new(service.clone()),
     });
+    Ok(Prepared {
+        service,
+        audit_log,
+        sweeper,
+        listeners,
+        private,
+    })
+}
+
+/// Starts what runs beside HTTP.
+fn start_parts(
+    config: &Config,
+    service: &Arc<Service>,
+    sweeper: Arc<Sweeper>,
+    reloads: Reloads,
+    planned: watch::Receiver<Plan>,
+    stopped: watch::Receiver<bool>,
+) -> JoinSet<()> {
     let (deletions, told) = Deletions::new();
-    let (stop, stopped) = watch::channel(false);
     let mut parts = JoinSet::new();
     if config.components.is_empty() {
         info!("no component is configured: files are served, slots cannot be asked for");
     } else {
-        parts.spawn(xmpp::run(
-            config.components.clone(),
-            Operations::new(
-                service.clone(),
-                (sweeper.clone(), deletions),
-                config.data_dir.clone(),
-            ),
-            stopped.clone(),
-        ));
+        let operations = Operations::new(
+            service.clone(),
+            (sweeper.clone(), deletions),
+            reloads,
+            config.data_dir.clone(),
+        );
+        let components = config.components.clone();
+        parts.spawn(xmpp::run(components, operations, stopped.clone()));
     }
-    let plan = Plan {
-        every: config.retention.sweep_every,
-        data_dir: config.data_dir.clone(),
-        report_file: config.retention.report_file.clone(),
-    };
-    let swept = upkeep::run(plan, service.clone(), sweeper, told, stopped.clone());
-    parts.spawn(swept);
-    let (http, serving) = (config.http.clone(), service.clone());
-    info!(addresses = ?listeners.addresses(), "slotd {} is ready", env!("CARGO_PKG_VERSION"));
-    service.tell(Event::Started);
-    parts.spawn(async move { listeners.serve(&http, serving, stopped).await });
-    let ended = tokio::select! {
-        () = shutdown => Ok(()),
-        ended = parts.join_next() => {
-            error!(?ended, "a part of the service ended unexpectedly");
-            Err(RunError::Ended)
-        }
-    };
-    service.tell(Event::Stopping);
-    // Nobody listens any more where all parts have ended.
-    let _ = stop.send(true);
-    while parts.join_next().await.is_some() {}
-    end(&service, audit_log).await;
-    info!("stopped");
-    ended
+    if is_watched(config) {
+        let (data_dir, service) = (config.data_dir.clone(), service.clone());
+        parts.spawn(upkeep::history::keep(data_dir, service, stopped.clone()));
+    }
+    parts.spawn(upkeep::run(
+        planned,
+        service.clone(),
+        sweeper,
+        told,
+        stopped,
+    ));
+    parts
+}
+
+/// Whether anybody can ask what goes on: else nothing of it is remembered.
+fn is_watched(config: &Config) -> bool {
+    !config.admin.listen.is_empty()
 }
 
 /// Has everything told to those who listen.
 fn set_listeners(service: &Service, config: &Config) -> Result<Arc<AuditLog>, RunError> {
     let audit_log = AuditLog::start(audit_manner(config)).map_err(RunError::Thread)?;
-    service.set_listeners(vec![audit_log.clone()]);
+    let mut listeners: Vec<Arc<dyn Listener>> = vec![audit_log.clone(), Arc::new(Counting)];
+    if is_watched(config) {
+        upkeep::history::begin(&config.data_dir, service);
+        listeners.push(service.recent().clone());
+    }
+    service.set_listeners(listeners);
     Ok(audit_log)
 }
 
-/// Cuts what still runs, and waits for what is to be noted of it.
-async fn end(service: &Service, audit_log: Arc<AuditLog>) {
-    service.drain();
-    service.cut_uploads().await;
-    let _ = tokio::task::spawn_blocking(move || audit_log.flush()).await;
+/// How the audit log is written.
+fn audit_manner(config: &Config) -> audit_log::Manner {
+    audit_log::Manner {
+        path: config.log.audit_file.clone(),
+        addresses: config.log.addresses,
+    }
+}
+
+/// After a power cut: looks through the uploads that were under way.
+async fn recover(data_dir: &Path, service: &Service) -> Result<(), RunError> {
+    if boot::is_started_anew(data_dir) {
+        service.recover().await?;
+        if let Err(e) = boot::note_start(data_dir) {
+            // A full disk, most likely: the next start looks through the uploads once more.
+            warn!(error = %e, "cannot note in data_dir that the machine was started anew");
+        }
+    }
+    Ok(())
+}
+
+/// How upkeep goes, as the configuration says.
+fn plan(config: &Config) -> Plan {
+    Plan {
+        every: config.retention.sweep_every,
+        data_dir: config.data_dir.clone(),
+        report_file: config.retention.report_file.clone(),
+    }
 }
 
 /// Takes as many open files as the system lets us have.
@@ -230,11 +374,11 @@ pub fn rotate_key(data_dir: &Path) -> Result<(), RunError> {
     Ok(())
 }
 
-/// How the audit log is written.
-pub fn audit_manner(config: &Config) -> audit_log::Manner {
-    audit_log::Manner {
-        path: config.log.audit_file.clone(),
-        addresses: config.log.addresses,
+/// The rules of what was loaded, with every option to look at.
+fn live_settings(loaded: &Loaded) -> Settings {
+    Settings {
+        configured: loaded.configured.clone(),
+        ..settings(&loaded.config)
     }
 }
 
@@ -253,11 +397,26 @@ pub fn settings(config: &Config) -> Settings {
         rotate_every: config.keys.rotate_every,
         keep_old_for: config.keys.keep_old_for,
         accel: config.http.accel.clone(),
+        bans: ban_policy(config),
         connections_per_address_max: config.limits.connections_per_address_max,
         connections_total_max: config.limits.connections_total_max,
         stop_within: config.limits.stop_within,
         addresses: config.log.addresses,
         operators: config.operators.clone(),
         contact: config.contact.clone(),
+        configured: Vec::new(),
+    }
+}
+
+/// Who may be banned, from all over the configuration.
+fn ban_policy(config: &Config) -> BanPolicy {
+    let hosts = config.components.iter();
+    let hosts = hosts.filter_map(|component| BareJid::new(&component.jid).ok());
+    BanPolicy {
+        failures: config.bans,
+        proxies: config.http.trusted_proxies.clone(),
+        operators: config.operators.clone(),
+        hosts: hosts.collect(),
+        addresses: config.log.addresses,
     }
 }

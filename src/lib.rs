@@ -16,10 +16,15 @@
 //! 6. Every "no" is one row of [`core::refusal`], with its stanza error, its status and its words.
 //!
 //! What happens is told once, as a [`core::event`], by `Service::tell` to whoever listens:
-//! [`audit_log`] writes it down for operators.
+//! [`audit_log`] writes it down for operators, [`meters`] counts it and what the parts do by
+//! themselves, `service::recent` remembers a day of it.
 //!
-//! [`config`] says what was configured, [`daemon`] puts the rooms together, [`log`] keeps secrets
-//! out of the log. [`send`] is a client beside all this: `slotd send` uses the service from
+//! [`admin`] is the private listener beside them: how the service is, what was counted, and a page
+//! of it that `Service::status` gathers and `admin::page` draws.
+//!
+//! [`config`] says what was configured, [`daemon`] puts the rooms together, stops them, reads the
+//! configuration anew and talks to the service manager, [`log`] keeps secrets out of the log.
+//! [`send`] is a client beside all this: `slotd send` uses the service from
 //! outside, and of these rooms nothing but the guard under the XML parser.
 //!
 //! # The flows
@@ -84,6 +89,29 @@
 //! * Cancel: the row first, then the writer is cut and the bytes go. Delete and purge: what is open
 //!   is cancelled; then the file goes, and its row last.
 //!
+//! **SIGHUP to other rules**
+//! * `daemon::reload` reads the whole file and the certificate; what is wrong changes nothing.
+//! * `Service::set_settings` swaps all rules at once. Who needs them asks the service each time, and
+//!   keeps them for as long as one decision takes.
+//!
+//! **SIGTERM to the end**
+//! * The service gives out no slots and takes no uploads any more; `http::hall` answers who has
+//!   connected, and leaves the others in the socket where the service manager keeps it.
+//! * Uploads end, or are cut when `stop_within` is over: their bytes are durable. Then the streams.
+//!
+//! **Scrape to figures**
+//! * `admin::listen` takes few connections and no bodies. `/readyz` and `/metrics` ask
+//!   `admin::pulse`, which asks the stores once for all; `core::health` says what is wrong.
+//! * Most figures are there already: `Service::tell` has each event counted (`meters::happenings`),
+//!   and stores, streams and connections count their work (`meters::work`).
+//!
+//! **Failure to ban**
+//! * An edge asks `Service::check_address` or `check_account` before anything else: who is banned
+//!   gets nothing.
+//! * A refusal that no honest client earns goes to `Service::blame_address` or `blame_account`;
+//!   `core::bans` counts it, and the one too many makes a ban. It holds at once and is written
+//!   behind; the next start reads it again.
+//!
 //! **Upkeep**
 //! * `Sweeper::sweep` asks for what is due and removes it, a file before its row; never
 //!   when rows and files do not belong together or the clock has leapt.
@@ -110,12 +138,14 @@
 //! accounts of our own (the XMPP server knows who is who); a session id in any header, cookie or
 //! query; async in core; traits with one implementation, but for `World`.
 
+pub mod admin;
 pub mod audit_log;
 pub mod config;
 pub mod core;
 pub mod daemon;
 pub mod http;
 pub mod log;
+pub mod meters;
 pub mod send;
 pub mod service;
 pub mod store;

@@ -1,4 +1,4 @@
-//! Edge: the clock. Every so often what is due goes, and keys are rotated.
+//! Edge: the clock. Every so often what is due goes, keys are rotated, bans end.
 
 use std::fs::OpenOptions;
 use std::io::{self, Write as _};
@@ -8,15 +8,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
-use tokio::time::MissedTickBehavior;
+use tokio::time::{Interval, MissedTickBehavior};
 use tracing::{error, info};
 
 use crate::service::Service;
 use crate::service::sweep::{Removed, Sweeper};
 use crate::store::keys;
 
+pub mod history;
+
 /// What upkeep needs to know of the configuration.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Plan {
     /// How often.
     pub every: Duration,
@@ -30,8 +32,10 @@ pub struct Plan {
 const NOTED_AT_ONCE: usize = 100;
 
 /// Sweeps and rotates until `stop` turns true, ending after the batch that is under way.
+///
+/// Follows the plan as it changes.
 pub async fn run(
-    plan: Plan,
+    mut plans: watch::Receiver<Plan>,
     service: Arc<Service>,
     sweeper: Arc<Sweeper>,
     mut deletions: mpsc::Receiver<Removed>,
@@ -40,14 +44,22 @@ pub async fn run(
     let mut stopping = stop.clone();
     let stopped = async move { drop(stopping.wait_for(|is_stopping| *is_stopping).await) };
     tokio::pin!(stopped);
-    let mut ticks = tokio::time::interval(plan.every);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut plan = plans.borrow_and_update().clone();
+    let mut ticks = ticks(plan.every);
     loop {
         let mut told = Vec::new();
         tokio::select! {
             _ = ticks.tick() => sweep(&plan, &service, &sweeper, &stop).await,
             // Without commands nobody tells, and this branch is never taken.
             1.. = deletions.recv_many(&mut told, NOTED_AT_ONCE) => note(&plan, told).await,
+            // Where nobody changes it any more this branch is never taken.
+            Ok(()) = plans.changed() => {
+                let every = plan.every;
+                plan = plans.borrow_and_update().clone();
+                if plan.every != every {
+                    ticks = self::ticks(plan.every);
+                }
+            }
             () = &mut stopped => break,
         }
     }
@@ -58,7 +70,13 @@ pub async fn run(
     }
 }
 
-/// Removes what is due, and renews the keys.
+fn ticks(every: Duration) -> Interval {
+    let mut ticks = tokio::time::interval(every);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ticks
+}
+
+/// Removes what is due, renews the keys, and ends bans.
 async fn sweep(
     plan: &Plan,
     service: &Arc<Service>,
@@ -66,6 +84,7 @@ async fn sweep(
     stop: &watch::Receiver<bool>,
 ) {
     renew_keys(&plan.data_dir, service).await;
+    service.end_bans().await;
     loop {
         let report = sweeper.sweep().await;
         note(plan, report.removed).await;

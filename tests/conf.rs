@@ -165,6 +165,7 @@ fn the_sample_has_every_option() {
         "limits",
         "quota",
         "access",
+        "bans",
         "retention",
         "keys",
         "contact",

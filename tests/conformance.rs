@@ -9,6 +9,7 @@ use bytes::Bytes;
 use futures_util::future::{join, join_all};
 use futures_util::{FutureExt as _, StreamExt as _, stream};
 use slotd::config::Durability;
+use slotd::core::bans::{Ban, By, Subject};
 use slotd::core::download::Served;
 use slotd::core::policy::{Bucket, OPEN_SESSIONS_MAX, Usage, Uses};
 use slotd::core::refusal::Refusal;
@@ -161,6 +162,43 @@ async fn sessions(new: impl Fn() -> Arc<dyn SessionStore>) {
     owners_see_their_sessions(&*new()).await;
     open_sessions_are_counted(&*new()).await;
     open_sessions_are_exact_at_once(&*new()).await;
+    bans_are_kept_until_they_are_removed(&*new()).await;
+}
+
+async fn bans_are_kept_until_they_are_removed(store: &dyn SessionStore) {
+    let ban = |who: &str, by: By, until: Option<u64>| Ban {
+        subject: Subject::parse(who).expect("somebody"),
+        at: NOW,
+        until: until.map(later),
+        by,
+        reason: "spam, \u{e9}tc.".to_owned(),
+    };
+    let admin = || By::Operator(jid(ROMEO));
+    let bans = [
+        ban(JULIET, admin(), None),
+        ban("example.com", admin(), Some(60)),
+        ban("192.0.2.0/24", By::Failures, Some(5)),
+        ban("2001:db8::/64", By::Failures, Some(0)),
+    ];
+    let kept = async || {
+        let mut kept = store.bans().await.expect("an answer");
+        kept.sort_by(|one, other| one.subject.cmp(&other.subject));
+        kept
+    };
+    let put = |ban: &Ban| (ban.subject.clone(), Some(ban.clone()));
+    let remove = |ban: &Ban| (ban.subject.clone(), None);
+    let change = async |changes| store.keep_bans(changes).await.expect("kept");
+    assert_eq!(kept().await, []);
+    change(bans.iter().map(put).collect()).await;
+    let mut expected = bans.to_vec();
+    expected.sort_by(|one, other| one.subject.cmp(&other.subject));
+    assert_eq!(kept().await, expected);
+    // Another takes the place of the one before, and what is not there is removed already.
+    let other = ban("example.com", By::Failures, None);
+    change(vec![remove(&bans[0]), put(&other), remove(&bans[2])]).await;
+    change(vec![remove(&bans[0])]).await;
+    assert_eq!(kept().await, [other, bans[3].clone()]);
+    check_sums(store).await;
 }
 
 async fn admit(store: &dyn SessionStore, row: UploadSession) -> UploadSession {

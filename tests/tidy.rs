@@ -19,18 +19,22 @@ const WALLS: &[(&str, &[&str])] = &[
     ("core",    &["core"]),
     ("config",  &["config", "core", "log::check_level"]),
     ("log",     &["log", "config"]),
+    ("meters",  &["meters", "core", "service::events"]),
     ("audit_log", &["audit_log", "core", "log::file", "service::events"]),
-    ("store",   &["store", "core", "config::Durability", "config::data_dir"]),
-    ("service", &["service", "core", "store"]),
-    ("xmpp",    &["xmpp", "core", "service", "config"]),
+    ("store",   &["store", "core", "config::Durability", "config::data_dir", "meters"]),
+    ("service", &["service", "core", "store", "meters"]),
+    ("xmpp",    &["xmpp", "core", "service", "config", "meters"]),
     // A body is what `receive` takes, content what `open_file` gives: the words of stores at an edge.
     ("http",    &["http", "core", "service", "config", "store::Body", "store::BodyError",
                   "store::Content", "store::Handle", "store::Opened",
-                  "store::files_kept_max"]),
-    ("upkeep",  &["upkeep", "core", "service", "store::keys"]),
+                  "store::files_kept_max", "meters"]),
+    // Of the other edge it has the sockets alone.
+    ("admin",   &["admin", "core", "service", "config", "meters", "http::inherited", "http::listen"]),
+    ("upkeep",  &["upkeep", "core", "service", "store::history", "store::keys"]),
     // A client beside the service: of the edges it has the parser's guard alone.
     ("send",    &["send", "xmpp::Guard", "xmpp::Socket", "xmpp::StreamError", "xmpp::Wire"]),
-    ("daemon",  &["audit_log", "core", "config", "log", "store", "service", "xmpp", "http", "upkeep"]),
+    ("daemon",  &["admin", "audit_log", "core", "config", "log", "meters", "store", "service", "xmpp",
+                  "http", "upkeep"]),
     ("command", &["config", "core", "daemon", "log", "send", "service", "store", "xmpp", "http", "upkeep"]),
     ("main",    &["command"]),
     ("lib",     &[]),
@@ -39,11 +43,13 @@ const WALLS: &[(&str, &[&str])] = &[
 /// Crates that belong to some rooms alone.
 #[rustfmt::skip]
 const CRATES: &[(&str, &[&str])] = &[
-    ("axum",         &["http"]),
-    ("hyper",        &["http", "send"]),
-    ("hyper_util",   &["http", "send"]),
+    ("axum",         &["http", "admin"]),
+    ("hyper",        &["http", "admin", "send"]),
+    ("hyper_util",   &["http", "admin", "send"]),
+    ("maud",         &["admin"]),
+    ("prometheus",   &["meters"]),
     ("tokio_rustls", &["http", "send"]),
-    ("tower",        &["http"]),
+    ("tower",        &["http", "admin"]),
     ("tokio_xmpp",   &["xmpp", "send"]),
     ("redb",         &["store"]),
     ("postcard",     &["store"]),
@@ -54,6 +60,9 @@ const CRATES: &[(&str, &[&str])] = &[
     ("sasl",         &["send"]),
     ("indicatif",    &["send"]),
     ("hickory_resolver", &["send"]),
+    ("listenfd",     &["http"]),
+    ("sd_notify",    &["daemon"]),
+    ("arc_swap",     &["service"]),
 ];
 
 /// The crates that core is written in: vocabulary and arithmetic.

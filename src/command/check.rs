@@ -11,7 +11,9 @@ use super::{ConfigArgs, End, failed, load_to_serve, runtime, say, say_aside};
 /// Tells what a configuration means, and tries it where that is wanted.
 pub fn check(args: ConfigArgs, connect: bool) -> Result<ExitCode, End> {
     let file = args.config.display().to_string();
-    let Loaded { config, warnings } = load_to_serve(args)?;
+    let Loaded {
+        config, warnings, ..
+    } = load_to_serve(args)?;
     for warning in &warnings {
         say_aside(&format!("warning: {warning}"));
     }

@@ -25,9 +25,16 @@ const EXIT_FAILURE: u8 = 1;
 pub enum Command {
     /// Runs the service until SIGTERM or SIGINT.
     ///
-    /// Logs to standard error; RUST_LOG wins over the configured level. On a signal it stops
-    /// taking requests, waits up to limits.stop_within for running ones, and ends; uploads cut
-    /// then go on afterwards, or can be sent again. A second signal ends it at once.
+    /// Logs to standard error, and to log.file; RUST_LOG wins over the configured level. On a
+    /// signal it stops taking requests, waits up to limits.stop_within for running ones, and ends;
+    /// uploads cut then go on afterwards, or can be sent again. A second signal ends it at once.
+    ///
+    /// On SIGHUP it reads the configuration anew, while all goes on: a broken file changes nothing,
+    /// and the log says what is wrong. data_dir, durability, worker_threads, [component] and
+    /// [http], but for the files of [http.tls], take a restart.
+    ///
+    /// Takes sockets of a service manager (LISTEN_FDS) for addresses in http.listen, and tells it
+    /// how it is (NOTIFY_SOCKET, WATCHDOG_USEC): contrib/systemd.
     Run {
         #[command(flatten)]
         config: ConfigArgs,
@@ -91,6 +98,13 @@ pub struct ConfigArgs {
     component_secret_file: Option<PathBuf>,
 }
 
+impl ConfigArgs {
+    fn wanted(&self) -> Use {
+        let secret_file = self.component_secret_file.clone();
+        Use::Serving { secret_file }
+    }
+}
+
 /// Why a command could not do its work.
 pub struct End {
     /// For standard error.
@@ -114,8 +128,7 @@ fn load(file: &Path, wanted: &Use) -> Result<Loaded, End> {
 }
 
 fn load_to_serve(args: ConfigArgs) -> Result<Loaded, End> {
-    let secret_file = args.component_secret_file;
-    load(&args.config, &Use::Serving { secret_file })
+    load(&args.config, &args.wanted())
 }
 
 fn start_log(config: &Config) {

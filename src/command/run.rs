@@ -2,8 +2,9 @@
 
 use std::process::ExitCode;
 
-use slotd::config::{Config, Loaded};
-use slotd::daemon;
+use slotd::config::Loaded;
+use slotd::daemon::{self, Source, Start};
+use slotd::http::inherited::Inherited;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
 
@@ -11,20 +12,33 @@ use super::{ConfigArgs, EXIT_FAILURE, End, failed, load_to_serve, runtime, start
 
 /// Serves until a signal comes.
 pub fn run(args: ConfigArgs) -> Result<ExitCode, End> {
-    let Loaded { config, warnings } = load_to_serve(args)?;
-    start_log(&config);
-    for warning in warnings {
+    // First of all: it changes the environment, which no other thread may read meanwhile.
+    let inherited = Inherited::take().map_err(failed)?;
+    let source = Source {
+        file: args.config.clone(),
+        wanted: args.wanted(),
+        directives: std::env::var("RUST_LOG").ok(),
+    };
+    let loaded = load_to_serve(args)?;
+    start_log(&loaded.config);
+    for warning in &loaded.warnings {
         tracing::warn!("{warning}");
     }
-    let runtime = runtime(config.worker_threads)?;
-    let done = runtime.block_on(run_until_signal(config));
+    let runtime = runtime(loaded.config.worker_threads)?;
+    let done = runtime.block_on(run_until_signal(loaded, source, inherited));
     slotd::log::flush();
     done.map(|()| ExitCode::SUCCESS)
 }
 
-async fn run_until_signal(config: Config) -> Result<(), End> {
+async fn run_until_signal(loaded: Loaded, source: Source, inherited: Inherited) -> Result<(), End> {
     let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
+    let start = Start {
+        loaded,
+        source,
+        inherited,
+        hangups: signal(SignalKind::hangup()).map_err(failed)?,
+    };
     let (stop, stopped) = oneshot::channel();
     let shutdown = async {
         // Also where the sender is gone, which then waits for no more signals.
@@ -40,7 +54,7 @@ async fn run_until_signal(config: Config) -> Result<(), End> {
         slotd::log::flush();
         std::process::exit(EXIT_FAILURE.into());
     });
-    let done = daemon::run(config, shutdown).await;
+    let done = daemon::run(start, shutdown).await;
     signals.abort();
     done.map_err(failed)
 }

@@ -5,7 +5,7 @@
 //!
 //! `document` reads the text and knows the lines, `raw` has keys and defaults, `value` reads single
 //! values, `check` makes a `Config` of them, `secret` and `files` look at the disk and change
-//! nothing, `error` tells what is wrong and where, `summary` what is right.
+//! nothing, `error` tells what is wrong and where, `summary` what is right, `table` every option.
 
 use std::fmt;
 use std::io::{self, Read};
@@ -17,6 +17,8 @@ use ipnet::IpNet;
 use jid::BareJid;
 
 use crate::core::accel::Accel;
+use crate::core::bans::failures::FailureLimit;
+use crate::core::command::operation::Configured;
 use crate::core::policy::Policy;
 use crate::core::rate::Rate;
 use crate::core::session::network::AddressPolicy;
@@ -34,6 +36,7 @@ mod files;
 mod raw;
 mod secret;
 pub mod summary;
+mod table;
 mod value;
 
 /// No configuration file is larger.
@@ -52,10 +55,14 @@ pub struct Config {
     pub components: Vec<Component>,
     /// The HTTP side.
     pub http: Http,
+    /// The private listener.
+    pub admin: Admin,
     /// The rules of slot requests.
     pub policy: Policy,
     /// The rules of traffic.
     pub limits: Limits,
+    /// How many failures bring a ban; `None` is no number of them.
+    pub bans: Option<FailureLimit>,
     /// How files go.
     pub retention: Retention,
     /// How keys go.
@@ -80,7 +87,7 @@ pub enum Durability {
 }
 
 /// One XEP-0114 component.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Component {
     /// Its host name: the service's JID.
     pub jid: String,
@@ -128,6 +135,13 @@ pub struct Http {
     pub accel: Accel,
     /// TLS on the TCP listeners.
     pub tls: Option<Tls>,
+}
+
+/// The private listener: metrics, and how the service is.
+#[derive(Clone, Debug)]
+pub struct Admin {
+    /// Where to listen; none where there is no such listener.
+    pub listen: Vec<Listen>,
 }
 
 /// A listening socket.
@@ -229,6 +243,8 @@ pub struct Loaded {
     pub config: Config,
     /// What is allowed and yet may hurt, a line each.
     pub warnings: Vec<String>,
+    /// Every option as it would be written, without secrets.
+    pub configured: Vec<Configured>,
 }
 
 /// What a configuration is wanted for.
@@ -305,6 +321,7 @@ pub fn parse(file: &Path, text: &str, wanted: &Use) -> Result<Loaded, ConfigErro
         Some(config) if checker.faults.is_empty() => Ok(Loaded {
             config,
             warnings: checker.warnings.into_iter().map(warning).collect(),
+            configured: table::rows(&raw),
         }),
         _ => {
             let mut faults: Vec<Fault> = checker

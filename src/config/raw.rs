@@ -6,11 +6,11 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use serde::Deserialize;
 use serde::de::{MapAccess, SeqAccess, Visitor, value};
+use serde::{Deserialize, Serialize, Serializer};
 
 /// The whole file.
-#[derive(Deserialize)]
+#[derive(Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct RawConfig {
     pub(super) data_dir: String,
@@ -18,9 +18,11 @@ pub struct RawConfig {
     pub(super) worker_threads: i64,
     pub(super) component: RawComponents,
     pub(super) http: RawHttp,
+    pub(super) admin: RawAdmin,
     pub(super) limits: RawLimits,
     pub(super) quota: RawQuota,
     pub(super) access: RawAccess,
+    pub(super) bans: RawBans,
     pub(super) retention: RawRetention,
     pub(super) keys: RawKeys,
     pub(super) operators: RawOperators,
@@ -39,9 +41,11 @@ impl Default for RawConfig {
             worker_threads: 0,
             component: RawComponents::default(),
             http: RawHttp::default(),
+            admin: RawAdmin::default(),
             limits: RawLimits::default(),
             quota: RawQuota::default(),
             access: RawAccess::default(),
+            bans: RawBans::default(),
             retention: RawRetention::default(),
             keys: RawKeys::default(),
             operators: RawOperators::default(),
@@ -67,11 +71,12 @@ pub struct RawComponents {
 }
 
 /// `[component]`
-#[derive(Deserialize)]
+#[derive(Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct RawComponent {
     pub(super) jid: Option<String>,
     pub(super) server: String,
+    #[serde(serialize_with = "super::table::hide")]
     pub(super) secret: Option<String>,
     pub(super) secret_file: Option<String>,
     pub(super) secret_credential: Option<String>,
@@ -94,7 +99,7 @@ impl Default for RawComponent {
 }
 
 /// `[http]`
-#[derive(Deserialize)]
+#[derive(Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct RawHttp {
     pub(super) listen: Vec<String>,
@@ -130,15 +135,24 @@ impl Default for RawHttp {
 }
 
 /// `[http.tls]`
-#[derive(Default, Deserialize)]
+#[derive(Default, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct RawTls {
     pub(super) certificate: Option<String>,
     pub(super) key: Option<String>,
 }
 
+/// `[admin]`: off, because every account of the machine reaches a loopback port, and because a port
+/// that is taken shall not keep uploads from starting.
+#[derive(Default, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RawAdmin {
+    pub(super) listen: Vec<String>,
+    pub(super) insecure: bool,
+}
+
 /// `[limits]`
-#[derive(Deserialize)]
+#[derive(Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct RawLimits {
     pub(super) max_file_size: String,
@@ -199,7 +213,7 @@ impl Default for RawLimits {
 }
 
 /// `[quota]`
-#[derive(Deserialize)]
+#[derive(Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct RawQuota {
     pub(super) per_requester: String,
@@ -224,7 +238,7 @@ impl Default for RawQuota {
 }
 
 /// `[access]`
-#[derive(Default, Deserialize)]
+#[derive(Default, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct RawAccess {
     pub(super) domains: Option<Vec<String>>,
@@ -232,8 +246,30 @@ pub struct RawAccess {
     pub(super) deny: Vec<String>,
 }
 
+/// `[bans]`
+#[derive(Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RawBans {
+    pub(super) after_failures: i64,
+    pub(super) within: String,
+    pub(super) ban_for: String,
+}
+
+impl Default for RawBans {
+    fn default() -> Self {
+        Self {
+            // No honest client forges one credential; behind one address may be a whole school.
+            after_failures: 50,
+            // A script fails so often in a second; what fails now and then harms nobody.
+            within: "10 minutes".to_owned(),
+            // Long enough that trying on is no use, short enough for the next owner of an address.
+            ban_for: "1 hour".to_owned(),
+        }
+    }
+}
+
 /// `[retention]`
-#[derive(Deserialize)]
+#[derive(Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct RawRetention {
     pub(super) keep_for: String,
@@ -266,7 +302,7 @@ impl Default for RawRetention {
 }
 
 /// `[keys]`
-#[derive(Deserialize)]
+#[derive(Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct RawKeys {
     pub(super) rotate_every: String,
@@ -285,14 +321,14 @@ impl Default for RawKeys {
 }
 
 /// `[operators]`
-#[derive(Default, Deserialize)]
+#[derive(Default, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct RawOperators {
     pub(super) jids: Vec<String>,
 }
 
 /// `[contact]`
-#[derive(Default, Deserialize)]
+#[derive(Default, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct RawContact {
     pub(super) abuse: Vec<String>,
@@ -305,7 +341,7 @@ pub struct RawContact {
 }
 
 /// `[log]`
-#[derive(Deserialize)]
+#[derive(Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct RawLog {
     pub(super) level: String,
@@ -328,6 +364,15 @@ impl Default for RawLog {
             audit_file: None,
             // An operator who looks into trouble needs them; who must not keep them says so.
             addresses: "full".to_owned(),
+        }
+    }
+}
+
+impl Serialize for RawComponents {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self.list.as_slice() {
+            [one] if !self.is_array => one.serialize(serializer),
+            list => list.serialize(serializer),
         }
     }
 }

@@ -31,6 +31,7 @@ impl Summary<'_> {
         let Config {
             components,
             http,
+            admin,
             policy,
             ..
         } = self.0;
@@ -61,6 +62,10 @@ impl Summary<'_> {
             sockets.join(", "),
             http.public_url
         )?;
+        if !admin.listen.is_empty() {
+            let sockets: Vec<String> = admin.listen.iter().map(socket).collect();
+            writeln!(f, "  private    {}", sockets.join(", "))?;
+        }
         if !http.trusted_proxies.is_empty() {
             let forwards = match http.proxy_forwards_1xx {
                 true => "; they forward interim responses",
@@ -122,6 +127,14 @@ impl Summary<'_> {
             value::spell(quota.window),
             quota.exceptions.len(),
         )?;
+        if let Some(limit) = &self.0.bans {
+            let (within, ban_for) = (value::spell(limit.within), value::spell(limit.ban_for));
+            let after = limit.after;
+            writeln!(
+                f,
+                "  bans       after {after} failures within {within}, for {ban_for}"
+            )?;
+        }
         let keep = &policy.lifetimes.retention;
         writeln!(
             f,

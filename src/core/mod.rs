@@ -4,10 +4,13 @@
 //! walls of this room are checked by `tests/tidy.rs`.
 
 pub mod accel;
+pub mod bans;
 pub mod command;
 pub mod download;
 pub mod event;
 pub mod forwarded;
+pub mod health;
+pub mod history;
 pub mod orders;
 pub mod policy;
 pub mod range;
@@ -16,5 +19,6 @@ pub mod refusal;
 pub mod resume;
 pub mod session;
 pub mod slot;
+pub mod status;
 pub mod time;
 pub mod token;

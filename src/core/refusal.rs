@@ -127,6 +127,11 @@ pub enum Refusal {
         /// How long to wait.
         retry_in: Duration,
     },
+    /// The address, the account or its domain is banned.
+    Banned {
+        /// Until when; `None` is for ever.
+        until: Option<Timestamp>,
+    },
     /// The service is stopping.
     Stopping,
 
@@ -278,6 +283,7 @@ impl Refusal {
             Self::FieldsTooLarge         => row(C::BadRequest,          Modify, App::None,         431, "The header is too large"),
             Self::UnknownTransferCoding  => row(C::BadRequest,          Modify, App::None,         501, "This transfer coding is not supported"),
             Self::TooManyRequests { .. } => row(C::ResourceConstraint,  Wait,   App::None,         429, "Too many requests, try again later"),
+            Self::Banned { .. }          => row(C::Forbidden,           Auth,   App::None,         403, "You are banned from this service"),
             Self::Stopping               => row(C::ResourceConstraint,  Wait,   App::None,         503, "The service is restarting, try again"),
 
             Self::UnknownSession         => row(C::ItemNotFound,        Cancel, App::Session("unknown-session"),   404, "There is no such upload session"),
@@ -294,7 +300,6 @@ impl Refusal {
             Self::OtherMediaType         => row(C::NotAcceptable,       Modify, App::None,         415, "The content type is not that of an append"),
             Self::ChecksumMismatch       => row(C::NotAcceptable,       Modify, App::None,         460, "The checksum does not fit the bytes"),
             Self::OtherTusVersion        => row(C::NotAcceptable,       Modify, App::None,         412, "This version of tus is not supported"),
-
             Self::Command(fault)         => fault.row(),
             Self::Draining { .. }        => row(C::ResourceConstraint,  Wait,   App::Retry,        503, "No uploads are taken just now, try again later"),
             Self::Broken                 => row(C::InternalServerError, Wait,   App::None,         500, "Something went wrong here, try again later"),
@@ -323,6 +328,7 @@ impl Refusal {
             }
             Self::CredentialExpired => "urn:slotd:problem:credential-expired",
             Self::AlreadyComplete => "urn:slotd:problem:already-complete",
+            Self::Banned { .. } => "urn:slotd:problem:banned",
             _ => "about:blank",
         }
     }
@@ -336,6 +342,7 @@ impl Refusal {
             | Self::RefreshTooSoon { retry_at }
             | Self::Draining { retry_at, .. }
             | Self::TooManySessions { retry_at, .. } => Some(*retry_at),
+            Self::Banned { until } => *until,
             _ => None,
         }
     }

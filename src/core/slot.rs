@@ -5,6 +5,7 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -31,11 +32,28 @@ const URL_SEGMENT: &AsciiSet = &NON_ALPHANUMERIC
 /// What an id is spelled with.
 const ID_CHARS: usize = 22;
 
-/// Names a slot and its file: 128 random bits, the secret of the GET URL.
+/// The bits of an id that tell when it was made.
+const TICK_BITS: u32 = 24;
+/// How many times a second they change.
+const TICKS_PER_SECOND: u128 = 128;
+
+/// A name for what is made at `uptime`: neighbors in time are neighbors in the store's tables, so
+/// that many of them change few pages. The time comes round after 36 hours, which harms nothing.
+fn name_at(uptime: Duration, random: u128) -> u128 {
+    let ticks = uptime.as_nanos() * TICKS_PER_SECOND / 1_000_000_000;
+    ticks << (u128::BITS - TICK_BITS) | random >> TICK_BITS
+}
+
+/// Names a slot and its file: the secret of the GET URL, 104 of its 128 bits random.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SlotId(pub u128);
 
 impl SlotId {
+    /// A new one, of 128 random bits that nothing else is made of.
+    pub fn new(uptime: Duration, random: u128) -> Self {
+        Self(name_at(uptime, random))
+    }
+
     /// Reads the one spelling that `Display` writes.
     pub fn parse(text: &str) -> Option<Self> {
         // The decoder writes three bytes at a time.
@@ -79,6 +97,11 @@ impl fmt::Debug for SlotId {
 pub struct SessionId(pub u128);
 
 impl SessionId {
+    /// A new one, of 128 random bits that nothing else is made of.
+    pub fn new(uptime: Duration, random: u128) -> Self {
+        Self(name_at(uptime, random))
+    }
+
     /// Reads the one spelling that `Display` writes.
     pub fn parse(text: &str) -> Option<Self> {
         SlotId::parse(text).map(|id| Self(id.0))
@@ -306,6 +329,18 @@ mod tests {
     #[track_caller]
     fn name(text: &str) -> Option<String> {
         FileName::parse(text).ok().map(|name| name.0)
+    }
+
+    #[test]
+    fn ids_stand_in_the_order_of_time_and_are_random() {
+        let at = |millis| SlotId::new(Duration::from_millis(millis), u128::MAX).0;
+        assert_eq!(at(0), u128::MAX >> 24);
+        assert!(at(0) < at(8) && at(8) < at(1000) && at(1000) < at(36 * 3_600_000));
+        assert_eq!(at(1000 << 17), at(0));
+        let zero = SlotId::new(Duration::from_secs(1), 0);
+        assert_eq!(zero.0, 128 << 104);
+        let session = SessionId::new(Duration::from_secs(1), 1 << 24);
+        assert_eq!(session.0, zero.0 + 1);
     }
 
     #[test]

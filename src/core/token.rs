@@ -120,6 +120,30 @@ fn read(keys: &Keys, text: &str) -> Option<Claims> {
     })
 }
 
+/// Whether a token never was ours. What opens is ours, however late; and a key that is no longer in
+/// use may have sealed it: whoever holds that is late, and no forger. Nor is who presents nothing.
+pub fn is_forged(keys: &Keys, text: &str) -> bool {
+    if text.is_empty() || read(keys, text).is_some() {
+        return false;
+    }
+    let payload = text.strip_prefix(VERSION).and_then(|it| it.split_once('.'));
+    let key_id = payload.and_then(|(payload, _)| {
+        let payload = URL_SAFE_NO_PAD.decode(payload).ok()?;
+        (payload.len() == PAYLOAD_BYTES).then(|| payload[0])
+    });
+    TOKEN_BYTES_MAX < text.len() || !key_id.is_some_and(|id| keys.is_gone(id))
+}
+
+/// The same of a resume URL's last segment.
+pub fn is_forged_resume(keys: &Keys, text: &str) -> bool {
+    if read_resume(keys, text).is_some() {
+        return false;
+    }
+    let bytes = (text.len() <= TOKEN_BYTES_MAX).then(|| URL_SAFE_NO_PAD.decode(text).ok());
+    let bytes = bytes.flatten().unwrap_or_default();
+    bytes.len() != RESUME_PAYLOAD_BYTES + 32 || !keys.is_gone(bytes[0])
+}
+
 /// What the last segment of a resume URL says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ResumeClaims {
@@ -217,6 +241,15 @@ impl Keys {
 
     fn find(&self, id: u8) -> Option<&Key> {
         self.0.iter().find(|key| key.id == id)
+    }
+
+    /// Whether there may have been a key of this id, which is no longer in use. Ids go from 1 up by
+    /// one, and begin anew at the end.
+    fn is_gone(&self, id: u8) -> bool {
+        let is_before = |key: &Key| id < key.id;
+        let has_begun_anew = self.0.first().is_some_and(|key| self.current().id < key.id);
+        let was_given = has_begun_anew || self.0.first().is_some_and(is_before);
+        id != 0 && was_given && self.find(id).is_none()
     }
 
     /// Whether the current key has signed for `rotate_every`.
@@ -369,6 +402,50 @@ mod tests {
         let after = new.retire(3 * DAY, now.plus(3 * DAY));
         assert_eq!(open(&after, &token), Err(Refusal::TokenInvalid));
         assert!(open(&after, &seal(&new, &claims())).is_ok());
+    }
+
+    #[test]
+    fn late_is_not_forged() {
+        let old = keys();
+        let (token, url) = (
+            seal(&old, &claims()),
+            seal_resume(
+                &old,
+                ResumeClaims {
+                    id: SlotId(7),
+                    generation: 3,
+                },
+            ),
+        );
+        let new = old
+            .rotate([8; 32], Timestamp(9))
+            .retire(DAY, Timestamp(9).plus(DAY));
+        assert!(open(&new, &token).is_err() && open_resume(&new, &url).is_err());
+        for keys in [&old, &new] {
+            assert!(!is_forged(keys, &token) && !is_forged_resume(keys, &url));
+        }
+        // Another service's keys have the same ids.
+        let other = Keys::first([9; 32], Timestamp(9));
+        assert!(is_forged(&other, &token) && is_forged_resume(&other, &url));
+        assert!(!is_forged(&new, ""));
+        for text in ["v1.", "v1..", "v1.AQ.AQ", "AQ", "x", &"A".repeat(8192)] {
+            assert!(
+                is_forged(&new, text) && is_forged_resume(&new, text),
+                "{text}"
+            );
+        }
+        // Ids begin anew: any that is not in use may have been.
+        let mut round = old;
+        for n in 0..255 {
+            round = round.rotate([1; 32], Timestamp(n));
+        }
+        let round = Keys(round.0.split_off(253));
+        assert_eq!(
+            round.list().iter().map(|key| key.id).collect::<Vec<_>>(),
+            [255, 1]
+        );
+        assert!(!round.is_gone(0) && !other.is_gone(0) && !other.is_gone(2));
+        assert!(round.is_gone(7) && !round.is_gone(255) && !round.is_gone(1));
     }
 
     #[test]

@@ -145,6 +145,8 @@ impl Connection {
             .max_buf_size(BUFFER_BYTES_MAX);
         let mut connection = http.serve_connection(TokioIo::new(io), service);
         let result = tokio::select! {
+            // A request that is here already is answered before the end begins.
+            biased;
             result = std::future::poll_fn(|cx| connection.poll_without_shutdown(cx)) => result,
             () = stopped(&mut self.shutdown) => {
                 Pin::new(&mut connection).graceful_shutdown();

@@ -11,7 +11,7 @@
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Instant as StdInstant;
+use std::time::{Duration, Instant as StdInstant};
 
 use bytes::{Buf as _, BytesMut};
 use futures_util::FutureExt as _;
@@ -39,6 +39,9 @@ mod put;
 mod reply;
 mod wire;
 
+/// How long who has just connected, or begun to ask, may take for it when the service stops.
+pub const FIRST_WITHIN: Duration = Duration::from_secs(1);
+
 /// A connection whose requests are answered here.
 pub struct Front<S> {
     edge: Arc<Edge>,
@@ -51,6 +54,8 @@ pub struct Front<S> {
     first_until: Instant,
     shutdown: watch::Receiver<bool>,
     stopping: BoxFuture<'static, ()>,
+    /// Whether `stopping` is over.
+    is_told: bool,
 }
 
 /// What is to be done with a connection that is not answered here any more.
@@ -95,15 +100,13 @@ impl<S: Line> Front<S> {
             first_until: now + HEAD_WITHIN,
             shutdown,
             stopping: Box::pin(async move { stopped(&mut stop).await }),
+            is_told: false,
         }
     }
 
     /// Answers requests as long as they are plain.
     pub async fn run(mut self) -> End<S> {
         loop {
-            if self.is_stopping() {
-                return self.close();
-            }
             let end = match self.await_head().await {
                 Awaited::Head(end) => end,
                 Awaited::Bad => return self.hand_over(),
@@ -198,13 +201,19 @@ impl<S: Line> Front<S> {
             true => IDLE_FOR,
             false => HEAD_WITHIN,
         };
-        let until = *until.get_or_insert_with(|| Instant::now() + wait);
-        if self.wire.poll_alarm(cx, until).is_ready() {
+        let until = until.get_or_insert_with(|| Instant::now() + wait);
+        if !self.is_told && Pin::new(&mut self.stopping).poll(cx).is_ready() {
+            self.is_told = true;
+            if self.buffer.is_empty() && 0 < self.n_heads {
+                return Poll::Ready(Awaited::Over);
+            }
+            // Who just connected, or has begun to ask, shall be answered.
+            let soon = Instant::now() + FIRST_WITHIN;
+            *until = soon.min(*until);
+        }
+        if self.wire.poll_alarm(cx, *until).is_ready() {
             // What came of a head that never ended gets no answer, so there is none to protect.
             self.buffer = BytesMut::new();
-            return Poll::Ready(Awaited::Over);
-        }
-        if Pin::new(&mut self.stopping).poll(cx).is_ready() {
             return Poll::Ready(Awaited::Over);
         }
         if self.buffer.is_empty() {
@@ -233,7 +242,8 @@ impl<S: Line> Front<S> {
             Ok(permit) => (open(edge, self.origin, &ask).await, permit),
             Err(refusal) => (Err(refusal), None),
         };
-        let is_last = ask.is_last || self.is_stopping();
+        let is_banned = matches!(opened, Err(Refusal::Banned { .. }));
+        let is_last = ask.is_last || is_banned || self.is_stopping();
         let reply = match opened {
             Ok(download) => Reply::of(download, is_last),
             Err(refusal) => {

@@ -17,9 +17,9 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::connection::{Connection, Cut, Rules, drain};
 use super::front::line::Line;
-use super::front::{End, Front};
+use super::front::{End, FIRST_WITHIN, Front};
 use super::gate::{Gate, Permit};
-use super::listen::{Incoming, Socket};
+use super::listen::{BACKLOG, Incoming, Owner, Socket};
 use super::pace::Paced;
 use super::room::Room;
 use super::tls::{HANDSHAKE_WITHIN, Reloader, Secured};
@@ -27,11 +27,14 @@ use super::{Edge, Origin, router_of, stopped};
 use crate::config::Http;
 use crate::core::forwarded;
 use crate::core::refusal::Refusal;
+use crate::meters::work;
 
 /// How long to wait when there are no descriptors left for a connection.
 const ACCEPT_AGAIN_IN: Duration = Duration::from_millis(100);
 /// How often to tell that it goes on.
 const TELL_AGAIN_IN: Duration = Duration::from_secs(60);
+/// How soon who waits when the service stops can be accepted: at once, once they are seen.
+const REST_WITHIN: Duration = Duration::from_millis(20);
 /// What a connection too many gets, where that costs no waiting.
 const TOO_MANY: &[u8] = b"HTTP/1.1 429 Too Many Requests\r\nRetry-After: 5\r\n\
     Access-Control-Allow-Origin: *\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
@@ -72,7 +75,7 @@ impl Hall {
     }
 
     /// Accepts connections until the service stops; returns those that are left.
-    pub async fn admit(self: Arc<Self>, socket: Socket) -> JoinSet<()> {
+    pub async fn admit(self: Arc<Self>, socket: Socket, owner: Owner) -> JoinSet<()> {
         let mut tasks = JoinSet::new();
         let mut shutdown = self.shutdown.clone();
         let mut told_at = None;
@@ -83,13 +86,30 @@ impl Hall {
                 (place, socket.accept().await)
             };
             tokio::select! {
-                () = stopped(&mut shutdown) => return tasks,
+                () = stopped(&mut shutdown) => {
+                    if owner == Owner::Us {
+                        self.admit_rest(&socket, &mut tasks).await;
+                    }
+                    return tasks;
+                }
                 Some(ended) = tasks.join_next() => log_panic(ended),
                 (place, incoming) = next => match (place, incoming) {
                     (Ok(place), Ok(incoming)) => self.clone().greet(incoming, place, &mut tasks),
                     (_, Err(error)) => on_accept_error(&error, &mut told_at).await,
                     (Err(_), _) => return tasks,
                 },
+            }
+        }
+    }
+
+    /// Accepts those that wait already: with the socket they would be reset.
+    async fn admit_rest(self: &Arc<Self>, socket: &Socket, tasks: &mut JoinSet<()>) {
+        for _ in 0..BACKLOG {
+            let n_max = || self.edge.service.settings().connections_total_max;
+            let next = async { (self.room.take(n_max).await, socket.accept().await) };
+            match timeout(REST_WITHIN, next).await {
+                Ok((Ok(place), Ok(incoming))) => self.clone().greet(incoming, place, tasks),
+                _ => return,
             }
         }
     }
@@ -137,6 +157,7 @@ impl Hall {
     }
 
     fn turn_away(&self, stream: &TcpStream, peer: IpAddr) {
+        work().refuse_connection();
         // Where all clients come through a proxy on this machine, the admin has to know.
         if peer.is_loopback() && !self.told_of_proxy.swap(true, Ordering::Relaxed) {
             tracing::warn!(
@@ -166,8 +187,12 @@ impl Hall {
     async fn shake_hands(&self, tls: &Reloader, stream: TcpStream) -> Option<Secured> {
         let mut shutdown = self.shutdown.clone();
         let handshake = timeout(HANDSHAKE_WITHIN, tls.accept(stream));
+        let given_up = async {
+            stopped(&mut shutdown).await;
+            sleep(FIRST_WITHIN).await;
+        };
         let stream = tokio::select! {
-            () = stopped(&mut shutdown) => return None,
+            () = given_up => return None,
             stream = handshake => stream,
         };
         match stream {
@@ -180,6 +205,7 @@ impl Hall {
 
     /// Answers a connection: files in front, and the rest behind.
     async fn host<S: Line>(self: Arc<Self>, stream: S, origin: Origin, held: Held) {
+        let _counted = work().hold_connection();
         let (edge, shutdown) = (self.edge.clone(), self.shutdown.clone());
         let pace = Rules::of(&edge.service.settings()).begin();
         let front = Front::new(edge, origin, stream, pace, shutdown);

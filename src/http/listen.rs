@@ -14,12 +14,13 @@ use tokio::time::timeout;
 
 use super::Edge;
 use super::hall::Hall;
+use super::inherited::{Given, Inherited};
 use super::tls::{Reloader, TlsError};
 use crate::config::{Http, Listen};
 use crate::service::Service;
 
 /// Connections that the kernel holds for us while we are busy.
-const BACKLOG: u32 = 1024;
+pub(super) const BACKLOG: u32 = 1024;
 /// Who may use a Unix socket: its owner and its group.
 const UNIX_SOCKET_MODE: u32 = 0o660;
 /// How long connections may go on when their uploads have been cut: time for the 503.
@@ -29,16 +30,20 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(2);
 #[derive(Debug, thiserror::Error)]
 pub enum BindError {
     /// A TCP address.
-    #[error("http.listen: {address}: {source}{}", tcp_remedy(source))]
+    #[error("{key}: {address}: {source}{}", tcp_remedy(source))]
     Tcp {
+        /// The option that names it.
+        key: &'static str,
         /// The address.
         address: SocketAddr,
         /// Why not.
         source: io::Error,
     },
     /// A Unix socket.
-    #[error("http.listen: unix:{}: {source}{}", .path.display(), unix_remedy(source))]
+    #[error("{key}: unix:{}: {source}{}", .path.display(), unix_remedy(source))]
     Unix {
+        /// The option that names it.
+        key: &'static str,
         /// The socket's file.
         path: PathBuf,
         /// Why not.
@@ -47,6 +52,19 @@ pub enum BindError {
     /// Certificate or key.
     #[error("http.tls: {0}")]
     Tls(#[from] TlsError),
+}
+
+impl BindError {
+    fn new(key: &'static str, listen: &Listen, source: io::Error) -> Self {
+        match listen.clone() {
+            Listen::Tcp(address) => Self::Tcp {
+                key,
+                address,
+                source,
+            },
+            Listen::Unix(path) => Self::Unix { key, path, source },
+        }
+    }
 }
 
 fn tcp_remedy(source: &io::Error) -> &'static str {
@@ -76,41 +94,52 @@ fn unix_remedy(source: &io::Error) -> &'static str {
 
 /// The sockets of `http.listen`, bound and listening.
 pub struct Listeners {
-    sockets: Vec<Socket>,
+    sockets: Vec<(Socket, Owner)>,
     tls: Option<Arc<Reloader>>,
 }
 
-/// A listening socket; the file of one is removed with it.
+/// A listening socket; the file of one that is ours is removed with it.
 pub enum Socket {
     /// Of an address.
     Tcp(TcpListener),
     /// Of a file.
-    Unix(UnixListener, PathBuf),
+    Unix(UnixListener, Option<PathBuf>),
+}
+
+/// Whose a listening socket is: what becomes of connections that come after the last one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Owner {
+    /// It ends with us, and they are refused.
+    Us,
+    /// The service manager keeps it, and they wait for the next start.
+    Manager,
 }
 
 impl Listeners {
     /// Binds all sockets and reads the certificate; call it in a runtime.
     pub fn bind(http: &Http) -> Result<Self, BindError> {
+        Self::bind_others(http, &mut Inherited::default())
+    }
+
+    /// The same, but for sockets that are `inherited`: these are taken from there.
+    pub fn bind_others(http: &Http, inherited: &mut Inherited) -> Result<Self, BindError> {
         let tls = http.tls.as_ref().map(Reloader::open).transpose()?;
-        let sockets = http.listen.iter().map(|listen| match listen {
-            Listen::Tcp(address) => bind_tcp(*address).map_err(|source| BindError::Tcp {
-                address: *address,
-                source,
-            }),
-            Listen::Unix(path) => bind_unix(path).map_err(|source| BindError::Unix {
-                path: path.clone(),
-                source,
-            }),
-        });
+        let open = |listen| Socket::open("http.listen", listen, inherited);
+        let sockets = http.listen.iter().map(open);
         Ok(Self {
-            sockets: sockets.collect::<Result<_, _>>()?,
+            sockets: sockets.collect::<Result<_, BindError>>()?,
             tls: tls.map(Arc::new),
         })
     }
 
+    /// What reads the certificate, where there is one.
+    pub fn tls(&self) -> Option<Arc<Reloader>> {
+        self.tls.clone()
+    }
+
     /// The TCP addresses, with the ports that the system chose.
     pub fn addresses(&self) -> Vec<SocketAddr> {
-        let addresses = self.sockets.iter().filter_map(|socket| match socket {
+        let addresses = self.sockets.iter().filter_map(|(socket, _)| match socket {
             Socket::Tcp(listener) => listener.local_addr().ok(),
             Socket::Unix(..) => None,
         });
@@ -122,8 +151,8 @@ impl Listeners {
         let edge = Arc::new(Edge::new(service.clone(), http));
         let hall = Arc::new(Hall::new(edge, http, self.tls, shutdown));
         let mut doors = JoinSet::new();
-        for socket in self.sockets {
-            doors.spawn(hall.clone().admit(socket));
+        for (socket, owner) in self.sockets {
+            doors.spawn(hall.clone().admit(socket, owner));
         }
         let mut connections = JoinSet::new();
         while let Some(door) = doors.join_next().await {
@@ -154,6 +183,26 @@ async fn drain(mut connections: JoinSet<()>) {
     while connections.join_next().await.is_some() {}
 }
 
+fn bind(listen: &Listen) -> io::Result<Socket> {
+    match listen {
+        Listen::Tcp(address) => bind_tcp(*address),
+        Listen::Unix(path) => bind_unix(path),
+    }
+}
+
+fn adopt(given: Given) -> io::Result<Socket> {
+    match given {
+        Given::Tcp(listener) => {
+            listener.set_nonblocking(true)?;
+            TcpListener::from_std(listener).map(Socket::Tcp)
+        }
+        Given::Unix(listener) => {
+            listener.set_nonblocking(true)?;
+            UnixListener::from_std(listener).map(|listener| Socket::Unix(listener, None))
+        }
+    }
+}
+
 fn bind_tcp(address: SocketAddr) -> io::Result<Socket> {
     let socket = match address {
         SocketAddr::V4(_) => TcpSocket::new_v4()?,
@@ -170,7 +219,8 @@ fn bind_unix(path: &Path) -> io::Result<Socket> {
     socket.bind(path)?;
     // Before `listen`, so that nobody connects with the mode that the umask left.
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(UNIX_SOCKET_MODE))?;
-    Ok(Socket::Unix(socket.listen(BACKLOG)?, path.to_owned()))
+    let listener = socket.listen(BACKLOG)?;
+    Ok(Socket::Unix(listener, Some(path.to_owned())))
 }
 
 /// Removes a socket that nobody listens on: a crash leaves one.
@@ -197,6 +247,21 @@ pub enum Incoming {
 }
 
 impl Socket {
+    /// The socket that the option `key` names: the one that is `inherited`, or a new one. Call it
+    /// in a runtime.
+    pub fn open(
+        key: &'static str,
+        listen: &Listen,
+        inherited: &mut Inherited,
+    ) -> Result<(Self, Owner), BindError> {
+        let (socket, owner) = match inherited.claim(listen) {
+            Some(given) => (adopt(given), Owner::Manager),
+            None => (bind(listen), Owner::Us),
+        };
+        let socket = socket.map_err(|source| BindError::new(key, listen, source))?;
+        Ok((socket, owner))
+    }
+
     /// The next connection; nothing is lost where this is dropped before it comes.
     pub async fn accept(&self) -> io::Result<Incoming> {
         match self {
@@ -211,7 +276,7 @@ impl Socket {
 
 impl Drop for Socket {
     fn drop(&mut self) {
-        if let Self::Unix(_, path) = self {
+        if let Self::Unix(_, Some(path)) = self {
             // The next start would remove it as well.
             let _ = std::fs::remove_file(path);
         }

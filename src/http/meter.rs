@@ -21,6 +21,7 @@ use super::gate::Permit;
 use crate::core::event::Event;
 use crate::core::session::network::AddressPolicy;
 use crate::core::slot::SlotId;
+use crate::meters::work;
 use crate::service::Service;
 
 /// What is known of a request when it comes.
@@ -210,6 +211,17 @@ impl HttpBody for Outgoing {
 }
 
 impl Answered {
+    fn count(&self) {
+        let status = self.status.map(|status| status.as_u16());
+        work().count_request(self.facts.method, status);
+        work().count_bytes(self.n_received(), self.n_bytes);
+    }
+
+    fn n_received(&self) -> u64 {
+        let received = |reading: &Reading| reading.0.bytes.load(Ordering::Relaxed);
+        self.reading.as_ref().map_or(0, received)
+    }
+
     fn tell(&self) {
         let is_file = matches!(
             self.status,
@@ -231,12 +243,12 @@ impl Answered {
 
 impl Drop for Answered {
     fn drop(&mut self) {
+        self.count();
         self.tell();
         // Nobody listens: its words cost more than they say.
         if !tracing::enabled!(target: "slotd::http", tracing::Level::INFO) {
             return;
         }
-        let received = |reading: &Reading| reading.0.bytes.load(Ordering::Relaxed);
         let slot = self.facts.slot.map(SlotId::short);
         let addresses = self.facts.addresses;
         let client = self.facts.client.and_then(|client| addresses.apply(client));
@@ -251,7 +263,7 @@ impl Drop for Answered {
             status,
             slot = slot.as_deref().unwrap_or("-"),
             client = client.as_deref().unwrap_or("-"),
-            received_bytes = self.reading.as_ref().map_or(0, received),
+            received_bytes = self.n_received(),
             sent_bytes = self.n_bytes,
             ms = u64::try_from(self.facts.started.elapsed().as_millis()).unwrap_or(u64::MAX),
             "request"

@@ -29,6 +29,7 @@ use crate::core::refusal::Refusal;
 use crate::core::resume::{Dialect, answer as words};
 use crate::core::session::network::Visitor;
 use crate::service::Service;
+use crate::service::upload::Credential;
 
 pub mod connection;
 pub mod early;
@@ -39,6 +40,7 @@ mod get;
 mod guard;
 mod hall;
 mod head;
+pub mod inherited;
 pub mod listen;
 mod meter;
 mod pace;
@@ -113,6 +115,7 @@ async fn handle(State(edge): State<Arc<Edge>>, request: Request) -> Response {
         visitor: visitor(&facts, request.headers()),
         early: edge.early(origin, &request),
     };
+    let credential = credential(&asked.place, &request);
     let is_framed = is_framed(&request);
     let (request, reading) = meter::incoming(request);
     let mut permit = None;
@@ -123,11 +126,15 @@ async fn handle(State(edge): State<Arc<Edge>>, request: Request) -> Response {
         }
         Err(refusal) => Err(refusal),
     };
+    if let (Err(refusal), Some(credential)) = (&answer, &credential) {
+        edge.service.blame_address(client, credential, refusal);
+    }
+    let is_banned = matches!(answer, Err(Refusal::Banned { .. }));
     let response = answer.unwrap_or_else(|refusal| {
         edge.tell_refused(&refusal);
         reply::refuse(refusal, manner)
     });
-    let after = match reading.is_at_end() && is_framed {
+    let after = match reading.is_at_end() && is_framed && !is_banned {
         true => reply::After::KeepAlive,
         false => reply::After::Close,
     };
@@ -149,6 +156,19 @@ fn dialect(place: &Result<head::Place, Refusal>, request: &Request) -> Option<Di
         Ok(head::Place::Upload(_)) => Some(Dialect::of_resume(request.headers())),
         Ok(head::Place::File(..)) if request.method() == Method::PUT => {
             Dialect::of_put(request.headers())
+        }
+        _ => None,
+    }
+}
+
+/// By what a request wants to write. What only looks needs no care: anybody's client follows links.
+fn credential(place: &Result<head::Place, Refusal>, request: &Request) -> Option<Credential> {
+    match (place, request.method()) {
+        (_, &Method::GET | &Method::HEAD | &Method::OPTIONS) => None,
+        (Ok(head::Place::Upload(sealed)), _) => Some(Credential::Resume(sealed.clone())),
+        (Ok(head::Place::File(id, name)), &Method::PUT) => {
+            let place = Ok((*id, name.clone()));
+            put::credential(&place, request.uri(), request.headers())
         }
         _ => None,
     }
@@ -194,13 +214,14 @@ impl Edge {
         }
     }
 
-    /// Counts a request that came through a trusted proxy, until its answer is sent; other clients
-    /// are counted by connection.
+    /// Turns banned addresses away. Counts a request that came through a trusted proxy, until its
+    /// answer is sent; other clients are counted by connection.
     fn enter(
         &self,
         origin: Option<Origin>,
         client: Option<IpAddr>,
     ) -> Result<Option<gate::Permit>, Refusal> {
+        self.service.check_address(client)?;
         let (Some(origin), Some(client)) = (origin, client) else {
             return Ok(None);
         };

@@ -87,6 +87,17 @@ pub async fn take(
     service.receive(upload, body).await
 }
 
+/// By what a PUT wants to write; `None` where it does not say.
+pub fn credential(
+    place: &Result<(SlotId, String), Refusal>,
+    uri: &Uri,
+    headers: &HeaderMap,
+) -> Option<Credential> {
+    let (id, name) = place.clone().ok()?;
+    let token = head::token(uri, headers).ok()?;
+    Some(Credential::Put { id, name, token })
+}
+
 /// A request's body, as the service takes it.
 pub fn content(body: axum::body::Body) -> Body {
     Box::pin(

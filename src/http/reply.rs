@@ -165,8 +165,10 @@ impl Manner {
 pub fn refuse(refusal: Refusal, manner: Manner) -> Response {
     let refusal = manner.translate(refusal);
     let row = refusal.row();
-    // The draft's clients read problem types, whatever they accept besides.
-    let style = match manner.is_draft() {
+    // The draft's clients read problem types, whatever they accept besides; and a ban shall not be
+    // taken for any other 403.
+    let is_banned = matches!(refusal, Refusal::Banned { .. });
+    let style = match manner.is_draft() || is_banned {
         true => ErrorStyle::Problem,
         false => manner.style,
     };

@@ -67,15 +67,30 @@ pub enum TlsError {
 
 /// The pair in use, and when its files were last looked at.
 pub struct Reloader {
-    files: config::Tls,
     check_every: Duration,
     state: Mutex<State>,
 }
 
 struct State {
+    files: config::Tls,
     acceptor: TlsAcceptor,
     stamp: Stamp,
     checked_at: Instant,
+}
+
+/// A pair that was read and can be used.
+pub struct Pair(State);
+
+impl State {
+    fn read(files: &config::Tls) -> Result<Self, TlsError> {
+        let stamp = stamp(files);
+        Ok(Self {
+            acceptor: read(files)?,
+            files: files.clone(),
+            stamp,
+            checked_at: Instant::now(),
+        })
+    }
 }
 
 /// What changes when a file is replaced.
@@ -88,17 +103,20 @@ impl Reloader {
     }
 
     fn open_checking(files: &config::Tls, check_every: Duration) -> Result<Self, TlsError> {
-        let stamp = stamp(files);
-        let state = State {
-            acceptor: read(files)?,
-            stamp,
-            checked_at: Instant::now(),
-        };
         Ok(Self {
-            files: files.clone(),
             check_every,
-            state: Mutex::new(state),
+            state: Mutex::new(State::read(files)?),
         })
+    }
+
+    /// Reads another pair, or the same anew; what this returns is taken up by `take_up`.
+    pub fn read(files: &config::Tls) -> Result<Pair, TlsError> {
+        State::read(files).map(Pair)
+    }
+
+    /// Uses a pair that was read, for the connections that come from now on.
+    pub fn take_up(&self, pair: Pair) {
+        *self.state.lock().unwrap_or_else(PoisonError::into_inner) = pair.0;
     }
 
     /// A connection's handshake.
@@ -116,10 +134,10 @@ impl Reloader {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         if self.check_every <= state.checked_at.elapsed() {
             state.checked_at = Instant::now();
-            let stamp = stamp(&self.files);
+            let stamp = stamp(&state.files);
             if stamp != state.stamp {
                 state.stamp = stamp;
-                match read(&self.files) {
+                match read(&state.files) {
                     Ok(acceptor) => {
                         state.acceptor = acceptor;
                         tracing::info!("the TLS certificate was read again");

@@ -179,9 +179,11 @@ impl Operations {
         command: &Command,
         answers: &[Values],
     ) -> Result<(Option<Onward>, Report), Trouble> {
+        let settings = self.service.settings();
         let asker = Asker {
             account: &caller.account,
-            public_url: &self.service.settings().public_url,
+            public_url: &settings.public_url,
+            ban_policy: &settings.bans,
         };
         let ask = |form: Form, last| match last {
             Last::Yes => Onward::Complete(form),
@@ -197,8 +199,7 @@ impl Operations {
             }
             Next::Show(operation) => {
                 let found = self.run(caller, operation).await?;
-                let has_more = found.has_more();
-                let onward = match (has_more, answers.is_empty()) {
+                let onward = match (found.has_more(), answers.is_empty()) {
                     (true, _) => Some(Onward::Page(Values::default())),
                     (false, false) => Some(Onward::LastPage),
                     (false, true) => None,

@@ -138,19 +138,19 @@ pub(super) struct Intake {
     /// Whether the body was asked for already: what has come before is taken also when the request
     /// was cut meanwhile.
     is_begun: bool,
-    on_bytes: Box<dyn FnMut() + Send>,
+    on_bytes: Box<dyn FnMut(u64) + Send>,
 }
 
 impl Intake {
     /// Takes in at most `n_bytes_max` bytes of `body`, which come behind those in `hasher`;
-    /// `on_bytes` is called when some came.
+    /// `on_bytes` is told how many came, whenever some did.
     pub(super) fn new(
         body: Body,
         n_bytes_max: u64,
         (hasher, sum): (sha2::Sha256, Option<Sum>),
         pace: Pace,
         mut cut: watch::Receiver<bool>,
-        on_bytes: Box<dyn FnMut() + Send>,
+        on_bytes: Box<dyn FnMut(u64) + Send>,
     ) -> (Self, SharedGauge) {
         let gauge = SharedGauge(Arc::new(Mutex::new(Gauge {
             hasher,
@@ -200,7 +200,7 @@ impl Intake {
         });
         self.n_bytes_now += n_bytes;
         self.handed_over_at = Some(Instant::now());
-        (self.on_bytes)();
+        (self.on_bytes)(n_bytes);
         Poll::Ready(Some(Ok(bytes)))
     }
 
@@ -270,7 +270,7 @@ mod tests {
             (sha2::Sha256::new(), None),
             PACE,
             receiver,
-            Box::new(|| ()),
+            Box::new(|_| ()),
         );
         let mut n_passed = 0;
         while let Some(Ok(bytes)) = intake.next().await {
@@ -325,7 +325,7 @@ mod tests {
             (sha2::Sha256::new(), None),
             PACE,
             receiver,
-            Box::new(|| ()),
+            Box::new(|_| ()),
         );
         for _ in 0..5 {
             assert!(intake.next().await.is_some_and(|piece| piece.is_ok()));
@@ -344,7 +344,7 @@ mod tests {
             (sha2::Sha256::new(), None),
             PACE,
             receiver,
-            Box::new(|| ()),
+            Box::new(|_| ()),
         );
         let (next, _) = tokio::join!(intake.next(), async { cut.send(true) });
         assert!(next.is_some_and(|piece| piece.is_err()));
@@ -360,7 +360,7 @@ mod tests {
             (sha2::Sha256::new(), None),
             PACE,
             receiver,
-            Box::new(|| ()),
+            Box::new(|_| ()),
         );
         assert!(intake.next().await.is_some_and(|piece| piece.is_ok()));
         assert!(intake.next().await.is_some_and(|piece| piece.is_err()));
@@ -377,7 +377,7 @@ mod tests {
             (sha2::Sha256::new(), None),
             PACE,
             receiver,
-            Box::new(|| ()),
+            Box::new(|_| ()),
         );
         intake.for_each(|_| async {}).await;
         assert_eq!(

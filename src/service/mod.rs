@@ -3,17 +3,16 @@
 //! A method fetches facts, asks core, applies the effect, in that order. Stores' troubles end here:
 //! they are logged once, with what was being done, and edges get a refusal without innards.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use http::{HeaderMap, Method};
 use jid::Jid;
-use tokio::sync::{Mutex, MutexGuard};
+use tokio::sync::Mutex;
 use tracing::{debug, error, info};
 
-use crate::core::command::operation::Outcome;
 use crate::core::download::{self, Answer, Served};
 use crate::core::event::Event;
 use crate::core::policy::{self, Facts, NewIds, STORAGE_RETRY_IN};
@@ -22,33 +21,42 @@ use crate::core::session::UploadSession;
 use crate::core::slot::{SessionId, Slot, SlotId, SlotRequest};
 use crate::core::time::Timestamp;
 use crate::core::token::{self, Keys};
+use crate::meters::work;
 use crate::store::{Content, Failure, StoreError, Stores};
 
 pub mod audit;
+mod bans;
 pub mod command;
 mod ending;
 pub mod events;
 mod hashes;
+pub mod health;
 mod intake;
+mod keys;
 pub mod operations;
 mod orders;
 mod rates;
 mod receive;
+pub mod recent;
 mod recover;
 mod replay;
 mod resume;
 pub mod session;
 mod settings;
+mod status;
 pub mod sweep;
 mod transfers;
 pub mod upload;
 mod whole;
 mod write;
 
+use bans::Gatekeeper;
 use events::Listeners;
 use hashes::Hashes;
+use health::Streams;
 use orders::OrderBook;
 use rates::Rates;
+use recent::Recent;
 use session::SessionView;
 pub use settings::Settings;
 use transfers::Transfers;
@@ -56,6 +64,9 @@ use whole::Gathering;
 
 /// When to ask again for a slot while none are given out.
 const DRAINING_RETRY_IN: Duration = Duration::from_secs(300);
+
+/// The same while the service stops: it may be there again soon after.
+const STOPPING_RETRY_IN: Duration = Duration::from_secs(15);
 
 /// The two things that cannot be computed.
 pub trait World: Send + Sync {
@@ -92,12 +103,15 @@ pub struct Service {
     started_at: Duration,
     transfers: Arc<Transfers>,
     rates: Rates,
+    bans: Gatekeeper,
     hashes: Hashes,
     gathering: Arc<Gathering>,
     is_draining: AtomicBool,
     keys_turn: Mutex<()>,
+    streams: Arc<Streams>,
     listeners: Listeners,
     orders: OrderBook,
+    recent: Arc<Recent>,
 }
 
 impl Service {
@@ -111,12 +125,15 @@ impl Service {
             world,
             transfers: Arc::default(),
             rates: Rates::default(),
+            bans: Gatekeeper::default(),
             hashes: Hashes::default(),
             gathering: Arc::default(),
             is_draining: AtomicBool::new(false),
             keys_turn: Mutex::default(),
+            streams: Arc::default(),
             listeners: Listeners::default(),
             orders: OrderBook::default(),
+            recent: Arc::default(),
         })
     }
 
@@ -173,21 +190,26 @@ impl Service {
         let settings = self.settings.load_full();
         let owner = requester.to_bare();
         policy::screen(&settings.policy, &owner, &request, now)?;
-        if self.is_draining() {
+        let retry_in = match self.transfers.is_stopping() {
+            true => Some(STOPPING_RETRY_IN),
+            false => self.is_draining().then_some(DRAINING_RETRY_IN),
+        };
+        if let Some(retry_in) = retry_in {
             return Err(Refusal::Draining {
-                retry_at: now.plus(DRAINING_RETRY_IN),
+                retry_at: now.plus(retry_in),
                 note: self.note().map(String::into_boxed_str),
             });
         }
         let size_bytes = request.size_bytes;
         let (slot_rate, byte_rate) = (settings.slot_rate, settings.byte_rate);
         // Rates go by a clock that nobody sets: one set back would hold requesters up for as long.
-        let uptime = Timestamp(self.uptime().as_secs());
+        let uptime = self.uptime();
+        let steady_now = Timestamp(uptime.as_secs());
         let taken = self
             .rates
-            .take(&owner, size_bytes, slot_rate, byte_rate, uptime);
+            .take(&owner, size_bytes, slot_rate, byte_rate, steady_now);
         taken.map_err(|fits_at| Refusal::SlotRateReached {
-            retry_at: now.plus(fits_at.since(uptime)),
+            retry_at: now.plus(fits_at.since(steady_now)),
         })?;
         let full = |refusal| match refusal {
             Refusal::NoSpace => Refusal::StorageFull {
@@ -199,8 +221,8 @@ impl Service {
         let free = free.map_err(|e| full(broken("ask for free space", &e)))?;
         let since = settings.policy.quota.since(now);
         let ids = NewIds {
-            slot: SlotId(self.world.random()),
-            session: SessionId(self.world.random()),
+            slot: SlotId::new(uptime, self.world.random()),
+            session: SessionId::new(uptime, self.world.random()),
         };
         let said = self.orders.said_of(&owner);
         let requester = owner.clone();
@@ -298,60 +320,16 @@ impl Service {
         Ok(Download { answer, body })
     }
 
-    /// The keys in use.
-    pub fn keys(&self) -> Keys {
-        let keys = self.keys.read().unwrap_or_else(PoisonError::into_inner);
-        keys.clone()
+    /// Returns once both stores have said something, whatever it was.
+    pub async fn answer(&self) {
+        let said = self.stores.sessions.totals().await.map(drop);
+        let also_said = self.stores.files.room().await.map(drop);
+        for error in [said, also_said].into_iter().filter_map(Result::err) {
+            debug!(%error, "a store answers with trouble");
+        }
     }
 
-    /// Held by who changes the file of keys, until the new ones are in use: of two at once the
-    /// older would win.
-    pub async fn turn_for_keys(&self) -> MutexGuard<'_, ()> {
-        self.keys_turn.lock().await
-    }
-
-    /// Puts other keys into use; what the old ones alone sealed is refused from now on.
-    pub fn set_keys(&self, keys: Keys) {
-        let n_keys = keys.list().len();
-        *self.keys.write().unwrap_or_else(PoisonError::into_inner) = keys;
-        self.tell(Event::KeysChanged { n_keys });
-    }
-
-    /// What `keys` become when their time has come: a new one signs, the oldest are left out.
-    pub fn next_keys(&self, keys: &Keys) -> Option<Keys> {
-        let now = self.world.now();
-        let settings = self.settings();
-        let kept = keys.retire(settings.keep_old_for, now);
-        let is_due = |every| kept.is_rotation_due(every, now);
-        let next = if settings.rotate_every.is_some_and(is_due) {
-            kept.rotate(self.random_secret(), now)
-        } else {
-            kept
-        };
-        (next != *keys).then_some(next)
-    }
-
-    fn random_secret(&self) -> [u8; 32] {
-        let halves = [self.world.random(), self.world.random()];
-        let mut secret = [0; 32];
-        secret[..16].copy_from_slice(&halves[0].to_be_bytes());
-        secret[16..].copy_from_slice(&halves[1].to_be_bytes());
-        secret
-    }
-
-    /// Whether an operator said that no slots shall be given out.
-    pub fn is_draining(&self) -> bool {
-        self.is_draining.load(Ordering::Relaxed)
-    }
-
-    /// Gives out no more slots, or some again; until then, or a restart.
-    fn set_draining(&self, is_draining: bool) -> Outcome {
-        self.is_draining.store(is_draining, Ordering::Relaxed);
-        self.tell(Event::Draining { is_draining });
-        Outcome::Draining(is_draining, self.transfers.active().len())
-    }
-
-    /// Refuses new uploads from now on; tells how many are running.
+    /// Refuses new uploads and slots from now on; tells how many are running.
     pub fn drain(&self) -> usize {
         self.transfers.stop()
     }
@@ -373,6 +351,7 @@ fn refusal_of(doing: &'static str, failure: Failure) -> Refusal {
 /// Logs a store's trouble, once, and turns it into what a peer may know.
 fn broken(doing: &'static str, store_error: &StoreError) -> Refusal {
     error!(error = %store_error, "could not {doing}");
+    work().count_store_error(store_error.kind());
     match store_error {
         StoreError::NoSpace { .. } => Refusal::NoSpace,
         StoreError::Unavailable { .. } | StoreError::Corrupt(_) => Refusal::Broken,

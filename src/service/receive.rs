@@ -215,7 +215,7 @@ impl Service {
         let durable = left_over.map_or(0, |(_, offset)| offset);
         transfer.note_durable(durable.max(before.offset()));
         let now = self.world.now();
-        transfer.note_byte(now);
+        transfer.note_bytes(0, now);
         let (settings, visitor) = (self.settings.load_full(), upload.visitor.clone());
         let is_resumable = upload.is_resumable;
         let is_held_back = upload.checksum.is_some();
@@ -307,8 +307,12 @@ impl Service {
             stall_for: settings.stall_for,
             rate_min_bytes: settings.rate_min_bytes,
         };
-        let (world, noting) = (self.world.clone(), transfer.clone());
-        let on_bytes = Box::new(move || noting.note_byte(world.now()));
+        let (world, noting, recent) = (self.world.clone(), transfer.clone(), self.recent.clone());
+        let on_bytes = Box::new(move |n_bytes| {
+            let now = world.now();
+            noting.note_bytes(n_bytes, now);
+            recent.note_bytes(n_bytes, now);
+        });
         Intake::new(body, n_bytes_max, hashers, pace, transfer.cut(), on_bytes)
     }
 

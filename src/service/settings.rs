@@ -8,6 +8,8 @@ use jid::BareJid;
 
 use super::Service;
 use crate::core::accel::Accel;
+use crate::core::bans::BanPolicy;
+use crate::core::command::operation::Configured;
 use crate::core::policy::Policy;
 use crate::core::rate::Rate;
 use crate::core::session::network::AddressPolicy;
@@ -39,6 +41,8 @@ pub struct Settings {
     pub keep_old_for: Duration,
     /// Who sends the bytes of downloads that come through a trusted proxy.
     pub accel: Accel,
+    /// Who may be banned, and who is without an operator.
+    pub bans: BanPolicy,
     /// Connections of one address.
     pub connections_per_address_max: usize,
     /// All connections.
@@ -51,6 +55,8 @@ pub struct Settings {
     pub operators: Vec<BareJid>,
     /// XEP-0157 addresses: the field's name and its URIs.
     pub contact: Vec<(&'static str, Vec<String>)>,
+    /// What is configured, for operators to look at.
+    pub configured: Vec<Configured>,
 }
 
 impl Service {

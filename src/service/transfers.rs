@@ -42,6 +42,8 @@ struct Seen {
     last_byte_at: Timestamp,
     /// The holder that takes bytes in.
     writer: Option<u64>,
+    /// How many bytes the writer took in, durable or not.
+    received: u64,
     /// How many bytes are durable, once a holder has looked.
     durable: Option<u64>,
 }
@@ -154,6 +156,12 @@ impl Transfers {
         self.seen(id).and_then(|seen| seen.durable)
     }
 
+    /// How many bytes came in the request that takes bytes in; none where there is none.
+    pub(super) fn received_now(&self, id: SlotId) -> u64 {
+        let seen = self.seen(id).filter(|seen| seen.writer.is_some());
+        seen.map_or(0, |seen| seen.received)
+    }
+
     fn seen(&self, id: SlotId) -> Option<Seen> {
         let live = self.lock();
         live.by_slot.get(&id).map(|holder| *holder.seen.borrow())
@@ -216,10 +224,14 @@ impl Transfer {
         self.cut.clone()
     }
 
-    /// Notes that a byte came, or is about to: see `Transfers::last_byte_at`.
-    pub(super) fn note_byte(&self, now: Timestamp) {
+    /// Notes that so many bytes came, or that some are about to: see `Transfers::last_byte_at`.
+    pub(super) fn note_bytes(&self, n_bytes: u64, now: Timestamp) {
         self.seen.send_if_modified(|seen| {
             seen.last_byte_at = now;
+            if seen.writer != Some(self.serial) {
+                seen.received = 0;
+            }
+            seen.received += n_bytes;
             seen.writer = Some(self.serial);
             // Nobody waits for that.
             false
@@ -270,6 +282,31 @@ mod tests {
         drop(first);
         assert_eq!(second.await.expect("no panic"), Ok(()));
         assert!(transfers.try_hold(ID).is_some());
+    }
+
+    #[tokio::test]
+    async fn each_writer_counts_its_own_bytes() {
+        let transfers = Arc::new(Transfers::default());
+        let first = transfers.begin(ID).await.expect("nobody holds it");
+        assert_eq!(transfers.received_now(ID), 0);
+        first.note_bytes(0, Timestamp(1));
+        first.note_bytes(5, Timestamp(1));
+        first.note_bytes(6, Timestamp(2));
+        assert_eq!(transfers.received_now(ID), 11);
+        let second = tokio::spawn({
+            let transfers = transfers.clone();
+            async move { transfers.begin(ID).await }
+        });
+        first
+            .cut()
+            .changed()
+            .await
+            .expect("the second cuts the first");
+        drop(first);
+        let second = second.await.expect("no panic").expect("its turn");
+        assert_eq!(transfers.received_now(ID), 0);
+        second.note_bytes(3, Timestamp(3));
+        assert_eq!(transfers.received_now(ID), 3);
     }
 
     #[tokio::test]

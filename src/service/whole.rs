@@ -98,7 +98,7 @@ impl Service {
             return Ok(Taken::Not(body));
         };
         let (begun_at, started_at) = (self.world.now(), self.world.monotonic());
-        transfer.note_byte(begun_at);
+        transfer.note_bytes(0, begun_at);
         before.clone().begin(&claims, begun_at)?;
         let gathered = gather(body, size_bytes, transfer.cut(), place).await;
         let (bytes, sha256, place) = match gathered {
@@ -121,6 +121,7 @@ impl Service {
         let visitor = upload.visitor.clone();
         let row = self.note_whole(before, (claims, begun_at), sha256, visitor);
         let row = row.await?;
+        self.recent.note_bytes(size_bytes, self.world.now());
         self.tell(Event::UploadBegun { row: &row });
         self.tell_complete(&row, started_at);
         Ok(Taken::Whole(self.received(&row)))

@@ -14,6 +14,7 @@ use futures_util::future::BoxFuture;
 use jid::BareJid;
 
 use crate::core::accel::Place;
+use crate::core::bans::{Ban, Subject};
 use crate::core::download::Served;
 use crate::core::policy::{Bucket, Room, Usage};
 use crate::core::refusal::Refusal;
@@ -23,6 +24,7 @@ use crate::core::time::Timestamp;
 
 pub mod boot;
 mod content;
+pub mod history;
 mod hot;
 pub mod keys;
 pub mod local;
@@ -55,6 +57,17 @@ pub enum StoreError {
     /// What is stored is not what was put there.
     #[error("{0} is damaged")]
     Corrupt(String),
+}
+
+impl StoreError {
+    /// Its kind, as meters name it.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Unavailable { .. } => "unavailable",
+            Self::NoSpace { .. } => "no-space",
+            Self::Corrupt(_) => "corrupt",
+        }
+    }
 }
 
 /// Why a store cannot be opened: the file or directory, and a sentence that says what to do.
@@ -97,6 +110,8 @@ impl From<Refusal> for Failure {
 pub type Admit = Box<dyn FnMut(&Usage) -> Result<UploadSession, Refusal> + Send>;
 /// Changes a row; run inside the store's transaction, as often as the store needs to.
 pub type Change = Box<dyn FnMut(UploadSession) -> Result<UploadSession, Refusal> + Send>;
+/// A subject's ban, or that it has none any more.
+pub type BanEntry = (Subject, Option<Ban>);
 /// Told each time more bytes of a part are durable, with the part's durable length; refuses when
 /// the writer shall stop. The last length is not always told: `append` returns it.
 pub type Progress = Arc<dyn Fn(u64) -> BoxFuture<'static, Result<(), Failure>> + Send + Sync>;
@@ -224,6 +239,12 @@ pub trait SessionStore: Send + Sync {
         name: String,
         value: Option<String>,
     ) -> BoxFuture<'_, Result<(), StoreError>>;
+
+    /// All bans that are kept, in any order.
+    fn bans(&self) -> BoxFuture<'_, Result<Vec<Ban>, StoreError>>;
+
+    /// Keeps bans, each in place of the one of the same subject, or removes them.
+    fn keep_bans(&self, changes: Vec<BanEntry>) -> BoxFuture<'_, Result<(), StoreError>>;
 
     /// What binds these rows to their files: where the file store's differs, the sweep touches
     /// nothing.

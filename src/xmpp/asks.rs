@@ -16,7 +16,9 @@ use crate::core::slot::{SessionId, Slot, SlotRequest};
 use crate::service::Issued;
 use crate::service::command::Caller;
 
-/// What is asked of the service.
+/// What is asked of the service; its names are the meters'.
+#[derive(strum::IntoStaticStr)]
+#[strum(serialize_all = "kebab-case")]
 pub enum Ask {
     /// A slot.
     Slot(SlotRequest),

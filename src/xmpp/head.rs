@@ -7,6 +7,7 @@ use xmpp_parsers::ns;
 
 use super::elements;
 use crate::core::refusal::Refusal;
+use crate::meters::work;
 
 /// Whether an answer can be sent to `text`: servers close streams over addresses that are none.
 pub fn is_address(text: &str) -> bool {
@@ -56,6 +57,7 @@ impl Head {
 
     /// The error for a refusal, with the payload where it is small.
     pub fn error(&self, refusal: &Refusal, payload: Option<&Element>) -> Element {
+        work().refuse_iq(refusal.name());
         self.answer("error")
             .append_all(payload.and_then(elements::echo))
             .append(elements::error(refusal))

@@ -21,6 +21,8 @@ use tokio::time::{Instant, timeout};
 use tracing::{error, info, warn};
 
 use crate::config::Component;
+use crate::meters::work;
+use crate::service::health::Streams;
 use crate::service::operations::Operations;
 
 mod asks;
@@ -99,16 +101,19 @@ pub async fn run_over(
         host.inspect_err(|error| error!(jid = component.jid, %error, "no JID"))
             .ok()
     });
+    let streams_up = operations.service().streams().clone();
     let desk = Desk::new(operations, hosts.collect());
     let mut streams = JoinSet::new();
     for component in components {
         let lines = Arc::new(Lines::default());
+        streams_up.expect(&component.jid, component.connections.max(1));
         for _ in 0..component.connections.max(1) {
             let held = Held {
                 component: component.clone(),
                 connect: Arc::clone(&connect),
                 desk: Arc::clone(&desk),
                 lines: Arc::clone(&lines),
+                streams_up: Arc::clone(&streams_up),
             };
             streams.spawn(hold_whatever_happens(held, stop.clone()));
         }
@@ -134,6 +139,7 @@ struct Held {
     connect: Connect,
     desk: Arc<Desk>,
     lines: Arc<Lines>,
+    streams_up: Arc<Streams>,
 }
 
 /// A fault of ours must not leave the component offline until somebody looks.
@@ -158,6 +164,7 @@ async fn hold(held: Held, mut stop: watch::Receiver<bool>) {
         connect,
         desk,
         lines,
+        streams_up,
     } = held;
     let mut attempts = 0_u32;
     let mut was_refused = false;
@@ -166,6 +173,7 @@ async fn hold(held: Held, mut stop: watch::Receiver<bool>) {
             login = login::log_in(&component, &connect) => login,
             () = stream::stopped(&mut stop) => return,
         };
+        work().count_login(login.is_ok());
         let refused = match login {
             Err(error) => {
                 lines.warn(&component.jid, &error.to_string(), 1);
@@ -175,7 +183,10 @@ async fn hold(held: Held, mut stop: watch::Receiver<bool>) {
             Ok(line) => {
                 lines.info(&component.jid, "component is online", COMING_AND_GOING_MAX);
                 let since = Instant::now();
+                let up = streams_up.begin(&component.jid);
                 let end = stream::serve(line, &desk, &component.jid, &mut stop).await;
+                drop(up);
+                work().count_stream_end(end.kind());
                 if let End::Stopped = end {
                     return;
                 }

@@ -218,6 +218,7 @@ fn admit_plain(desk: &Desk, plain: &Plain) -> Option<(SlotRequest, (Jid, Place))
     }
     let request = plain.request().ok()?;
     let requester = Jid::new(plain.from()).ok()?;
+    desk.service.check_account(&requester).ok()?;
     let place = desk.places.take(requester.to_bare()).ok()?;
     Some((request, (requester, place)))
 }
@@ -240,6 +241,7 @@ impl Asked {
 /// Who asks, and a place for what waits for the store.
 fn admit(desk: &Desk, head: &Head) -> Result<(Jid, Place), Refusal> {
     let requester = elements::requester(&head.from).ok_or(Refusal::NotAllowed)?;
+    desk.service.check_account(&requester)?;
     let place = desk.places.take(requester.to_bare())?;
     Ok((requester, place))
 }
@@ -306,6 +308,7 @@ async fn answer_asked(
     ask: Ask,
     payload: Asked,
 ) -> Reply {
+    let _timed = crate::meters::work().time_iq((&ask).into());
     let is_logged = matches!(ask, Ask::Slot(_));
     // A fault in one request must not end the stream of all.
     let answer = AssertUnwindSafe(ask.answer(&desk, &head, &requester)).catch_unwind();
@@ -317,6 +320,7 @@ async fn answer_asked(
         Ok(Payload::Slot(slot)) => return Reply::Slot(head, slot),
         Ok(Payload::Element(payload)) => head.result(payload),
         Err(refusal) => {
+            desk.service.blame_account(requester.to_bare(), &refusal);
             // The service tells of refused slots itself.
             if !is_logged {
                 debug!(from = head.from, to = head.to, ?refusal, "IQ refused");

@@ -34,6 +34,10 @@ use super::shared::Shared;
 
 /// Most stanzas read before what they asked for is written.
 const BATCH_MAX: usize = 64;
+/// With so many requests under way, each wake-up costs more than what it brings.
+const MANY: usize = 8;
+/// How long then to let more come, and more be answered, before anything is looked at.
+const GATHER_FOR: Duration = Duration::from_millis(1);
 /// How long the server may take nothing of what we write.
 const WRITE_WITHIN: Duration = Duration::from_secs(10);
 /// How often a silent server is asked for a sign of life.
@@ -58,6 +62,20 @@ pub enum End {
     Broken(Broken),
 }
 
+impl End {
+    /// Its kind, as meters name it.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Stopped => "stopped",
+            Self::Closed => "closed",
+            Self::Silent => "silent",
+            Self::Stuck => "stuck",
+            Self::Error(_) => "error",
+            Self::Broken(_) => "broken",
+        }
+    }
+}
+
 /// Serves a stream until it ends. When `stop` turns true, answers under way are still sent.
 pub async fn serve(
     line: Line,
@@ -74,6 +92,7 @@ pub async fn serve(
         outbox: Outbox::new(),
         running: FuturesUnordered::new(),
         is_stopping: false,
+        gathering: None,
         write_by: None,
         ping_at: None,
     };
@@ -111,6 +130,8 @@ struct Served<'a> {
     running: FuturesUnordered<BoxFuture<'static, Reply>>,
     /// Nothing more is read.
     is_stopping: bool,
+    /// Until when more is let come.
+    gathering: Option<Pin<Box<Sleep>>>,
     /// When the server must have taken something; set while it takes nothing.
     write_by: Option<Pin<Box<Sleep>>>,
     /// When to ask for the next sign of life; set while the server is silent.
@@ -119,6 +140,30 @@ struct Served<'a> {
 
 impl Served<'_> {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<End> {
+        if self.is_gathering(cx) {
+            return Poll::Pending;
+        }
+        let polled = self.poll_all(cx);
+        if polled.is_pending() && MANY <= self.running.len() {
+            self.gathering = Some(Box::pin(sleep(GATHER_FOR)));
+            if !self.is_gathering(cx) {
+                cx.waker().wake_by_ref();
+            }
+        }
+        polled
+    }
+
+    /// Whether to wait for more; whoever wakes us meanwhile is not asked.
+    fn is_gathering(&mut self, cx: &mut Context<'_>) -> bool {
+        let gathering = self.gathering.as_mut().filter(|_| !self.is_stopping);
+        let is_gathering = gathering.is_some_and(|until| until.as_mut().poll(cx).is_pending());
+        if !is_gathering {
+            self.gathering = None;
+        }
+        is_gathering
+    }
+
+    fn poll_all(&mut self, cx: &mut Context<'_>) -> Poll<End> {
         if let Poll::Ready(end) = self.poll_read(cx) {
             return Poll::Ready(end);
         }

@@ -17,8 +17,9 @@ from daemon import BINARY
 from report import Report
 from servers import SERVERS
 
-SUITES = ["basics", "sessions", "clients", "commands", "hostile", "restarts", "send", "send_switch",
-          "faults", "powercut", "proxies", "tus", "early", "switch", "crowd", "cuts", "races"]
+SUITES = ["basics", "sessions", "clients", "commands", "bans", "hostile", "restarts", "send", "send_switch",
+          "faults", "powercut", "proxies", "tus", "page", "early", "switch", "crowd", "cuts", "races",
+          "reload", "stop", "metrics"]
 
 
 def search(bed, report):

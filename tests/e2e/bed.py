@@ -91,13 +91,15 @@ class Process:
         self.cwd = cwd or bed.dir
         self.log = bed.dir / f"{name}.log"
         self.child = None
+        # Descriptors that it inherits.
+        self.fds = ()
 
     def start(self):
         """Starts the program; its output is appended to its log."""
         with open(self.log, "ab") as log:
             self.child = subprocess.Popen(
                 self.argv, env=self.env, cwd=self.cwd, stdin=subprocess.DEVNULL, stdout=log,
-                stderr=subprocess.STDOUT, preexec_fn=_die_with_parent)
+                stderr=subprocess.STDOUT, pass_fds=self.fds, preexec_fn=_die_with_parent)
 
     def running(self):
         """Whether it runs."""

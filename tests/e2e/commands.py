@@ -16,7 +16,8 @@ ACTIONS = "{http://jabber.org/protocol/commands}actions"
 EVERYBODYS = ["my-uploads", "my-usage", "delete-my-upload"]
 OPERATORS = ["overview", "uploads", "show-upload", "cancel-upload", "delete-file", "user-uploads",
              "user-usage", "purge-user", "export-user", "quota-exceptions", "set-quota",
-             "clear-quota", "maintenance-note", "sweep", "rotate-keys", "drain", "resume", "self-test"]
+             "clear-quota", "maintenance-note", "ban", "unban", "bans", "sweep", "rotate-keys",
+             "drain", "resume", "self-test", "configuration", "reload"]
 N_PURGED = int(os.environ.get("E2E_PURGED", "100"))
 
 
@@ -49,7 +50,8 @@ class Commander(Person):
         return answer["command"]
 
 
-def _notes(command):
+def notes(command):
+    """What it said, in one line."""
     return " / ".join(text for _kind, text in command["notes"])
 
 
@@ -72,9 +74,9 @@ def _facts(command):
     return {field["var"]: field.get_value(convert=False) for field in command["form"]}
 
 
-def _show(report, name, command):
+def show(report, name, command):
     """The transcript: what the client was shown."""
-    report.note(f"{name}: {command['status']} {_notes(command)}")
+    report.note(f"{name}: {command['status']} {notes(command)}")
     form = command["form"]
     for item in form.get_items():
         report.note("    " + " | ".join(str(value) for value in item.values()))
@@ -148,13 +150,13 @@ async def _everybodys(server, report, bob):
     bobs = await Client.login(server, "bob")
     slot, body = await _put(bobs, 100_000)
     uploads = await bob.run("my-uploads")
-    _show(report, "my-uploads", uploads)
+    show(report, "my-uploads", uploads)
     rows = _rows(uploads)
     report.equal([row["file"] for row in rows], ["photo.jpg"], "my-uploads shows the file")
-    _show(report, "my-usage", await bob.run("my-usage"))
+    show(report, "my-usage", await bob.run("my-usage"))
     choice = {"upload": rows[0]["upload"]}
     done = await bob.run("delete-my-upload", choice, {"confirm": "1"})
-    _show(report, "delete-my-upload", done)
+    show(report, "delete-my-upload", done)
     answer = await web.get(slot.get)
     report.equal(answer.status, 404, "after delete-my-upload GET gives")
     await bobs.close()
@@ -163,30 +165,30 @@ async def _everybodys(server, report, bob):
 async def _operators(report, alice, admin):
     slot, body = await _put(alice, 50_000)
     waiting = await alice.slot("waiting.bin", 1_000_000)
-    _show(report, "overview", await admin.run("overview"))
+    show(report, "overview", await admin.run("overview"))
     uploads = await admin.run("uploads", {"state": "open"})
-    _show(report, "uploads", uploads)
+    show(report, "uploads", uploads)
     rows = _rows(uploads)
     report.equal([row["file"] for row in rows], ["waiting.bin"], "uploads shows the open one")
     report.check(waiting.put not in str(uploads) and slot.get not in str(uploads),
                  "and no link", "")
     choice = {"upload": rows[0]["upload"]}
-    _show(report, "show-upload", await admin.run("show-upload", choice))
+    show(report, "show-upload", await admin.run("show-upload", choice))
     cancelled = await admin.run("cancel-upload", choice, {"confirm": "1"})
-    _show(report, "cancel-upload", cancelled)
+    show(report, "cancel-upload", cancelled)
     answer = await web.put(waiting, bytes(1_000_000))
     report.equal(answer.status, 410, "PUT to the cancelled upload")
     alices = {"account": f"alice@{DOMAIN}"}
-    _show(report, "user-uploads", await admin.run("user-uploads", alices))
-    _show(report, "user-usage", await admin.run("user-usage", alices))
+    show(report, "user-uploads", await admin.run("user-uploads", alices))
+    show(report, "user-usage", await admin.run("user-usage", alices))
     deleted = await admin.run("delete-file", {"upload": slot.get}, {"confirm": "1"})
-    _show(report, "delete-file", deleted)
+    show(report, "delete-file", deleted)
     answer = await web.get(slot.get)
     report.equal(answer.status, 404, "after delete-file GET gives")
     await _orders(report, alice, admin)
     for name in ("sweep", "self-test", "drain"):
         done = await admin.run(name)
-        _show(report, name, done)
+        show(report, name, done)
         if name == "self-test":
             report.equal(_notes(done), "All is well", "the server answered the ping of self-test")
     try:
@@ -197,10 +199,10 @@ async def _operators(report, alice, admin):
     report.check("resource-constraint" in refused, "a slot while drained is refused", refused)
     report.check("New disks until noon" in refused, "with the note", refused)
     cleared = await admin.run("maintenance-note", {"note": ""})
-    _show(report, "maintenance-note", cleared)
-    _show(report, "resume", await admin.run("resume"))
+    show(report, "maintenance-note", cleared)
+    show(report, "resume", await admin.run("resume"))
     before = await alice.slot("before.bin", 10)
-    _show(report, "rotate-keys", await admin.run("rotate-keys", {"confirm": "1"}))
+    show(report, "rotate-keys", await admin.run("rotate-keys", {"confirm": "1"}))
     answer = await web.put(before, bytes(10))
     report.equal(answer.status, 201, "PUT to a slot of before the rotation")
     await _put(alice, 10)
@@ -211,7 +213,7 @@ async def _operators(report, alice, admin):
 async def _orders(report, alice, admin):
     """What operators say: quota exceptions, the note; and what is known of a user."""
     alices = f"alice@{DOMAIN}"
-    _show(report, "set-quota", await admin.run("set-quota", {"account": alices, "size": "10 B"}))
+    show(report, "set-quota", await admin.run("set-quota", {"account": alices, "size": "10 B"}))
     try:
         await alice.slot("refused.bin", 1_000_000)
         refused = "nothing"
@@ -219,11 +221,11 @@ async def _orders(report, alice, admin):
         refused = str(error)
     report.check("resource-constraint" in refused, "a slot above the exception", refused)
     listed = await admin.run("quota-exceptions")
-    _show(report, "quota-exceptions", listed)
+    show(report, "quota-exceptions", listed)
     report.equal([row["account"] for row in _rows(listed)], [alices], "the exception is listed")
-    _show(report, "clear-quota", await admin.run("clear-quota", {"listed": alices}))
+    show(report, "clear-quota", await admin.run("clear-quota", {"listed": alices}))
     noted = await admin.run("maintenance-note", {"note": "New disks until noon"})
-    _show(report, "maintenance-note", noted)
+    show(report, "maintenance-note", noted)
     exported = await admin.run("export-user", {"account": alices})
     lines = _lines(_facts(exported)["records"])
     records = [json.loads(line) for line in lines]
@@ -231,7 +233,7 @@ async def _orders(report, alice, admin):
                  "export-user gives records of")
     report.note("    " + lines[0])
     found = await admin.run("uploads", {"state": "stuck", "age": "0"})
-    _show(report, "uploads that are stuck", found)
+    show(report, "uploads that are stuck", found)
 
 
 async def _purge(report, slotd, alice, admin):
@@ -239,7 +241,7 @@ async def _purge(report, slotd, alice, admin):
         await _put(alice, 1000)
     report.check(len(_stored(slotd)) >= N_PURGED, "alice's files are there", len(_stored(slotd)))
     purged = await admin.run("purge-user", {"account": f"alice@{DOMAIN}"}, {"confirm": "1"})
-    _show(report, "purge-user", purged)
+    show(report, "purge-user", purged)
     report.equal(_stored(slotd), [], "after purge-user files are left")
     usage = _facts(await admin.run("user-usage", {"account": f"alice@{DOMAIN}"}))
     report.equal((usage["files"], usage["used"]), ("0", "0 B"), "and nothing was used")

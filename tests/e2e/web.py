@@ -37,12 +37,15 @@ def _context():
     return context
 
 
-async def connect(url):
-    """A connection to where the URL points, at loopback whatever the host's name."""
+async def connect(url, local=None):
+    """A connection to where the URL points, at loopback whatever the host's name; from the address
+    `local`, where one is given."""
     parts = urlsplit(url)
     secure = parts.scheme == "https"
     port = parts.port or (443 if secure else 80)
     more = {"ssl": _context(), "server_hostname": "localhost"} if secure else {}
+    if local:
+        more["local_addr"] = (local, 0)
     return await asyncio.open_connection("127.0.0.1", port, **more)
 
 
@@ -95,11 +98,12 @@ async def _send(writer, body, cut_after, pause_s):
 
 
 async def request(method, url, headers=None, body=b"", cut_after=None, pause_s=0.0, within_s=120.0,
-                  deaf=False):
+                  deaf=False, local=None):
     """One request. `cut_after`: so many body bytes, then the connection is reset (returns None).
-    `deaf`: the whole body, then reset before the answer is read (returns None)."""
+    `deaf`: the whole body, then reset before the answer is read (returns None). `local`: from this
+    address."""
     async def go():
-        reader, writer = await connect(url)
+        reader, writer = await connect(url, local)
         try:
             all_headers = {"Connection": "close", **(headers or {})}
             if method in ("PUT", "POST", "PATCH"):

@@ -12,12 +12,13 @@ use bytes::Bytes;
 use futures_util::StreamExt as _;
 use futures_util::future::BoxFuture;
 use jid::BareJid;
+use slotd::core::bans::Ban;
 use slotd::core::policy::{Bucket, Room, Usage};
 use slotd::core::session::UploadSession;
 use slotd::core::slot::{PartId, SessionId, SlotId};
 use slotd::core::time::Timestamp;
 use slotd::store::{
-    Admit, Body, BodyError, Change, Content, Failure, FileStore, Mend, Progress, Recount,
+    Admit, BanEntry, Body, BodyError, Change, Content, Failure, FileStore, Mend, Progress, Recount,
     SessionStore, StoreError, Stored, Stores, Totals,
 };
 
@@ -239,6 +240,15 @@ impl SessionStore for Faulty<dyn SessionStore> {
     ) -> BoxFuture<'_, Result<(), StoreError>> {
         let work = async move { self.inner.set_order(name, value).await };
         Box::pin(self.call("set an order", work))
+    }
+
+    fn bans(&self) -> BoxFuture<'_, Result<Vec<Ban>, StoreError>> {
+        Box::pin(self.call("bans", async move { self.inner.bans().await }))
+    }
+
+    fn keep_bans(&self, changes: Vec<BanEntry>) -> BoxFuture<'_, Result<(), StoreError>> {
+        let work = async move { self.inner.keep_bans(changes).await };
+        Box::pin(self.call("keep bans", work))
     }
 
     fn store_id(&self) -> BoxFuture<'_, Result<u128, StoreError>> {

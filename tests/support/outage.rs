@@ -13,12 +13,13 @@ use bytes::Bytes;
 use futures_util::StreamExt as _;
 use futures_util::future::BoxFuture;
 use jid::BareJid;
+use slotd::core::bans::Ban;
 use slotd::core::policy::{Bucket, Room, Usage};
 use slotd::core::session::UploadSession;
 use slotd::core::slot::{PartId, SessionId, SlotId};
 use slotd::core::time::Timestamp;
 use slotd::store::{
-    Admit, Body, BodyError, Change, Content, Failure, FileStore, Mend, Progress, Recount,
+    Admit, BanEntry, Body, BodyError, Change, Content, Failure, FileStore, Mend, Progress, Recount,
     SessionStore, StoreError, Stored, Stores, Totals,
 };
 
@@ -278,6 +279,14 @@ impl SessionStore for Sessions {
                 .call(async { self.0.set_order(name, value).await })
                 .await
         })
+    }
+
+    fn bans(&self) -> BoxFuture<'_, Result<Vec<Ban>, StoreError>> {
+        Box::pin(async move { self.1.call(async { self.0.bans().await }).await })
+    }
+
+    fn keep_bans(&self, changes: Vec<BanEntry>) -> BoxFuture<'_, Result<(), StoreError>> {
+        Box::pin(async move { self.1.call(async { self.0.keep_bans(changes).await }).await })
     }
 
     fn store_id(&self) -> BoxFuture<'_, Result<u128, StoreError>> {

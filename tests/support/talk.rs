@@ -2,6 +2,7 @@
 
 use minidom::Element;
 use slotd::config::ServerAddress;
+use slotd::service::Settings;
 
 use super::support::world::{Bench, bench, settings};
 use super::xmpp::{Fake, Peer, component};
@@ -32,7 +33,11 @@ pub struct Stage {
 
 impl Talk {
     pub async fn begin() -> Self {
-        let bench = bench(settings());
+        Self::with(settings()).await
+    }
+
+    pub async fn with(settings: Settings) -> Self {
+        let bench = bench(settings);
         let server = ServerAddress::Tcp("127.0.0.1:5347".to_owned());
         let mut fake = Fake::start(bench.service.clone(), vec![component(server)], 64 * 1024);
         let peer = fake.log_in().await;
@@ -196,7 +201,11 @@ impl Stage {
         let Some(heads) = words.map(Element::text) else {
             return Vec::new();
         };
-        let head = if name == "progress" { "here" } else { name };
+        let head = match name {
+            "progress" => "here",
+            "who" => "banned",
+            name => name,
+        };
         let at = heads.split(" | ").position(|it| it.to_lowercase() == head);
         let at = at.unwrap_or_else(|| panic!("no column {name} in {heads:?}"));
         let is_row = |field: &&Element| field.attr("var").is_some_and(|it| it.starts_with("row-"));

@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use jid::BareJid;
 use slotd::core::accel::Accel;
+use slotd::core::bans::BanPolicy;
+use slotd::core::bans::failures::FailureLimit;
 use slotd::core::policy::{Access, Policy, Quota, Room};
 use slotd::core::rate::Rate;
 use slotd::core::session::network::AddressPolicy;
@@ -120,6 +122,17 @@ pub fn settings() -> Settings {
             "abuse-addresses",
             vec!["mailto:abuse@example.org".to_owned()],
         )],
+        configured: Vec::new(),
+        bans: BanPolicy {
+            failures: Some(FailureLimit {
+                after: 20,
+                within: Duration::from_secs(600),
+                ban_for: Duration::from_secs(3600),
+            }),
+            operators: vec![BareJid::new("admin@example.org").expect("a JID")],
+            hosts: vec![BareJid::new("upload.example.org").expect("a JID")],
+            ..BanPolicy::default()
+        },
     }
 }
 

@@ -15,6 +15,7 @@ use slotd::core::policy::Room;
 use slotd::core::slot::{PartId, SlotId};
 use slotd::service::Service;
 use slotd::service::operations::Operations;
+use slotd::service::operations::reload::Reloads;
 use slotd::service::sweep::{Deletions, Sweeper};
 use slotd::store::{Body, Content, Failure, FileStore, Progress, StoreError, Stored};
 use slotd::xmpp::{self, Connect, Socket};
@@ -189,7 +190,12 @@ impl Peer {
 pub fn operations(service: Arc<Service>) -> Arc<Operations> {
     let sweeper = Arc::new(Sweeper::new(service.clone()));
     let (deletions, _) = Deletions::new();
-    Operations::new(service, (sweeper, deletions), PathBuf::new())
+    Operations::new(
+        service,
+        (sweeper, deletions),
+        Reloads::new().0,
+        PathBuf::new(),
+    )
 }
 
 /// slotd with connections in memory, each of which arrives as a `Peer`.

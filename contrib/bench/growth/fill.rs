@@ -11,6 +11,7 @@ use futures_util::future::join_all;
 use jid::BareJid;
 use slotd::config::Durability;
 use slotd::core::accel::Accel;
+use slotd::core::bans::BanPolicy;
 use slotd::core::policy::{Access, Bucket, Policy, Quota, Room};
 use slotd::core::rate::Rate;
 use slotd::core::session::network::AddressPolicy;
@@ -196,6 +197,8 @@ fn settings() -> Settings {
         addresses: AddressPolicy::Full,
         operators: Vec::new(),
         contact: Vec::new(),
+        configured: Vec::new(),
+        bans: BanPolicy::default(),
     }
 }
 

@@ -16,6 +16,8 @@ use super::raw::{RawConfig, RawContact, RawLog, RawOperators, RawRetention};
 use super::secret::SecretSource;
 use super::{Config, Durability, Keys, Log, LogFormat, Retention, Secret, value};
 
+mod admin;
+mod bans;
 mod component;
 mod http;
 mod policy;
@@ -60,8 +62,10 @@ impl Checker {
         let worker_threads = self.number("worker_threads", raw.worker_threads, 0..=1024);
         let components = self.components(&raw.component, read_secret);
         let http = self.http(&raw.http);
+        let admin = self.admin(&raw.admin, http.as_ref());
         let limits = self.limits(&raw.limits);
         let policy = self.policy(raw, components.as_deref());
+        let bans = self.bans(&raw.bans);
         let retention = self.retention(&raw.retention, policy.as_ref());
         let keys = self.keys(raw);
         let operators = self.operators(&raw.operators);
@@ -73,8 +77,10 @@ impl Checker {
             worker_threads: Some(worker_threads? as usize).filter(|n| 0 < *n),
             components: components?,
             http: http?,
+            admin: admin?,
             policy: policy?,
             limits: limits?,
+            bans: bans?,
             retention: retention?,
             keys: keys?,
             operators: operators?,

@@ -228,7 +228,7 @@ fn flag(text: &str) -> Option<bool> {
 }
 
 /// The beginning of what somebody wrote, to show it to them again.
-fn shortened(text: &str) -> String {
+pub(in crate::core) fn shortened(text: &str) -> String {
     const CHARS_MAX: usize = 60;
     let mut short: String = text.chars().take(CHARS_MAX).collect();
     if short.len() < text.len() {

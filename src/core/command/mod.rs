@@ -3,15 +3,19 @@
 //! A command is a function from what came back so far to what is next: another form, a page, or an
 //! `Operation` for the service. It is asked anew at each stage, so going back is to leave out the
 //! last answer. `form` has the data forms, `running` the commands that wait for their next stage,
-//! `flows` and `orders` the commands themselves, `report` and `export` what is shown of an outcome.
+//! `flows`, `orders` and `bans` the commands themselves, `report` and `export` what is shown of an
+//! outcome.
 
 use jid::BareJid;
 
+use self::bans::{ban, bans, unban};
 use self::flows::*;
 use self::form::{Form, Report, Values, Wrong};
 use self::operation::{Operation, Outcome};
 use self::orders::*;
+use crate::core::bans::BanPolicy;
 
+pub mod bans;
 mod export;
 pub mod fault;
 mod flows;
@@ -20,6 +24,7 @@ pub mod operation;
 mod orders;
 mod report;
 pub mod running;
+mod settings;
 
 pub use self::report::report;
 
@@ -45,6 +50,8 @@ pub struct Asker<'a> {
     pub account: &'a BareJid,
     /// What every URL that we gave out begins with.
     pub public_url: &'a str,
+    /// Who can be banned.
+    pub ban_policy: &'a BanPolicy,
 }
 
 /// What is next.
@@ -99,11 +106,16 @@ pub const COMMANDS: &[Command] = &[
     Command { name: "set-quota",        label: "Set a quota exception",    who: Who::Operators, next: set_quota },
     Command { name: "clear-quota",      label: "Clear a quota exception",  who: Who::Operators, next: clear_quota },
     Command { name: "maintenance-note", label: "Note to everybody",        who: Who::Operators, next: maintenance_note },
+    Command { name: "ban",              label: "Ban",                      who: Who::Operators, next: ban },
+    Command { name: "unban",            label: "Unban",                    who: Who::Operators, next: unban },
+    Command { name: "bans",             label: "Bans",                     who: Who::Operators, next: bans },
     Command { name: "sweep",            label: "Sweep now",                who: Who::Operators, next: |_, _| run(Operation::Sweep) },
     Command { name: "rotate-keys",      label: "Rotate the signing keys",  who: Who::Operators, next: rotate_keys },
     Command { name: "drain",            label: "Give out no more slots",   who: Who::Operators, next: |_, _| run(Operation::Drain) },
     Command { name: "resume",           label: "Give out slots again",     who: Who::Operators, next: |_, _| run(Operation::Resume) },
-    Command { name: SELF_TEST,          label: "Test store and server",         who: Who::Operators, next: |_, _| run(Operation::SelfTest) },
+    Command { name: SELF_TEST,          label: "Test store and server",    who: Who::Operators, next: |_, _| run(Operation::SelfTest) },
+    Command { name: "configuration",    label: "Configuration",            who: Who::Operators, next: |_, _| run(Operation::Configuration) },
+    Command { name: "reload",           label: "Reload the configuration", who: Who::Operators, next: |_, _| run(Operation::Reload) },
 ];
 
 /// The command of a node.

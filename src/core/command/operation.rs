@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use jid::BareJid;
 
+use crate::core::bans::{BanWish, Subject};
+use crate::core::command::bans::{BanChange, BanPage, BansFound};
 use crate::core::policy::{Room, Uses};
 use crate::core::session::{State, UploadSession};
 use crate::core::slot::SlotId;
@@ -14,7 +16,7 @@ pub const PAGE_MAX: usize = 25;
 /// Uploads to choose from.
 pub const CHOICES_MAX: usize = 50;
 
-/// What a command comes to.
+/// What a command comes to. Its name, in kebab-case, by `From`.
 #[derive(Clone, Debug, PartialEq, Eq, strum::IntoStaticStr)]
 #[strum(serialize_all = "kebab-case")]
 pub enum Operation {
@@ -32,6 +34,12 @@ pub enum Operation {
     Delete(Named),
     /// To remove everything of an account: uploads, files, counts.
     Purge(BareJid),
+    /// To ban somebody.
+    Ban(BanWish),
+    /// To end a ban; who wants it.
+    Unban(Subject, BareJid),
+    /// A page of bans.
+    Bans(BanPage),
     /// To remove what is due now.
     Sweep,
     /// To make a new signing key; links given out stay good as long as they would have.
@@ -55,6 +63,10 @@ pub enum Operation {
     SetNote(Option<String>),
     /// A page of all that is known of an account.
     Records(Search),
+    /// What is configured.
+    Configuration,
+    /// To read the configuration anew.
+    Reload,
 }
 
 impl Operation {
@@ -67,17 +79,22 @@ impl Operation {
             | Self::Usage(_)
             | Self::Exceptions { .. }
             | Self::Note
-            | Self::Records(_) => false,
+            | Self::Records(_)
+            | Self::Configuration
+            | Self::Bans(_) => false,
             Self::Cancel(_)
             | Self::Delete(_)
             | Self::Purge(_)
+            | Self::Ban(_)
+            | Self::Unban(..)
             | Self::Sweep
             | Self::RotateKeys
             | Self::Drain
             | Self::Resume
             | Self::SelfTest
             | Self::SetException(..)
-            | Self::SetNote(_) => true,
+            | Self::SetNote(_)
+            | Self::Reload => true,
         }
     }
 
@@ -334,6 +351,10 @@ pub enum Outcome {
         /// How many would not go.
         n_failed: usize,
     },
+    /// Bans that are in force.
+    Bans(BansFound, Timestamp),
+    /// What became of a ban.
+    Ban(Box<BanChange>, Timestamp),
     /// What was due is gone.
     Swept {
         /// How many.
@@ -359,6 +380,10 @@ pub enum Outcome {
     Noted(Option<String>),
     /// What is known of an account.
     Records(Box<Records>),
+    /// What is configured.
+    Configuration(Vec<Configured>),
+    /// The configuration was read anew.
+    Reloaded(Reloaded),
 }
 
 impl Outcome {
@@ -368,7 +393,33 @@ impl Outcome {
             Self::Uploads(page, _) => page.has_more,
             Self::Exceptions(exceptions) => exceptions.has_more,
             Self::Records(records) => records.page.has_more,
+            Self::Bans(found, _) => found.has_more,
             _ => false,
         }
     }
+}
+
+/// An option and its value, as it would be written; no secret.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Configured {
+    /// `limits.idle_for`
+    pub key: String,
+    /// `"5 minutes"`
+    pub value: String,
+    /// Whether it is what counts where nothing is written.
+    pub is_default: bool,
+}
+
+/// What came of reading the configuration anew.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reloaded {
+    /// It is in force.
+    Done {
+        /// The options that changed.
+        changed: Vec<String>,
+        /// What could not change, or may hurt: a line each.
+        warnings: Vec<String>,
+    },
+    /// It is broken, and nothing changed: file, line, key and remedy, a line each.
+    Refused(Vec<String>),
 }

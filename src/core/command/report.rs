@@ -5,9 +5,11 @@ use std::time::Duration;
 
 use bytesize::ByteSize;
 
+use super::bans::{bans_of, change_of};
 use super::export;
 use super::form::{Report, Table, Tone};
 use super::operation::{Exception, Exceptions, Outcome, Overview, Page, Ping, Seen, Usage};
+use super::settings;
 use crate::core::session::network::Network;
 use crate::core::session::{State, UploadSession};
 use crate::core::time::Timestamp;
@@ -32,6 +34,8 @@ pub fn report(title: &str, outcome: &Outcome) -> Report {
             let words = format!("Removed: {n_removed} uploads, {} of files", size(*n_bytes));
             failed(report.note(Tone::Info, words), *n_failed)
         }
+        Outcome::Bans(found, now) => bans_of(report, found, *now),
+        Outcome::Ban(change, now) => change_of(report, change, *now),
         Outcome::Swept {
             is_resting: true, ..
         } => report.note(Tone::Warn, "Nothing is swept just now; the log says why"),
@@ -53,6 +57,8 @@ pub fn report(title: &str, outcome: &Outcome) -> Report {
         ),
         Outcome::Draining(false, _) => report.note(Tone::Info, "Slots are given out again"),
         Outcome::Tested(steps, ping) => tested(report, steps, *ping),
+        Outcome::Configuration(rows) => settings::configuration(report, rows),
+        Outcome::Reloaded(reloaded) => settings::reloaded(report, reloaded),
         Outcome::Exceptions(exceptions) => exceptions_of(report, exceptions),
         Outcome::ExceptionSet(jid, Some(limit)) => {
             report.note(Tone::Info, format!("{jid}: {}", limit_words(*limit)))

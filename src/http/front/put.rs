@@ -40,7 +40,14 @@ impl<S: Line> Front<S> {
         };
         self.wire = back.wire;
         let is_whole = reading.is_at_end();
-        let is_last = ask.is_last || !is_whole || self.is_stopping();
+        let is_banned = matches!(taken, Err(Refusal::Banned { .. }));
+        let is_last = ask.is_last || is_banned || !is_whole || self.is_stopping();
+        if let Err(refusal) = &taken
+            && let Some(credential) = put::credential(&ask.place, &ask.uri, &ask.headers)
+        {
+            let service = &self.edge.service;
+            service.blame_address(facts.client, &credential, refusal);
+        }
         let reply = match taken {
             Ok(received) => Reply::created(&received, is_last),
             Err(refusal) => {

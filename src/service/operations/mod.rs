@@ -5,6 +5,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use tokio::sync::Semaphore;
 use tracing::info;
@@ -17,8 +18,11 @@ use crate::service::sweep::{Deletions, Sweeper};
 use crate::service::{Service, broken};
 use crate::store::keys;
 
+pub mod reload;
 mod removal;
 mod uploads;
+
+use reload::Reloads;
 
 /// What operators may do, and what everybody may do with their own.
 pub struct Operations {
@@ -26,6 +30,7 @@ pub struct Operations {
     pub(super) commands: Commands,
     sweeper: Arc<Sweeper>,
     deletions: Deletions,
+    reloads: Reloads,
     data_dir: PathBuf,
     /// Who looks: reading many rows is not for everybody at once.
     looks: Semaphore,
@@ -39,6 +44,7 @@ impl Operations {
     pub fn new(
         service: Arc<Service>,
         (sweeper, deletions): (Arc<Sweeper>, Deletions),
+        reloads: Reloads,
         data_dir: PathBuf,
     ) -> Arc<Self> {
         Arc::new(Self {
@@ -46,6 +52,7 @@ impl Operations {
             commands: Commands::default(),
             sweeper,
             deletions,
+            reloads,
             data_dir,
             looks: Semaphore::new(LOOKS_AT_ONCE),
         })
@@ -104,6 +111,9 @@ impl Operations {
             Operation::Cancel(named) => service.abort(&named, deletions).await,
             Operation::Delete(named) => service.delete(&named, deletions).await,
             Operation::Purge(owner) => service.purge(&owner, deletions).await,
+            Operation::Ban(wish) => Ok(service.ban(wish).await),
+            Operation::Unban(subject, by) => Ok(service.unban(&subject, &by).await),
+            Operation::Bans(page) => Ok(service.list_bans(page)),
             Operation::Sweep => Ok(self.sweep().await),
             Operation::RotateKeys => self.rotate_keys().await,
             Operation::Drain => Ok(service.set_draining(true)),
@@ -114,6 +124,11 @@ impl Operations {
             Operation::SetNote(note) => service.set_note(note).await,
             Operation::Records(search) => service.records(&search).await,
             Operation::SelfTest => self.test(Ping::NotSent).await,
+            Operation::Configuration => {
+                let configured = service.settings().configured.clone();
+                Ok(Outcome::Configuration(configured))
+            }
+            Operation::Reload => self.reloads.ask().await.map(Outcome::Reloaded),
         }
     }
 
@@ -184,5 +199,14 @@ impl Operations {
             }
             Err(_) => Err(Refusal::Broken),
         }
+    }
+}
+
+impl Service {
+    /// Gives out no more slots, or some again; until then, or a restart.
+    fn set_draining(&self, is_draining: bool) -> Outcome {
+        self.is_draining.store(is_draining, Ordering::Relaxed);
+        self.tell(Event::Draining { is_draining });
+        Outcome::Draining(is_draining, self.transfers.active().len())
     }
 }

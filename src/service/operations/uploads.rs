@@ -106,7 +106,7 @@ impl Service {
     }
 
     /// An upload as it stands now; disturbs nobody.
-    pub(super) fn seen(&self, row: UploadSession) -> Seen {
+    pub(in crate::service) fn seen(&self, row: UploadSession) -> Seen {
         let is_active = row.is_open() && self.transfers.is_active(row.id);
         let live = self.with_live_byte(row.clone());
         let durable = self.transfers.durable_now(row.id).unwrap_or(0);

@@ -19,6 +19,7 @@ use tokio::task::JoinHandle;
 
 use crate::config::Durability;
 use crate::core::slot::PartId;
+use crate::meters::{Synced, work};
 use crate::store::local::claim::Claim;
 use crate::store::local::place::{FILE_MODE, part_name};
 use crate::store::local::{Inner, blocking, damaged, trouble};
@@ -116,6 +117,7 @@ impl Part {
 
     fn sync(&self, names: Names) -> Result<(), StoreError> {
         if self.inner.durability != Durability::None {
+            let _timed = work().time_sync(Synced::File);
             let synced = rustix::fs::fdatasync(&self.file);
             synced.map_err(|e| trouble(SYNCING, e.into()))?;
         }

@@ -16,6 +16,7 @@ use rustix::io::Errno;
 
 use crate::config::Durability;
 use crate::core::slot::SlotId;
+use crate::meters::{Synced, work};
 use crate::store::StoreError;
 use crate::store::local::place::{FILE_MODE, Use, file_name};
 use crate::store::local::{Inner, trouble};
@@ -34,6 +35,7 @@ impl Inner {
     }
 
     pub(super) fn keep(&self, id: SlotId, bytes: &[u8]) -> Result<(), StoreError> {
+        let _timed = work().time_file_store("keep");
         let kept = self.try_keep(id, bytes);
         if kept.is_err() {
             // The kernel may have dropped the bytes: nothing is left that looks like a file.
@@ -53,6 +55,7 @@ impl Inner {
         let mut file = self.make(id)?;
         file.write_all(bytes)?;
         if self.durability != Durability::None {
+            let _timed = work().time_sync(Synced::File);
             file.sync_data()?;
         }
         match self.durability {

@@ -9,6 +9,7 @@ use rustix::io::Errno;
 
 use crate::config::Durability;
 use crate::core::slot::{PartId, SlotId};
+use crate::meters::{Synced, work};
 use crate::store::StoreError;
 use crate::store::local::listing::length;
 use crate::store::local::place::{fan, file_name, part_name};
@@ -24,6 +25,7 @@ impl Inner {
     }
 
     pub(super) fn settle(&self, part: PartId) -> io::Result<u64> {
+        let _timed = work().time_file_store("settle");
         let (name, flags) = (part_name(part), OFlags::WRONLY | OFlags::NOFOLLOW);
         let open = || {
             let flags = flags | OFlags::CLOEXEC;
@@ -55,6 +57,7 @@ impl Inner {
         // Gives back what a crash left reserved beyond.
         file.set_len(metadata.len())?;
         if self.durability != Durability::None {
+            let _timed = work().time_sync(Synced::File);
             file.sync_data()?;
         }
         if self.durability == Durability::Full {
@@ -68,6 +71,7 @@ impl Inner {
     }
 
     pub(super) fn commit(&self, part: PartId, size_bytes: u64) -> Result<(), StoreError> {
+        let _timed = work().time_file_store("commit");
         let doing = "give an upload its name";
         let (name, id) = (part_name(part), part.slot);
         let length = length(&self.place.parts, &name).map_err(|e| trouble(doing, e))?;
@@ -116,6 +120,7 @@ impl Inner {
 fn sync_within(directory: &File, name: &str) -> io::Result<()> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let inner = rustix::fs::openat(directory, name, flags, Mode::empty())?;
+    let _timed = work().time_sync(Synced::Directory);
     Ok(rustix::fs::fsync(inner)?)
 }
 

@@ -1,11 +1,12 @@
 //! Rows in a map; sums are counted each time they are asked for.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Mutex, MutexGuard};
 
 use futures_util::future::BoxFuture;
 use jid::BareJid;
 
+use crate::core::bans::{Ban, Subject};
 use crate::core::policy::{Bucket, OPEN_SESSIONS_MAX, Usage, Uses};
 use crate::core::refusal::Refusal;
 use crate::core::session::{State, UploadSession};
@@ -13,7 +14,7 @@ use crate::core::slot::{SessionId, SlotId};
 use crate::core::time::Timestamp;
 use crate::store::memory::{STORE_ID, done, lock};
 use crate::store::{
-    Admit, Change, Failure, Mend, Recount, SessionStore, StoreError, Totals, changed,
+    Admit, BanEntry, Change, Failure, Mend, Recount, SessionStore, StoreError, Totals, changed,
     keeps_its_keys, named_twice,
 };
 
@@ -32,6 +33,7 @@ struct Rows {
     since: Option<Bucket>,
     /// What operators said.
     orders: BTreeMap<String, String>,
+    bans: HashMap<Subject, Ban>,
 }
 
 /// One row's share of the quota.
@@ -297,6 +299,21 @@ impl SessionStore for MemorySessions {
         match value {
             Some(value) => drop(orders.insert(name, value)),
             None => drop(orders.remove(&name)),
+        }
+        done(Ok(()))
+    }
+
+    fn bans(&self) -> BoxFuture<'_, Result<Vec<Ban>, StoreError>> {
+        done(Ok(self.rows().bans.values().cloned().collect()))
+    }
+
+    fn keep_bans(&self, changes: Vec<BanEntry>) -> BoxFuture<'_, Result<(), StoreError>> {
+        let bans = &mut self.rows().bans;
+        for (subject, ban) in changes {
+            match ban {
+                Some(ban) => drop(bans.insert(subject, ban)),
+                None => drop(bans.remove(&subject)),
+            }
         }
         done(Ok(()))
     }

@@ -20,6 +20,7 @@ use ::redb::{Database, ReadTransaction, StorageError};
 use tokio::sync::{mpsc, oneshot};
 use tracing::{error, warn};
 
+use crate::meters;
 use crate::store::Failure;
 use crate::store::redb::disk::Syncs;
 use crate::store::redb::opening::{self, Check};
@@ -32,6 +33,11 @@ use crate::store::redb::waiting::{Received, gather, receive};
 const QUEUE_MAX: usize = 4096;
 /// Operations in one commit.
 const BATCH_MAX: usize = 1024;
+/// A commit of so many comes from a crowd, in which more are about to write.
+const CROWD: usize = 8;
+/// Among a crowd a commit begins so long after the last one, that more share it: it costs as much as
+/// thirty slots.
+const CROWD_COMMITS_EVERY: Duration = Duration::from_millis(4);
 /// Free bytes below which nothing is written: redb would stop in the middle of it.
 const FREE_BYTES_MIN: u64 = 4 << 20;
 /// How long to wait before the second attempt to open again after an error; then twice as long.
@@ -256,6 +262,7 @@ impl Committer {
         doing: &'static str,
         work: impl FnOnce(&mut Tables<'_>) -> Outcome<T> + Send + 'static,
     ) -> Result<T, Failure> {
+        let _timed = meters::work().time_row_write();
         let (reply, answer) = oneshot::channel();
         let job = Write {
             doing,
@@ -305,7 +312,7 @@ impl Loop {
 
     fn run(mut self, mut jobs: mpsc::Receiver<Box<dyn Job>>) {
         let mut batch = Vec::with_capacity(BATCH_MAX);
-        let mut was_shared = false;
+        let (mut n_before, mut began_at) = (0, Instant::now());
         loop {
             let is_settled = self.shared.is_settled.load(Ordering::Relaxed);
             match receive(&mut jobs, (!is_settled).then_some(SETTLE_AFTER)) {
@@ -317,10 +324,14 @@ impl Loop {
                 }
                 Received::End => return,
             }
-            let give_way = was_shared.then_some(thread::yield_now);
+            if CROWD <= n_before {
+                thread::sleep(CROWD_COMMITS_EVERY.saturating_sub(began_at.elapsed()));
+            }
+            let give_way = (1 < n_before).then_some(thread::yield_now);
             gather(&mut jobs, &mut batch, BATCH_MAX, give_way);
-            was_shared = 1 < batch.len();
+            (n_before, began_at) = (batch.len(), Instant::now());
             let committed = self.attempt(|shared| shared.commit(&mut batch));
+            meters::work().count_commit(batch.len(), began_at.elapsed(), committed.is_ok());
             for job in batch.drain(..) {
                 job.answer(&committed);
             }

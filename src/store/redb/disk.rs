@@ -7,6 +7,8 @@ use std::ops::Bound;
 use ::redb::backends::FileBackend;
 use ::redb::{BackendError, DatabaseError, StorageBackend};
 
+use crate::meters::{Synced, work};
+
 /// Whether what redb wants synced is synced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Syncs {
@@ -45,7 +47,10 @@ impl StorageBackend for Disk {
 
     fn sync_data(&self) -> io::Result<()> {
         match self.syncs {
-            Syncs::Yes => self.file.sync_data(),
+            Syncs::Yes => {
+                let _timed = work().time_sync(Synced::Database);
+                self.file.sync_data()
+            }
             Syncs::No => Ok(()),
         }
     }

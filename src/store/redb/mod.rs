@@ -38,13 +38,15 @@ use futures_util::future::BoxFuture;
 use jid::BareJid;
 
 use crate::config::Durability;
+use crate::core::bans::Ban;
 use crate::core::download::Served;
 use crate::core::policy::{Bucket, Usage};
 use crate::core::session::UploadSession;
 use crate::core::slot::{SessionId, SlotId};
 use crate::core::time::Timestamp;
 use crate::store::{
-    Admit, Change, Failure, Mend, OpenError, Recount, SessionStore, StoreError, Totals, row,
+    Admit, BanEntry, Change, Failure, Mend, OpenError, Recount, SessionStore, StoreError, Totals,
+    row,
 };
 use committer::{Committer, Shared};
 use disk::Syncs;
@@ -54,6 +56,7 @@ use schema::{
 };
 use trouble::Trouble;
 
+mod bans;
 mod committer;
 mod disk;
 mod indexes;
@@ -366,6 +369,18 @@ impl SessionStore for RedbSessions {
         Box::pin(async move {
             let set = move |tables: &mut Tables<'_>| tables.set_order(&name, value.as_deref());
             unrefused(doing, self.write(doing, set).await)
+        })
+    }
+
+    fn bans(&self) -> BoxFuture<'_, Result<Vec<Ban>, StoreError>> {
+        Box::pin(async move { self.read("read the bans", bans::all).await? })
+    }
+
+    fn keep_bans(&self, changes: Vec<BanEntry>) -> BoxFuture<'_, Result<(), StoreError>> {
+        let doing = "write bans down";
+        Box::pin(async move {
+            let keep = move |tables: &mut Tables<'_>| tables.keep_bans(&changes);
+            unrefused(doing, self.write(doing, keep).await)
         })
     }
 

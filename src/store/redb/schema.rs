@@ -87,12 +87,12 @@ pub(super) fn scopes(owner: &BareJid) -> [(u8, &str); 3] {
 
 /// All tables, open for writing.
 pub(super) struct Tables<'t> {
+    /// For tables that few operations need.
+    pub(super) transaction: &'t WriteTransaction,
     pub(super) rows: Table<'t, u128, &'static [u8]>,
     pub(super) indexes: Indexes<'t>,
     pub(super) sums: Sums<'t>,
     pub(super) facts: Table<'t, &'static str, u128>,
-    /// For tables that are seldom written.
-    transaction: &'t WriteTransaction,
     /// Whether anything was written: otherwise there is nothing to commit.
     pub(super) is_dirty: bool,
     /// Which complete rows were changed or removed.
@@ -102,11 +102,11 @@ pub(super) struct Tables<'t> {
 impl<'t> Tables<'t> {
     pub(super) fn open(transaction: &'t WriteTransaction) -> Result<Self, Fault> {
         Ok(Self {
+            transaction,
             rows: transaction.open_table(ROWS)?,
             indexes: Indexes::open(transaction)?,
             sums: Sums::open(transaction)?,
             facts: transaction.open_table(FACTS)?,
-            transaction,
             is_dirty: false,
             was_complete: Vec::new(),
         })

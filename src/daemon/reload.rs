@@ -1,0 +1,199 @@
+//! Reads the configuration anew, on SIGHUP or when an operator says so, while all goes on.
+//!
+//! All of it is read and checked before anything changes. What only a start can change is told and
+//! stays; the rest changes for what begins from now on.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use tokio::signal::unix::Signal;
+use tokio::sync::{mpsc, watch};
+use tracing::{error, info, warn};
+
+use super::{audit_manner, live_settings, notify, plan};
+use crate::audit_log::AuditLog;
+use crate::config::{self, Config, Loaded, Use};
+use crate::core::command::operation::{Configured, Reloaded};
+use crate::http::tls::{Pair, Reloader};
+use crate::log;
+use crate::service::Service;
+use crate::service::operations::reload::Asked;
+use crate::upkeep::Plan;
+
+/// Where a configuration came from.
+#[derive(Clone, Debug)]
+pub struct Source {
+    /// Its file.
+    pub file: PathBuf,
+    /// What it is wanted for.
+    pub wanted: Use,
+    /// The environment's `RUST_LOG`, which wins over `log.level`.
+    pub directives: Option<String>,
+}
+
+/// What is in force, and all that follows it.
+pub struct Reload {
+    /// Where to read it anew.
+    pub source: Source,
+    /// What is in force.
+    pub running: Loaded,
+    /// Follows it: the rules.
+    pub service: Arc<Service>,
+    /// Follows it: the audit log.
+    pub audit_log: Arc<AuditLog>,
+    /// Follows it: certificate and key.
+    pub tls: Option<Arc<Reloader>>,
+    /// Follows it: the sweep.
+    pub plans: watch::Sender<Plan>,
+}
+
+impl Reload {
+    /// Reads it whenever somebody wants it. Never ends.
+    pub async fn run(mut self, mut hangups: Signal, mut asks: mpsc::Receiver<Asked>) {
+        loop {
+            tokio::select! {
+                _ = hangups.recv() => drop(self.reload().await),
+                Some(asked) = asks.recv() => {
+                    let reloaded = self.reload().await;
+                    // Who asked may be gone; the log has it.
+                    let _ = asked.send(reloaded);
+                }
+            }
+        }
+    }
+
+    async fn reload(&mut self) -> Reloaded {
+        notify::reloading();
+        let (source, has_tls) = (self.source.clone(), self.tls.is_some());
+        let read = tokio::task::spawn_blocking(move || read(&source, has_tls)).await;
+        let read = read.unwrap_or_else(|_| Err(vec!["reading it ended early".to_owned()]));
+        let reloaded = match read {
+            Ok((loaded, pair)) => self.take_up(loaded, pair),
+            Err(faults) => {
+                error!("the configuration is broken; nothing changed");
+                for fault in &faults {
+                    error!("{fault}");
+                }
+                Reloaded::Refused(faults)
+            }
+        };
+        notify::ready();
+        reloaded
+    }
+
+    /// Puts what was read into force; nothing in here can fail.
+    fn take_up(&mut self, loaded: Loaded, pair: Option<Pair>) -> Reloaded {
+        let (loaded, fixed) = keep_fixed(loaded, &self.running);
+        let changed = differing(&self.running.configured, &loaded.configured);
+        let mut warnings: Vec<_> = fixed
+            .iter()
+            .map(|key| format!("{key} takes a restart; it stays as it was"))
+            .collect();
+        warnings.extend(loaded.warnings.iter().cloned());
+        log::change(&loaded.config.log, self.source.directives.as_deref());
+        self.audit_log.change(audit_manner(&loaded.config));
+        self.service.set_settings(live_settings(&loaded));
+        if let (Some(tls), Some(pair)) = (&self.tls, pair) {
+            tls.take_up(pair);
+        }
+        self.plans.send_replace(plan(&loaded.config));
+        self.running = loaded;
+        info!(?changed, "the configuration was read anew");
+        for warning in &warnings {
+            warn!("{warning}");
+        }
+        Reloaded::Done { changed, warnings }
+    }
+}
+
+/// The configuration, and its certificate where one is in use; or what is wrong, a line each.
+fn read(source: &Source, has_tls: bool) -> Result<(Loaded, Option<Pair>), Vec<String>> {
+    let loaded = config::load(&source.file, &source.wanted);
+    let loaded = loaded.map_err(|error| -> Vec<String> {
+        let told = error.to_string();
+        told.lines().map(str::to_owned).collect()
+    })?;
+    let files = loaded.config.http.tls.as_ref().filter(|_| has_tls);
+    let pair = files.map(Reloader::read).transpose();
+    let pair = pair.map_err(|error| vec![format!("{}: http.tls: {error}", source.file.display())]);
+    Ok((loaded, pair?))
+}
+
+/// Puts what only a start can change back to what it is; also the options that would have changed.
+fn keep_fixed(new: Loaded, running: &Loaded) -> (Loaded, Vec<String>) {
+    let has_tls = |loaded: &Loaded| loaded.config.http.tls.is_some();
+    let may_change_tls = has_tls(&new) && has_tls(running);
+    let is_fixed = |row: &&Configured| is_fixed(&row.key, may_change_tls);
+    let [before, wanted] = [running, &new].map(|it| {
+        it.configured
+            .iter()
+            .filter(is_fixed)
+            .cloned()
+            .collect::<Vec<_>>()
+    });
+    let mut fixed = differing(&before, &wanted);
+    if fixed.is_empty() && new.config.components != running.config.components {
+        fixed.push("the component's secret".to_owned());
+    }
+    let rest = new.configured.iter().filter(|row| !is_fixed(row));
+    let mut configured: Vec<_> = before.into_iter().chain(rest.cloned()).collect();
+    configured.sort_by(|a, b| a.key.cmp(&b.key));
+    let (mut config, kept) = (new.config, running.config.clone());
+    // Who may upload follows from the component's name, where nothing else is said.
+    if jids(&config) != jids(&kept) {
+        config.policy.access = kept.policy.access;
+    }
+    let tls = match may_change_tls {
+        true => config.http.tls,
+        false => kept.http.tls,
+    };
+    let config = Config {
+        data_dir: kept.data_dir,
+        durability: kept.durability,
+        worker_threads: kept.worker_threads,
+        components: kept.components,
+        http: config::Http { tls, ..kept.http },
+        admin: kept.admin,
+        ..config
+    };
+    let loaded = Loaded {
+        config,
+        configured,
+        ..new
+    };
+    (loaded, fixed)
+}
+
+/// Whether an option is read at the start alone.
+fn is_fixed(key: &str, may_change_tls: bool) -> bool {
+    let table = key.split(['.', '[']).next().unwrap_or(key);
+    match table {
+        "data_dir" | "durability" | "worker_threads" | "component" | "admin" => true,
+        "http" => !(may_change_tls && key.starts_with("http.tls")),
+        _ => false,
+    }
+}
+
+fn jids(config: &Config) -> Vec<&str> {
+    let jids = config.components.iter().map(|one| one.jid.as_str());
+    jids.collect()
+}
+
+/// The options that have other values, or are in one of the two alone.
+fn differing(before: &[Configured], after: &[Configured]) -> Vec<String> {
+    let values = |rows: &[Configured]| -> BTreeMap<String, String> {
+        let pair = |row: &Configured| (row.key.clone(), row.value.clone());
+        rows.iter().map(pair).collect()
+    };
+    let (before, mut after) = (values(before), values(after));
+    let mut differing = Vec::new();
+    for (key, value) in before {
+        if after.remove(&key).as_ref() != Some(&value) {
+            differing.push(key);
+        }
+    }
+    differing.extend(after.into_keys());
+    differing.sort();
+    differing
+}
