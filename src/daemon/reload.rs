@@ -79,12 +79,6 @@ impl Reload {
                 Reloaded::Refused(faults)
             }
         };
-        let outcome = match &reloaded {
-            Reloaded::Done { .. } => Ok(()),
-            Reloaded::Refused(faults) => Err(faults.join("; ")),
-        };
-        let outcome = outcome.as_ref().copied().map_err(String::as_str);
-        self.service.tell(Event::Reloaded { outcome });
         notify::ready();
         self.tell(&reloaded);
         reloaded

@@ -201,7 +201,11 @@ impl Stage {
         let Some(heads) = words.map(Element::text) else {
             return Vec::new();
         };
-        let head = if name == "progress" { "here" } else { name };
+        let head = match name {
+            "progress" => "here",
+            "who" => "banned",
+            name => name,
+        };
         let at = heads.split(" | ").position(|it| it.to_lowercase() == head);
         let at = at.unwrap_or_else(|| panic!("no column {name} in {heads:?}"));
         let is_row = |field: &&Element| field.attr("var").is_some_and(|it| it.starts_with("row-"));
