@@ -21,7 +21,7 @@ use slotd::service::sweep::Sweeper;
 use slotd::store::Stores;
 use support::upload::{Put, content, fed, get, session, slot, whole};
 use support::world::{Bench, bench, settings};
-use talk::{ADMIN, DATA, NS, ROMEO, Stage, Talk, read};
+use talk::{ADMIN, DATA, NS, ROMEO, Talk, read};
 use tokio::sync::Semaphore;
 use xmpp::Gated;
 

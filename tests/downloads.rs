@@ -277,13 +277,17 @@ async fn who_ends_tls_without_a_word_still_gets_the_answer() {
 }
 
 #[tokio::test]
-async fn stopping_lets_a_download_end_and_begins_no_other() {
+async fn stopping_answers_who_has_asked_and_nobody_after() {
     let front = Front::new();
     let (slot, mut stream) = begun(&front).await;
     stream.write_all(&get(&slot, "")).await.expect("taken");
     front.shutdown.send(true).expect("it listens");
     check(&answer(&mut stream, false).await, 200, &content(LARGE));
-    assert_eq!(read_all(&mut stream).await, b"");
+    let last = answer(&mut stream, false).await;
+    assert!(last.0.contains("connection: close"), "{}", last.0);
+    check(&last, 200, &content(LARGE));
+    let more = read_all(&mut stream).await;
+    assert!(more.is_empty(), "{} bytes more", more.len());
 }
 
 #[tokio::test]

@@ -225,8 +225,8 @@ async fn files_are_not_looked_at() {
     let bench = disk_bench(settings(), directory.path());
     let session = broken_off(&bench).await;
     lengthen(&bench, part(session.put.id, 0), 600, 300).await;
-    fs::remove_dir(directory.path().join("files/00")).expect("removed");
-    fs::write(directory.path().join("files/00"), b"no directory").expect("written");
+    fs::remove_dir(directory.path().join("files/ff")).expect("removed");
+    fs::write(directory.path().join("files/ff"), b"no directory").expect("written");
     let bench = restarted(bench);
     assert_eq!(bench.service.recover().await.expect("recovered"), 1);
     assert_eq!(lengths(&bench, session.put.id).await, [(0, 600)]);

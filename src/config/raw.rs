@@ -9,6 +9,10 @@ use std::fmt;
 use serde::de::{MapAccess, SeqAccess, Visitor, value};
 use serde::{Deserialize, Serialize, Serializer};
 
+mod guard;
+
+pub use guard::{RawAdmin, RawBans};
+
 /// The whole file.
 #[derive(Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
@@ -142,15 +146,6 @@ pub struct RawTls {
     pub(super) key: Option<String>,
 }
 
-/// `[admin]`: off, because every account of the machine reaches a loopback port, and because a port
-/// that is taken shall not keep uploads from starting.
-#[derive(Default, Deserialize, Serialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct RawAdmin {
-    pub(super) listen: Vec<String>,
-    pub(super) insecure: bool,
-}
-
 /// `[limits]`
 #[derive(Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
@@ -244,28 +239,6 @@ pub struct RawAccess {
     pub(super) domains: Option<Vec<String>>,
     pub(super) jids: Option<Vec<String>>,
     pub(super) deny: Vec<String>,
-}
-
-/// `[bans]`
-#[derive(Deserialize, Serialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct RawBans {
-    pub(super) after_failures: i64,
-    pub(super) within: String,
-    pub(super) ban_for: String,
-}
-
-impl Default for RawBans {
-    fn default() -> Self {
-        Self {
-            // No honest client forges one credential; behind one address may be a whole school.
-            after_failures: 50,
-            // A script fails so often in a second; what fails now and then harms nobody.
-            within: "10 minutes".to_owned(),
-            // Long enough that trying on is no use, short enough for the next owner of an address.
-            ban_for: "1 hour".to_owned(),
-        }
-    }
 }
 
 /// `[retention]`

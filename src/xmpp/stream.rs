@@ -34,7 +34,7 @@ use super::shared::Shared;
 
 /// Most stanzas read before what they asked for is written.
 const BATCH_MAX: usize = 64;
-/// With so many requests under way, each wake-up costs more than what it brings.
+/// Where so many stanzas came and went at once, the next wake-up would cost more than it brings.
 const MANY: usize = 8;
 /// How long then to let more come, and more be answered, before anything is looked at.
 const GATHER_FOR: Duration = Duration::from_millis(1);
@@ -92,6 +92,7 @@ pub async fn serve(
         outbox: Outbox::new(),
         running: FuturesUnordered::new(),
         is_stopping: false,
+        n_moved: 0,
         gathering: None,
         write_by: None,
         ping_at: None,
@@ -130,6 +131,8 @@ struct Served<'a> {
     running: FuturesUnordered<BoxFuture<'static, Reply>>,
     /// Nothing more is read.
     is_stopping: bool,
+    /// Stanzas that came and answers that went at the last look.
+    n_moved: usize,
     /// Until when more is let come.
     gathering: Option<Pin<Box<Sleep>>>,
     /// When the server must have taken something; set while it takes nothing.
@@ -143,8 +146,9 @@ impl Served<'_> {
         if self.is_gathering(cx) {
             return Poll::Pending;
         }
+        self.n_moved = 0;
         let polled = self.poll_all(cx);
-        if polled.is_pending() && MANY <= self.running.len() {
+        if polled.is_pending() && MANY <= self.n_moved {
             self.gathering = Some(Box::pin(sleep(GATHER_FOR)));
             if !self.is_gathering(cx) {
                 cx.waker().wake_by_ref();
@@ -171,6 +175,7 @@ impl Served<'_> {
         while !self.outbox.is_full()
             && let Poll::Ready(Some(answer)) = self.running.poll_next_unpin(cx)
         {
+            self.n_moved += 1;
             self.running.extend(self.outbox.push_reply(answer));
         }
         let was_full = self.outbox.is_full();
@@ -235,6 +240,7 @@ impl Served<'_> {
     /// Something came, and this becomes of it.
     fn take(&mut self, answer: Answer) {
         self.ping_at = None;
+        self.n_moved += 1;
         match answer {
             Answer::None => {}
             Answer::Now(answer) => self.outbox.push(&answer),

@@ -24,6 +24,7 @@ pub mod operation;
 mod orders;
 mod report;
 pub mod running;
+pub mod search;
 mod settings;
 
 pub use self::report::report;
