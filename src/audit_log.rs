@@ -7,9 +7,9 @@
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use std::{io, thread};
 
 use tracing::{error, info};
@@ -32,6 +32,8 @@ const BATCH_MAX: usize = 256;
 const RETRY_IN: Duration = Duration::from_secs(1);
 /// How long the end of the process waits for the last lines.
 const FLUSH_WITHIN: Duration = Duration::from_secs(2);
+/// How long to wait between looks whether there is room to ask for that.
+const FLUSH_AGAIN_IN: Duration = Duration::from_millis(20);
 
 /// What goes through the queue.
 enum Message {
@@ -93,10 +95,18 @@ impl AuditLog {
     /// Waits until what was told so far is in the file, or a little while. Blocks its thread.
     pub fn flush(&self) {
         let (done, is_done) = sync_channel(0);
-        if self.queue.try_send(Message::Flush(done)).is_ok() {
-            // It is closed, never sent to.
-            let _ = is_done.recv_timeout(FLUSH_WITHIN);
+        let until = Instant::now() + FLUSH_WITHIN;
+        let mut message = Message::Flush(done);
+        // A full queue is when there is most to wait for.
+        while let Err(TrySendError::Full(back)) = self.queue.try_send(message) {
+            if until <= Instant::now() {
+                return;
+            }
+            message = back;
+            thread::sleep(FLUSH_AGAIN_IN);
         }
+        // It is closed, never sent to.
+        let _ = is_done.recv_timeout(until.saturating_duration_since(Instant::now()));
     }
 
     fn put(&self, mut lines: String, now: Timestamp) {

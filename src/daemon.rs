@@ -7,7 +7,6 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
-use jid::BareJid;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::Signal;
 use tokio::sync::watch;
@@ -15,9 +14,8 @@ use tokio::task::JoinSet;
 use tracing::{error, info, warn};
 
 use crate::admin;
-use crate::audit_log::{self, AuditLog};
-use crate::config::{Config, Loaded, TokenIn};
-use crate::core::bans::BanPolicy;
+use crate::audit_log::AuditLog;
+use crate::config::{Config, Loaded};
 use crate::core::event::Event;
 use crate::core::time::Timestamp;
 use crate::http::inherited::Inherited;
@@ -28,7 +26,7 @@ use crate::service::events::Listener;
 use crate::service::operations::Operations;
 use crate::service::operations::reload::Reloads;
 use crate::service::sweep::{Deletions, Sweeper};
-use crate::service::{Service, Settings, World};
+use crate::service::{Service, World};
 use crate::store::boot;
 use crate::store::keys::{self, KeysError};
 use crate::store::{self, Mend, OpenError, StoreError};
@@ -37,6 +35,7 @@ use crate::xmpp;
 
 mod notify;
 mod reload;
+pub mod rules;
 
 use reload::Reload;
 pub use reload::Source;
@@ -167,7 +166,7 @@ pub async fn run(start: Start, shutdown: impl Future<Output = ()>) -> Result<(),
         private,
     } = prepare(&loaded, inherited).await?;
     let (reloads, asks) = Reloads::new();
-    let (plans, planned) = watch::channel(plan(&loaded.config));
+    let (plans, planned) = watch::channel(rules::plan(&loaded.config));
     let (stop, stopped) = watch::channel(false);
     let mut parts = start_parts(&loaded.config, &service, sweeper, reloads, planned, stopped);
     // To the very end: who watches over us shall see us stop.
@@ -224,6 +223,8 @@ async fn wind_down(
     let _ = stop.send(true);
     while parts.join_next().await.is_some() {}
     service.cut_uploads().await;
+    // Bans are written behind; the last ones now.
+    service.end_bans().await;
     let _ = tokio::task::spawn_blocking(move || audit_log.flush()).await;
 }
 
@@ -247,7 +248,7 @@ async fn prepare(loaded: &Loaded, mut inherited: Inherited) -> Result<Prepared, 
     if !inherited.unclaimed().is_empty() {
         return Err(RunError::Unclaimed(inherited.unclaimed().join(", ")));
     }
-    let service = Service::new(live_settings(loaded), keys, stores, world);
+    let service = Service::new(rules::live_settings(loaded), keys, stores, world);
     let audit_log = set_listeners(&service, config)?;
     service.load_orders().await?;
     service.load_bans().await?;
@@ -309,7 +310,7 @@ fn is_watched(config: &Config) -> bool {
 
 /// Has everything told to those who listen.
 fn set_listeners(service: &Service, config: &Config) -> Result<Arc<AuditLog>, RunError> {
-    let audit_log = AuditLog::start(audit_manner(config)).map_err(RunError::Thread)?;
+    let audit_log = AuditLog::start(rules::audit_manner(config)).map_err(RunError::Thread)?;
     let mut listeners: Vec<Arc<dyn Listener>> = vec![audit_log.clone(), Arc::new(Counting)];
     if is_watched(config) {
         upkeep::history::begin(&config.data_dir, service);
@@ -317,14 +318,6 @@ fn set_listeners(service: &Service, config: &Config) -> Result<Arc<AuditLog>, Ru
     }
     service.set_listeners(listeners);
     Ok(audit_log)
-}
-
-/// How the audit log is written.
-fn audit_manner(config: &Config) -> audit_log::Manner {
-    audit_log::Manner {
-        path: config.log.audit_file.clone(),
-        addresses: config.log.addresses,
-    }
 }
 
 /// After a power cut: looks through the uploads that were under way.
@@ -337,15 +330,6 @@ async fn recover(data_dir: &Path, service: &Service) -> Result<(), RunError> {
         }
     }
     Ok(())
-}
-
-/// How upkeep goes, as the configuration says.
-fn plan(config: &Config) -> Plan {
-    Plan {
-        every: config.retention.sweep_every,
-        data_dir: config.data_dir.clone(),
-        report_file: config.retention.report_file.clone(),
-    }
 }
 
 /// Takes as many open files as the system lets us have.
@@ -381,51 +365,4 @@ pub fn rotate_key(data_dir: &Path) -> Result<(), RunError> {
     let secret = random_secret()?;
     keys::update(data_dir, |keys| Some(keys.rotate(secret, now)))?;
     Ok(())
-}
-
-/// The rules of what was loaded, with every option to look at.
-fn live_settings(loaded: &Loaded) -> Settings {
-    Settings {
-        configured: loaded.configured.clone(),
-        ..settings(&loaded.config)
-    }
-}
-
-/// The configuration's rules, as the service needs them.
-pub fn settings(config: &Config) -> Settings {
-    Settings {
-        policy: config.policy.clone(),
-        public_url: config.http.public_url.clone(),
-        token_in_header: config.http.token_in == TokenIn::Header,
-        slot_rate: config.limits.slot_rate,
-        byte_rate: config.limits.byte_rate,
-        stall_for: config.limits.stall_for,
-        rate_min_bytes: config.limits.rate_min_bytes,
-        check_content_type: config.limits.check_content_type,
-        total_bytes_max: config.retention.total_bytes_max,
-        rotate_every: config.keys.rotate_every,
-        keep_old_for: config.keys.keep_old_for,
-        accel: config.http.accel.clone(),
-        bans: ban_policy(config),
-        connections_per_address_max: config.limits.connections_per_address_max,
-        connections_total_max: config.limits.connections_total_max,
-        stop_within: config.limits.stop_within,
-        addresses: config.log.addresses,
-        operators: config.operators.clone(),
-        contact: config.contact.clone(),
-        configured: Vec::new(),
-    }
-}
-
-/// Who may be banned, from all over the configuration.
-fn ban_policy(config: &Config) -> BanPolicy {
-    let hosts = config.components.iter();
-    let hosts = hosts.filter_map(|component| BareJid::new(&component.jid).ok());
-    BanPolicy {
-        failures: config.bans,
-        proxies: config.http.trusted_proxies.clone(),
-        operators: config.operators.clone(),
-        hosts: hosts.collect(),
-        addresses: config.log.addresses,
-    }
 }

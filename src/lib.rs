@@ -8,7 +8,8 @@
 //! 2. [`service`] is the list of things we can do, one method each: it fetches facts, asks core
 //!    and applies the effect, and is the only caller of the stores.
 //! 3. The edges translate: [`xmpp`] stanzas, [`http`] requests, [`upkeep`] the passing of time.
-//!    Edges never meet and see no store, but for the file of signing keys.
+//!    Edges never meet, but for the sockets, which the private listener opens as [`http`] does; and
+//!    they see no store, but for the files of signing keys and of the status page's history.
 //! 4. [`store`] holds rows (`SessionStore`) and bytes (`FileStore`), each with a reference in
 //!    memory and one conformance suite for all.
 //! 5. A decision that must be atomic is handed to the store as a function, and the store runs it

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 use slotd::audit_log::{AuditLog, Manner};
+use slotd::core::command::operation::{Operation, Outcome, Reloaded};
 use slotd::core::event::Event;
 use slotd::core::session::network::{AddressPolicy, Visitor};
 use slotd::core::slot::{FileName, Purpose, SlotRequest};
@@ -197,4 +198,35 @@ fn a_banned_address_is_written_as_the_policy_says() {
         assert_eq!(lines[0]["account"], shown);
         assert_eq!(lines[1]["account"], "romeo@example.org");
     }
+}
+
+/// What was asked for and not done is no deed; what was set can be read.
+#[test]
+fn acts_are_written_with_what_came_of_them() {
+    let audited = Audited::begin(AddressPolicy::Full);
+    let admin = jid_of("admin@example.org").to_bare();
+    let romeo = jid_of("romeo@example.org").to_bare();
+    let tell = |operation: &Operation, outcome: &Outcome| {
+        audited.bench.service.tell(Event::CommandRun {
+            by: &admin,
+            is_operator: true,
+            operation,
+            outcome: Ok(outcome),
+        });
+    };
+    for limit in [Some(500), Some(u64::MAX), None] {
+        let set = Outcome::ExceptionSet(romeo.clone(), limit);
+        tell(&Operation::SetException(romeo.clone(), limit), &set);
+    }
+    let note = Some("New disks".to_owned());
+    tell(&Operation::SetNote(note.clone()), &Outcome::Noted(note));
+    let broken = Reloaded::Refused(vec!["slotd.toml:1: what".to_owned()]);
+    tell(&Operation::Reload, &Outcome::Reloaded(broken));
+    let lines = audited.lines();
+    assert_eq!(lines[0]["quota"], "500");
+    assert_eq!(lines[1]["quota"], "none");
+    assert!(lines[2].get("quota").is_none());
+    assert_eq!(lines[3]["note"], "New disks");
+    assert!(lines[..4].iter().all(|line| line["outcome"] == "done"));
+    assert_eq!(lines[4]["outcome"], "refused");
 }

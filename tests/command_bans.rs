@@ -8,6 +8,7 @@ mod talk;
 #[allow(dead_code, reason = "each test file uses a part of it")]
 mod xmpp;
 
+use jid::BareJid;
 use minidom::Element;
 use support::world::settings;
 use talk::{ADMIN, ROMEO, Stage, Talk};
@@ -249,4 +250,36 @@ async fn not_everybody_can_be_banned() {
         .is_over_with("error", "nobody could upload");
     let list = talk.start(ADMIN, "bans").await;
     assert_eq!(list.column("who"), ["a.example"]);
+}
+
+/// Rules that are read anew spare who may not be banned any more.
+#[tokio::test]
+async fn who_becomes_an_operator_is_banned_no_more() {
+    let mut talk = Talk::begin().await;
+    ban(&mut talk, "romeo@example.org", "1 day")
+        .await
+        .is_over_with("info", "romeo@example.org");
+    let mut settings = settings();
+    let romeo = BareJid::new("romeo@example.org").expect("a JID");
+    settings.bans.operators.push(romeo);
+    talk.bench.service.set_settings(settings);
+    talk.bench.service.lift_bans();
+    assert_eq!(ask_for_slot(&mut talk, ROMEO).await, "slot");
+    talk.bench.service.end_bans().await;
+    let kept = talk.bench.stores.sessions.bans().await;
+    assert_eq!(kept.expect("readable"), []);
+}
+
+/// Strangers get nothing anyway, and could fill the list with names that they make up.
+#[tokio::test]
+async fn strangers_are_not_counted() {
+    let mut talk = Talk::begin().await;
+    for _ in 0..50 {
+        talk.bench.world.pass(1);
+        let answer = talk.stage("mallory@evil.example/x", "overview", "", &[]);
+        assert_eq!(answer.await.expect_err("refused"), "auth forbidden");
+    }
+    talk.start(ADMIN, "bans")
+        .await
+        .is_over_with("info", "Nobody is banned");
 }

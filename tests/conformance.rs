@@ -197,6 +197,24 @@ async fn bans_are_kept_until_they_are_removed(store: &dyn SessionStore) {
     let other = ban("example.com", By::Failures, None);
     change(vec![remove(&bans[0]), put(&other), remove(&bans[2])]).await;
     change(vec![remove(&bans[0])]).await;
+    assert_eq!(kept().await, [other.clone(), bans[3].clone()]);
+    // An account without a local part is not its domain, whatever its name holds.
+    for name in [
+        "example.com",
+        "192.0.2.9",
+        "\u{939}\u{93f}\u{928}\u{94d}.example",
+    ] {
+        let account = Ban {
+            subject: Subject::Account(jid(name)),
+            ..other.clone()
+        };
+        change(vec![put(&account)]).await;
+        assert!(
+            kept().await.contains(&account) && kept().await.contains(&other),
+            "{name}"
+        );
+        change(vec![remove(&account)]).await;
+    }
     assert_eq!(kept().await, [other, bans[3].clone()]);
     check_sums(store).await;
 }

@@ -9,6 +9,7 @@ mod talk;
 #[allow(dead_code, reason = "each test file uses a part of it")]
 mod xmpp;
 
+use jid::BareJid;
 use minidom::Element;
 use slotd::core::refusal::Refusal;
 use slotd::core::session::network::Visitor;
@@ -50,6 +51,28 @@ async fn a_quota_exception_is_set_shown_and_cleared() {
         .expect("cleared")
         .is_over_with("info", "holds");
     assert!(slot_for(&service, 1000).await.is_ok());
+}
+
+/// The configuration's exceptions fill the list; the one to be cleared is on none of its places.
+#[tokio::test]
+async fn one_that_is_not_listed_can_be_named() {
+    let mut settings = settings();
+    let configured = (0..25).map(|n| (BareJid::new(&format!("a{n}@a.example")).expect("a JID"), 1));
+    settings.policy.quota.exceptions.extend(configured);
+    let mut talk = Talk::with(settings).await;
+    set(
+        &mut talk,
+        "set-quota",
+        &[("account", ROMEOS), ("size", "500 B")],
+    )
+    .await;
+    let asked = talk.start(ADMIN, "clear-quota").await;
+    let named = [("account", ROMEOS)];
+    let cleared = talk.go_on(ADMIN, "clear-quota", &asked, "complete", &named);
+    cleared
+        .await
+        .expect("cleared")
+        .is_over_with("info", "holds");
 }
 
 #[tokio::test]

@@ -1,6 +1,7 @@
 //! The sockets of `admin.listen`, and their connections: few, short, and without bodies.
 
 use std::convert::Infallible;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,6 +9,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Body;
 use axum::response::{IntoResponse as _, Response};
+use http::uri::Authority;
 use http::{HeaderName, HeaderValue, Request, StatusCode, header};
 use http_body::Body as _;
 use hyper::body::Incoming;
@@ -78,10 +80,15 @@ async fn admit(socket: Socket, router: Router, places: Arc<Semaphore>) {
             Some(_) = connections.join_next() => {}
             (place, incoming) = next => match (place, incoming) {
                 (Ok(place), Ok(listen::Incoming::Tcp(stream, _))) => {
-                    connections.spawn(answer_all(stream, router.clone(), place));
+                    let is_loopback = |address: SocketAddr| address.ip().is_loopback();
+                    let hosts = match stream.local_addr().is_ok_and(is_loopback) {
+                        true => Hosts::Loopback,
+                        false => Hosts::Any,
+                    };
+                    connections.spawn(answer_all(stream, hosts, router.clone(), place));
                 }
                 (Ok(place), Ok(listen::Incoming::Unix(stream))) => {
-                    connections.spawn(answer_all(stream, router.clone(), place));
+                    connections.spawn(answer_all(stream, Hosts::Any, router.clone(), place));
                 }
                 (_, Err(error)) => {
                     tracing::debug!(%error, "cannot accept a connection to admin.listen");
@@ -93,12 +100,37 @@ async fn admit(socket: Socket, router: Router, places: Arc<Semaphore>) {
     }
 }
 
+/// By which names we may be asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Hosts {
+    /// By any.
+    Any,
+    /// As this machine alone: a browser that runs here asks for whom a page from elsewhere names,
+    /// and that page may read what it finds (DNS rebinding).
+    Loopback,
+}
+
+impl Hosts {
+    fn allow(self, request: &Request<Incoming>) -> bool {
+        let host = request.headers().get(header::HOST);
+        let host = host.and_then(|host| host.to_str().ok()?.parse::<Authority>().ok());
+        let is_ours = |host: Authority| {
+            let name = host.host().trim_matches(['[', ']']);
+            name.eq_ignore_ascii_case("localhost") || name.parse::<IpAddr>().is_ok()
+        };
+        // Only HTTP/1.0 has none, and no browser speaks it.
+        self == Self::Any
+            || !request.headers().contains_key(header::HOST)
+            || host.is_some_and(is_ours)
+    }
+}
+
 /// Answers a connection's requests, while its time lasts.
-async fn answer_all<S>(stream: S, router: Router, place: OwnedSemaphorePermit)
+async fn answer_all<S>(stream: S, hosts: Hosts, router: Router, place: OwnedSemaphorePermit)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let service = service_fn(move |request| answer(router.clone(), request));
+    let service = service_fn(move |request| answer(hosts, router.clone(), request));
     let mut http = Builder::new();
     http.timer(TokioTimer::new())
         .header_read_timeout(HEAD_WITHIN)
@@ -114,8 +146,16 @@ where
     drop(place);
 }
 
-async fn answer(router: Router, request: Request<Incoming>) -> Result<Response, Infallible> {
+async fn answer(
+    hosts: Hosts,
+    router: Router,
+    request: Request<Incoming>,
+) -> Result<Response, Infallible> {
     let mut response = match request.body().is_end_stream() {
+        _ if !hosts.allow(&request) => {
+            let words = "Ask for an address or localhost: by another name this could be a trick.\n";
+            (StatusCode::MISDIRECTED_REQUEST, words).into_response()
+        }
         true => router.oneshot(request.map(Body::new)).await?,
         // Nothing here takes one; the rest of the connection is not worth reading past it.
         false => {

@@ -8,7 +8,6 @@ use serde::Serialize;
 
 use crate::core::command::operation::Operation;
 use crate::core::event::{Event, Removal};
-use crate::core::refusal::Refusal;
 use crate::core::session::network::AddressPolicy;
 use crate::core::session::{Agreement, State, UploadSession};
 use crate::core::time::Timestamp;
@@ -70,6 +69,12 @@ pub(super) struct Line<'a> {
     n_failed: Option<usize>,
     #[serde(skip_serializing_if = "Option::is_none")]
     n_keys: Option<usize>,
+    /// What a quota exception was set to, in bytes, or `none`; absent where it was cleared.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    quota: Option<String>,
+    /// What everybody shall know.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    note: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     n_lost: Option<u64>,
 }
@@ -225,7 +230,11 @@ impl<'a> Line<'a> {
             } => Self {
                 by: Some(by.to_string()),
                 is_operator: Some(is_operator),
-                outcome: Some(outcome.map_or_else(Refusal::name, |_| "done")),
+                outcome: Some(match outcome {
+                    Ok(outcome) if outcome.is_done() => "done",
+                    Ok(_) => "refused",
+                    Err(refusal) => refusal.name(),
+                }),
                 ..self.of_command(operation)
             },
             Event::KeysChanged { n_keys } => Self {
@@ -277,8 +286,16 @@ impl<'a> Line<'a> {
         }
     }
 
-    fn of_command(self, operation: &Operation) -> Self {
+    fn of_command(self, operation: &'a Operation) -> Self {
+        let (quota, note) = match operation {
+            Operation::SetException(_, Some(u64::MAX)) => (Some("none".to_owned()), None),
+            Operation::SetException(_, Some(limit)) => (Some(limit.to_string()), None),
+            Operation::SetNote(note) => (None, note.as_deref()),
+            _ => (None, None),
+        };
         Self {
+            quota,
+            note,
             command: Some(operation.into()),
             upload: operation.upload(),
             account: operation.account().map(ToString::to_string),

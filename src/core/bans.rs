@@ -79,10 +79,31 @@ impl Subject {
         }
         let domain = jid(text)?;
         // A pattern is no domain, though a JID may hold the signs of one.
-        let is_name = |c: char| c.is_alphanumeric() || "-._".contains(c);
+        let is_name = |c: char| !c.is_control() && !" *?,;|!".contains(c);
         match domain.as_str().chars().all(is_name) && !is_numeric(domain.as_str()) {
             true => Ok(Self::Domain(domain)),
             false => Err(Wrong(format!("{:?} is no domain", shortened(text)))),
+        }
+    }
+
+    /// How stores name it: what `of_key` reads again, whatever it holds.
+    pub fn key(&self) -> String {
+        let kind = match self {
+            Self::Account(_) => 'a',
+            Self::Domain(_) => 'd',
+            Self::Network(_) => 'n',
+        };
+        format!("{kind}:{self}")
+    }
+
+    /// Reads a `key`.
+    pub fn of_key(key: &str) -> Option<Self> {
+        let (kind, name) = key.split_once(':')?;
+        match kind {
+            "a" => BareJid::new(name).ok().map(Self::Account),
+            "d" => BareJid::new(name).ok().map(Self::Domain),
+            "n" => net(name).ok().map(Self::Network),
+            _ => None,
         }
     }
 
@@ -449,10 +470,21 @@ mod tests {
 
     proptest::proptest! {
         #[test]
+        fn keys_are_read_again(text in "([a-z]{1,4}@)?[a-z\u{94d}\u{939}*+]{1,8}\\.[a-z0-9]{1,4}") {
+            if let Ok(jid) = BareJid::new(&text) {
+                for subject in [Subject::Account(jid.clone()), Subject::Domain(jid.clone())] {
+                    let again = Subject::of_key(&subject.key());
+                    proptest::prop_assert_eq!(again.as_ref(), Some(&subject));
+                }
+            }
+        }
+
+        #[test]
         fn what_is_read_is_read_again(text in ".{0,40}|[0-9a-f:./]{0,24}") {
             if let Ok(subject) = Subject::parse(&text) {
                 let again = Subject::parse(&subject.to_string()).ok();
                 proptest::prop_assert_eq!(again.as_ref(), Some(&subject));
+                proptest::prop_assert_eq!(Subject::of_key(&subject.key()), Some(subject));
             }
         }
 

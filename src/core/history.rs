@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use jid::BareJid;
 
-use crate::core::command::operation::{Named, Operation, UploadName};
+use crate::core::command::operation::Operation;
 use crate::core::time::Timestamp;
 
 /// Operators' acts that are remembered; the oldest go first.
@@ -17,8 +17,6 @@ pub const ACTS_MAX: usize = 50;
 /// The longest account, command or outcome of an act, in characters.
 pub const ACT_CHARS_MAX: usize = 200;
 
-/// How many characters of an upload's id are told.
-const SHORT_CHARS: usize = 8;
 const MINUTE: Duration = Duration::from_secs(60);
 const N_MINUTES: usize = 60;
 const QUARTER: Duration = Duration::from_secs(900);
@@ -163,15 +161,8 @@ impl Act {
     /// What a command did, or failed to do. Names no upload by more than its first characters: the
     /// whole id is a link.
     pub fn of(by: &BareJid, operation: &Operation, is_done: bool, at: Timestamp) -> Self {
-        let short = |named: &Named| match &named.name {
-            UploadName::Slot(id) => id.short(),
-            UploadName::Short(short) => short.chars().take(SHORT_CHARS).collect(),
-        };
-        let whom = match operation {
-            Operation::Cancel(named) | Operation::Delete(named) => Some(short(named)),
-            Operation::Purge(owner) => Some(owner.to_string()),
-            _ => None,
-        };
+        let account = || operation.account().map(BareJid::to_string);
+        let whom = operation.upload().or_else(account);
         let name: &str = operation.into();
         Self {
             at,
@@ -275,6 +266,7 @@ impl History {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::core::command::operation::{Named, UploadName};
     use crate::core::slot::SlotId;
 
     /// A day's noon.

@@ -167,7 +167,7 @@ pub struct Facts<'a> {
     pub said: Said,
 }
 
-/// The names of what is admitted: random bits, made outside.
+/// The names of what is admitted, made outside: `SlotId::new`, `SessionId::new`.
 #[derive(Clone, Copy, Debug)]
 pub struct NewIds {
     /// Of the slot.

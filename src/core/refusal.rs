@@ -183,7 +183,7 @@ pub enum Refusal {
     /// A stage of a command (XEP-0050).
     #[strum(transparent)]
     Command(CommandFault),
-    /// No slots are given out for now: an operator said so.
+    /// No slots are given out for now: an operator said so, or the service is being stopped.
     Draining {
         /// When to ask again.
         retry_at: Timestamp,

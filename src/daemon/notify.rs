@@ -8,7 +8,7 @@ use std::thread;
 use std::time::Duration;
 
 use sd_notify::NotifyState;
-use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
 use tracing::{debug, error};
 
 use crate::service::Service;
@@ -41,17 +41,19 @@ pub fn stopping(stop_within: Duration) {
     ]);
 }
 
-/// Says twice within the time that the service manager gives that all is well, as long as it is:
+/// Says several times within the time that the service manager gives that all is well, as long as it is:
 /// the runtime runs this, and the stores answer. Never ends; does nothing where nobody wants it.
 pub async fn watch(service: Arc<Service>) {
     let Some(within) = sd_notify::watchdog_enabled() else {
         return std::future::pending().await;
     };
-    let mut ticks = interval(within / 2);
+    // Often enough that one silence of the stores is no end, and not before it is said that we run.
+    let every = within / 4;
+    let mut ticks = interval_at(Instant::now() + every, every);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        match timeout(within / 4, service.answer()).await {
+        match timeout(every, service.answer()).await {
             Ok(()) => tell(&[NotifyState::Watchdog]),
             Err(_) => error!("the stores do not answer; the service manager may start us anew"),
         }

@@ -11,11 +11,13 @@ use tokio::signal::unix::Signal;
 use tokio::sync::{mpsc, watch};
 use tracing::{error, info, warn};
 
-use super::{audit_manner, live_settings, notify, plan};
+use super::notify;
+use super::rules::{audit_manner, live_settings, plan};
 use crate::audit_log::AuditLog;
 use crate::config::{self, Config, Loaded, Use};
 use crate::core::command::operation::{Configured, Reloaded};
 use crate::core::event::Event;
+use crate::core::policy::Access;
 use crate::http::tls::{Pair, Reloader};
 use crate::log;
 use crate::service::Service;
@@ -105,6 +107,7 @@ impl Reload {
         log::change(&loaded.config.log, self.source.directives.as_deref());
         self.audit_log.change(audit_manner(&loaded.config));
         self.service.set_settings(live_settings(&loaded));
+        self.service.lift_bans();
         if let (Some(tls), Some(pair)) = (&self.tls, pair) {
             tls.take_up(pair);
         }
@@ -144,16 +147,26 @@ fn keep_fixed(new: Loaded, running: &Loaded) -> (Loaded, Vec<String>) {
             .collect::<Vec<_>>()
     });
     let mut fixed = differing(&before, &wanted);
-    if fixed.is_empty() && new.config.components != running.config.components {
+    let is_named = fixed.iter().any(|key| key.starts_with("component"));
+    if !is_named && new.config.components != running.config.components {
         fixed.push("the component's secret".to_owned());
     }
+    let says = |key| {
+        new.configured
+            .iter()
+            .any(|row| row.key == key && !row.is_default)
+    };
+    let says_who = says("access.domains") || says("access.jids");
     let rest = new.configured.iter().filter(|row| !is_fixed(row));
     let mut configured: Vec<_> = before.into_iter().chain(rest.cloned()).collect();
     configured.sort_by(|a, b| a.key.cmp(&b.key));
     let (mut config, kept) = (new.config, running.config.clone());
     // Who may upload follows from the component's name, where nothing else is said.
-    if jids(&config) != jids(&kept) {
-        config.policy.access = kept.policy.access;
+    if !says_who && jids(&config) != jids(&kept) {
+        config.policy.access = Access {
+            deny: config.policy.access.deny,
+            ..kept.policy.access
+        };
     }
     let tls = match may_change_tls {
         true => config.http.tls,

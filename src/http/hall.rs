@@ -13,7 +13,7 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::connection::{Connection, Cut, Rules, drain};
 use super::front::line::Line;
@@ -35,6 +35,8 @@ const ACCEPT_AGAIN_IN: Duration = Duration::from_millis(100);
 const TELL_AGAIN_IN: Duration = Duration::from_secs(60);
 /// How soon who waits when the service stops can be accepted: at once, once they are seen.
 const REST_WITHIN: Duration = Duration::from_millis(20);
+/// How long to go on with that where more come all the time.
+const ALL_REST_WITHIN: Duration = Duration::from_millis(500);
 /// What a connection too many gets, where that costs no waiting.
 const TOO_MANY: &[u8] = b"HTTP/1.1 429 Too Many Requests\r\nRetry-After: 5\r\n\
     Access-Control-Allow-Origin: *\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
@@ -104,10 +106,11 @@ impl Hall {
 
     /// Accepts those that wait already: with the socket they would be reset.
     async fn admit_rest(self: &Arc<Self>, socket: &Socket, tasks: &mut JoinSet<()>) {
+        let until = Instant::now() + ALL_REST_WITHIN;
         for _ in 0..BACKLOG {
             let n_max = || self.edge.service.settings().connections_total_max;
             let next = async { (self.room.take(n_max).await, socket.accept().await) };
-            match timeout(REST_WITHIN, next).await {
+            match timeout_at(until.min(Instant::now() + REST_WITHIN), next).await {
                 Ok((Ok(place), Ok(incoming))) => self.clone().greet(incoming, place, tasks),
                 _ => return,
             }

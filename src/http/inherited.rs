@@ -3,7 +3,7 @@
 
 use std::fmt;
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::os::unix::net::UnixListener;
 
 use listenfd::ListenFd;
@@ -55,8 +55,12 @@ impl Given {
         match (self, listen) {
             (Self::Tcp(listener), Listen::Tcp(wanted)) => {
                 let is_wanted = |given: SocketAddr| {
-                    // A bare port in a socket unit is every address of either kind.
-                    let is_any = given.ip().is_unspecified() && wanted.ip().is_unspecified();
+                    // A bare port in a socket unit is `[::]`, every address of either kind.
+                    let [any, any_v4] = [
+                        IpAddr::from(Ipv6Addr::UNSPECIFIED),
+                        Ipv4Addr::UNSPECIFIED.into(),
+                    ];
+                    let is_any = given.ip() == any && wanted.ip() == any_v4;
                     given == *wanted || is_any && given.port() == wanted.port()
                 };
                 listener.local_addr().is_ok_and(is_wanted)

@@ -22,6 +22,7 @@ use crate::core::command::fault::CommandFault;
 use crate::core::command::form::Wrong;
 use crate::core::command::operation::Outcome;
 use crate::core::event::Event;
+use crate::core::policy::Access;
 use crate::core::refusal::Refusal;
 use crate::core::time::Timestamp;
 use crate::core::token;
@@ -45,6 +46,14 @@ pub(super) struct Gatekeeper {
     turn: tokio::sync::Mutex<()>,
 }
 
+/// Why a ban was not made.
+enum NotPut {
+    /// The list is full of operators' bans.
+    Full,
+    /// Nobody could upload.
+    LocksOut,
+}
+
 impl Gatekeeper {
     /// Changes bans, and notes whose have to be written.
     fn change<T>(&self, change: impl FnOnce(&mut Bans, &mut HashSet<Subject>) -> T) -> T {
@@ -66,10 +75,17 @@ impl Gatekeeper {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn put(&self, ban: Ban, now: Timestamp) -> Result<(), Full> {
+    /// Adds a ban, unless nobody who `access` lets in could upload then.
+    fn put(&self, ban: Ban, access: &Access, now: Timestamp) -> Result<(), NotPut> {
         self.change(|bans, unwritten| {
+            let is_banned =
+                |subject: &Subject| *subject == ban.subject || bans.get(subject, now).is_some();
+            let is_network = matches!(ban.subject, Subject::Network(_));
+            if !is_network && locks_everybody_out(access, is_banned) {
+                return Err(NotPut::LocksOut);
+            }
             let (subject, by) = (ban.subject.clone(), ban.by.clone());
-            let gone = bans.put(ban, now)?;
+            let gone = bans.put(ban, now).map_err(|Full| NotPut::Full)?;
             if unwritten.len() < UNWRITTEN_MAX || by != By::Failures {
                 unwritten.extend(gone);
                 unwritten.insert(subject);
@@ -142,13 +158,15 @@ impl Service {
             refusal,
             Refusal::SlotRateReached { .. } | Refusal::Command(CommandFault::NotOperator)
         );
-        if counts {
+        // Who may not upload gets nothing anyway, and can make up any number of names.
+        if counts && self.settings().policy.access.check(&account).is_ok() {
             self.count_failure(Subject::Account(account));
         }
     }
 
     fn count_failure(self: &Arc<Self>, subject: Subject) {
-        let policy = self.settings().bans.clone();
+        let settings = self.settings();
+        let policy = &settings.bans;
         let Some(limit) = &policy.failures else {
             return;
         };
@@ -165,12 +183,13 @@ impl Service {
         let now = self.world.now();
         let ban = Ban::of_failures(subject, limit, now);
         let (who, ban_for) = (ban.subject.logged(policy.addresses), limit.ban_for);
-        match self.bans.put(ban.clone(), now) {
+        match self.bans.put(ban.clone(), &settings.policy.access, now) {
             Ok(()) => {
                 info!(who, ?ban_for, failures = limit.after, "banned");
                 self.tell_of(&ban);
             }
-            Err(Full) => warn!(
+            Err(NotPut::LocksOut) => warn!(who, "not banned: nobody could upload then"),
+            Err(NotPut::Full) => warn!(
                 who,
                 "not banned: the list of bans is full of operators' bans"
             ),
@@ -187,25 +206,20 @@ impl Service {
         if let Err(wrong) = policy.check(&wish.subject) {
             return Outcome::Ban(Box::new(BanChange::Refused(wrong)), now);
         }
-        let is_banned = |bans: &Bans, subject: &Subject| {
-            *subject == wish.subject || bans.get(subject, now).is_some()
-        };
-        let access = &settings.policy.access;
-        let locks_out =
-            |bans: &Bans| locks_everybody_out(access, |subject| is_banned(bans, subject));
-        let is_network = matches!(wish.subject, Subject::Network(_));
-        if !is_network && self.bans.look(locks_out) {
-            let words = format!(
-                "{} cannot be banned: nobody could upload then",
-                wish.subject
-            );
-            return Outcome::Ban(Box::new(BanChange::Refused(Wrong(words))), now);
-        }
         let ban = Ban::of_operator(wish, now);
         let who = ban.subject.logged(policy.addresses);
-        if self.bans.put(ban.clone(), now) == Err(Full) {
-            let words = "The list of bans is full: end others first, or ban a network";
-            return Outcome::Ban(Box::new(BanChange::Refused(Wrong(words.to_owned()))), now);
+        let wrong = match self.bans.put(ban.clone(), &settings.policy.access, now) {
+            Ok(()) => None,
+            Err(NotPut::LocksOut) => Some(format!(
+                "{} cannot be banned: nobody could upload then",
+                ban.subject
+            )),
+            Err(NotPut::Full) => {
+                Some("The list of bans is full: end others first, or ban a network".to_owned())
+            }
+        };
+        if let Some(words) = wrong {
+            return Outcome::Ban(Box::new(BanChange::Refused(Wrong(words))), now);
         }
         let until = ban.until.map(Timestamp::to_xep0082);
         info!(who, by = %ban.by, until, reason = ban.reason, "banned");
@@ -242,7 +256,8 @@ impl Service {
     /// not allow any more.
     pub async fn load_bans(&self) -> Result<(), StoreError> {
         let now = self.world.now();
-        let policy = &self.settings().bans;
+        let settings = self.settings.load_full();
+        let policy = &settings.bans;
         for ban in self.stores.sessions.bans().await? {
             let who = ban.subject.logged(policy.addresses);
             let subject = ban.subject.clone();
@@ -254,8 +269,11 @@ impl Service {
                     );
                     self.bans.unwritten().insert(subject);
                 }
-                Ok(()) if self.bans.put(ban, now).is_err() => {
-                    warn!(who, "a ban is lifted: there are too many");
+                Ok(()) if self.bans.put(ban, &settings.policy.access, now).is_err() => {
+                    warn!(
+                        who,
+                        "a ban is lifted: there are too many, or nobody could upload"
+                    );
                     self.bans.unwritten().insert(subject);
                 }
                 // It is in the store as it is.
@@ -267,6 +285,27 @@ impl Service {
             info!(n_bans, "bans are in force");
         }
         Ok(())
+    }
+
+    /// Lifts the bans that other rules do not allow any more: of somebody who became an operator.
+    pub fn lift_bans(&self) {
+        let (settings, now) = (self.settings(), self.world.now());
+        let policy = &settings.bans;
+        let lifted = self.bans.change(|bans, unwritten| {
+            let all = bans.list(now).into_iter();
+            let wrong = all.filter(|ban| policy.check(&ban.subject).is_err());
+            let lifted: Vec<_> = wrong.filter_map(|ban| bans.remove(&ban.subject)).collect();
+            unwritten.extend(lifted.iter().map(|ban| ban.subject.clone()));
+            lifted
+        });
+        for ban in lifted {
+            let who = ban.subject.logged(policy.addresses);
+            warn!(
+                who,
+                "a ban is lifted: the configuration does not allow it any more"
+            );
+            self.tell_of_end(&ban, None);
+        }
     }
 
     /// Forgets the bans whose time is over, and writes what could not be written before.

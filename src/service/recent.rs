@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use crate::core::command::operation::Outcome;
 use crate::core::event::Event;
 use crate::core::history::{Act, History, Kept, Tally};
 use crate::core::time::Timestamp;
@@ -19,12 +20,19 @@ pub struct Recent {
     // A std Mutex: it is held for a few additions, or one copy a second.
     history: Mutex<History>,
     is_changed: AtomicBool,
+    /// Whether anybody can look at it.
+    is_kept: AtomicBool,
 }
 
 impl Recent {
     /// Goes on from what was kept before the start.
     pub fn restore(&self, kept: Kept) {
         *self.history() = History::restore(kept);
+    }
+
+    /// Notes things from now on: somebody can look at them.
+    pub fn begin(&self) {
+        self.is_kept.store(true, Ordering::Relaxed);
     }
 
     /// All of it, if anything happened since the last call.
@@ -40,7 +48,10 @@ impl Recent {
 
     /// Counts bytes of uploads, as they come.
     pub(super) fn note_bytes(&self, bytes: u64, now: Timestamp) {
-        self.note(Tally::of_bytes(bytes), now);
+        // Each piece of each body comes here.
+        if self.is_kept.load(Ordering::Relaxed) {
+            self.note(Tally::of_bytes(bytes), now);
+        }
     }
 
     pub(super) fn history(&self) -> MutexGuard<'_, History> {
@@ -77,7 +88,7 @@ impl Listener for Recent {
                 operation,
                 outcome,
             } if operation.changes() => {
-                let act = Act::of(by, operation, outcome.is_ok(), now);
+                let act = Act::of(by, operation, outcome.is_ok_and(Outcome::is_done), now);
                 self.history().note_act(act);
                 self.set_changed();
             }

@@ -200,12 +200,13 @@ impl Service {
         let service = self.clone();
         let discarding = tokio::spawn(async move {
             let row = service.change_session(id, cancel).await?;
+            // From here on it is cancelled, whatever becomes of its bytes.
+            service.tell(Event::UploadCancelled { row: &row, by });
             let _holder = service.take_over(id).await?;
             let removed = service.stores.files.remove(id).await;
             removed.map_err(|e| broken("remove a cancelled upload", &e))?;
             service.hashes.forget(id);
             info!(slot = id.short(), "upload cancelled");
-            service.tell(Event::UploadCancelled { row: &row, by });
             Ok(())
         });
         discarding.await.unwrap_or(Err(Refusal::Broken))

@@ -16,6 +16,7 @@ const KEEP_EVERY: Duration = Duration::from_secs(300);
 
 /// Goes on from what was kept. What cannot be read is begun anew, which is no reason not to start.
 pub fn begin(data_dir: &Path, service: &Service) {
+    service.recent().begin();
     match history::read(data_dir) {
         Ok(kept) => service.recent().restore(kept),
         Err(e) => {

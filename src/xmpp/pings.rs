@@ -28,6 +28,15 @@ struct Waiting {
     answered: oneshot::Sender<()>,
 }
 
+/// A ping's place among them, given back also where the stream ends before the answer.
+struct Place(Arc<Pings>, String);
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.lock().remove(&self.1);
+    }
+}
+
 impl Pings {
     /// A ping from `host`, one of ours, to the domain above it; and what comes of it. None where
     /// there is no such domain, or too many are asked for.
@@ -54,11 +63,10 @@ impl Pings {
             .attr(xml_ncname!("id").to_owned(), id.as_str())
             .append(Element::bare("ping", ns::PING))
             .build();
-        let (pings, begun) = (self.clone(), Instant::now());
+        let (place, begun) = (Place(self.clone(), id), Instant::now());
         let outcome = async move {
-            let answer = timeout(ANSWER_WITHIN, answer).await;
-            pings.lock().remove(&id);
-            match answer {
+            let _place = place;
+            match timeout(ANSWER_WITHIN, answer).await {
                 Ok(Ok(())) => Ping::Answered(begun.elapsed()),
                 Ok(Err(_)) | Err(_) => Ping::Silent,
             }
@@ -82,5 +90,22 @@ impl Pings {
 
     fn lock(&self) -> MutexGuard<'_, HashMap<String, Waiting>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Of a stream that ended nobody waits for the answer.
+    #[test]
+    fn places_are_given_back() {
+        let pings = Arc::new(Pings::default());
+        let ask = || pings.ask("upload.example.org");
+        for _ in 0..2 {
+            let asked: Vec<_> = (0..PINGS_MAX).map(|_| ask().expect("a place")).collect();
+            assert!(ask().is_none());
+            drop(asked);
+        }
     }
 }

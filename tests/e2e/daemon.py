@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import subprocess
+from pathlib import Path
 
 from bed import ROOT, SECRET, SERVICE, free_port
 
@@ -62,9 +63,20 @@ class Slotd:
         self.conf.write_text("\n".join(lines) + "\n")
 
     def written(self):
-        """What it wrote for others to read: {name: text}."""
-        files = [self.process.log, *(self.dir / name for name in ("audit.jsonl", "deletions.jsonl"))]
-        return {path.name: path.read_text(errors="replace") for path in files if path.exists()}
+        """What it wrote for others to read, and what a rotation made of it: {name: text}."""
+        log, retention = self.tables["log"], self.tables["retention"]
+        named = [log.get("file"), log.get("audit_file"), retention.get("report_file")]
+        paths = [self.process.log, self.data_dir / "history.json"]
+        for path in map(Path, filter(None, named)):
+            paths += sorted(path.parent.glob(f"{path.name}*"))
+        texts = {}
+        for path in paths:
+            # A device, as a log that cannot be written, is none.
+            if path.is_file():
+                # In two directories a name may be the same.
+                before = texts.get(path.name, "")
+                texts[path.name] = before + path.read_text(errors="replace")
+        return texts
 
     def start(self):
         """Starts it and waits until its HTTP port answers."""

@@ -1,6 +1,8 @@
 """Asks for one file at a steady rate, each time over a connection of its own: a program, so that
-its pace is not the suite's. `loader.py PORT PATH RATE SECONDS`; prints what came of it as JSON."""
+its pace is not the suite's. `loader.py PORT PATH RATE` goes on until its input ends. Prints a line
+at the first answer, and at the end what came of it all as JSON."""
 
+import itertools
 import json
 import socket
 import sys
@@ -13,15 +15,20 @@ PATIENCE_S = 30
 
 def main():
     """Shares the requests among the threads, each at its own times."""
-    port, path, rate, seconds = int(sys.argv[1]), sys.argv[2], int(sys.argv[3]), float(sys.argv[4])
+    port, path, rate = int(sys.argv[1]), sys.argv[2], int(sys.argv[3])
     request = (f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n"
                "Connection: close\r\n\r\n").encode()
     failures, times = [], []
+    ended = threading.Event()
+    _ask(port, request)
+    print("asking", flush=True)
+    threading.Thread(target=lambda: (sys.stdin.read(), ended.set()), daemon=True).start()
     began = time.monotonic()
 
     def ask_on(thread):
-        for n in range(thread, int(rate * seconds), THREADS):
-            time.sleep(max(0.0, began + n / rate - time.monotonic()))
+        for n in itertools.count(thread, THREADS):
+            if ended.wait(max(0.0, began + n / rate - time.monotonic())):
+                return
             start = time.monotonic()
             try:
                 answer = _ask(port, request)
@@ -36,8 +43,8 @@ def main():
         thread.start()
     for thread in threads:
         thread.join()
-    print(json.dumps({"failures": failures, "requests": len(times), "slowest_s": max(times),
-                      "seconds": time.monotonic() - began}))
+    print(json.dumps({"failures": failures, "requests": len(times),
+                      "slowest_s": max(times, default=0.0), "seconds": time.monotonic() - began}))
 
 
 def _ask(port, request):

@@ -17,10 +17,13 @@ from xmpp import Client, Refused
 
 UPLOADS = 100
 SIZE = 1_000_000
-STOP_WITHIN_S = 6
+HALF = SIZE // 2
+STOP_WITHIN_S = 10
+# Between the bytes of who does not come to an end.
+TRICKLE_S = 0.5
 RESTARTS = 10
-# Requests a second, and for how long.
-RATE, LOAD_S = 1000, 12.0
+# Requests a second, and how long to serve them before each restart.
+RATE, LOAD_S = 1000, 1.0
 RESUME = {"Upload-Draft-Interop-Version": "8"}
 
 
@@ -48,20 +51,15 @@ async def suite(bed, server, report):
 
 
 async def _a_hundred(slotd, manager, alice, report):
-    """Half of the uploads can end within the time, half of them cannot."""
+    """Half of the uploads can end within the time, half of them cannot. When the stop begins all
+    have begun and none is complete, however fast the machine is."""
     bodies = [os.urandom(SIZE) for _ in range(UPLOADS)]
     slots = [await announced(alice, f"{n}.bin", SIZE) for n in range(UPLOADS)]
-
-    async def put(n):
-        # 16 pieces: in about two seconds, or in three times as long as there is.
-        pause_s = 0.12 if n % 2 == 0 else STOP_WITHIN_S * 3 / 16
-        try:
-            return (await web.put(slots[n][0], bodies[n], pause_s=pause_s)).status
-        except (OSError, asyncio.IncompleteReadError):
-            return None
-
-    running = [asyncio.ensure_future(put(n)) for n in range(UPLOADS)]
-    await asyncio.sleep(0.5)
+    stopping = asyncio.Event()
+    running = [asyncio.ensure_future(_put(slots[n][0], bodies[n], n % 2 == 0, stopping))
+               for n in range(UPLOADS)]
+    await asyncio.to_thread(wait_until, "all uploads have begun",
+                            lambda: _n_begun(slotd) == UPLOADS)
     slotd.process.child.send_signal(signal.SIGTERM)
     await asyncio.to_thread(wait_until, "STOPPING=1", lambda: manager.count("STOPPING=1") == 1)
     try:
@@ -70,6 +68,7 @@ async def _a_hundred(slotd, manager, alice, report):
     except Refused as refused:
         late = f"{refused.kind} {' '.join(app.tag.split('}')[1] for app in refused.app)}"
     report.equal(late, "wait retry", "a slot while it stops gets")
+    stopping.set()
     statuses = await asyncio.gather(*running)
     code = await asyncio.to_thread(slotd.process.child.wait, 60)
     report.equal(code, 0, "it ends with")
@@ -95,6 +94,34 @@ async def _a_hundred(slotd, manager, alice, report):
     report.equal(n_equal, UPLOADS, f"of {UPLOADS} files are what was sent")
 
 
+async def _put(slot, body, is_fast, stopping):
+    """Half of the body, and its rest once the service stops; or of the rest a byte now and then,
+    and never all of it. The answer's status, where there is one."""
+    reader, writer = await web.connect(slot.put)
+    headers = {**slot.headers, "Connection": "close", "Content-Length": str(len(body))}
+    try:
+        writer.write(web.head("PUT", slot.put, headers) + body[:HALF])
+        answering = asyncio.ensure_future(web.read_answer(reader, "PUT"))
+        if is_fast:
+            await stopping.wait()
+            writer.write(body[HALF:])
+        sent = HALF
+        while not is_fast and not answering.done():
+            writer.write(body[sent:sent + 1])
+            sent += 1
+            await asyncio.wait([answering], timeout=TRICKLE_S)
+        return (await asyncio.wait_for(answering, 60)).status
+    except (OSError, asyncio.IncompleteReadError):
+        return None
+    finally:
+        writer.close()
+
+
+def _n_begun(slotd):
+    """Uploads of which there are bytes."""
+    return sum(name.startswith("parts/") and n_bytes > 0 for name, n_bytes in slotd.files().items())
+
+
 async def _restarts(slotd, alice, report):
     """Requests at a steady rate, each over a connection of its own, while slotd comes and goes.
     Nobody reads what it tells the service manager meanwhile, which holds nothing up."""
@@ -102,16 +129,23 @@ async def _restarts(slotd, alice, report):
     body = os.urandom(1000)
     report.equal((await web.put(slot, body)).status, 201, "a file to ask for")
     path = "/" + slot.get.split("/", 3)[3]
-    words = [Path(__file__).parent / "loader.py", slotd.port, path, RATE, LOAD_S]
-    loading = subprocess.Popen([sys.executable, *map(str, words)], stdout=subprocess.PIPE, text=True)
+    words = [Path(__file__).parent / "loader.py", slotd.port, path, RATE]
+    loading = subprocess.Popen([sys.executable, *map(str, words)], stdin=subprocess.PIPE,
+                               stdout=subprocess.PIPE, text=True)
+    # Its first line comes with its first answer.
+    await asyncio.to_thread(loading.stdout.readline)
     codes, n_under_load = [], 0
     for _ in range(RESTARTS):
-        await asyncio.sleep(LOAD_S / (RESTARTS + 2))
+        await asyncio.sleep(LOAD_S)
         codes.append(await asyncio.to_thread(slotd.stop))
         slotd.process.start()
-        n_under_load += loading.poll() is None
+        # It serves before it is stopped again.
+        answer = await web.get(slot.get)
+        n_under_load += answer.status == 200 and loading.poll() is None
+    # The end of its input ends it.
     told, _ = await asyncio.to_thread(loading.communicate, timeout=120)
     came = json.loads(told)
+    report.equal(n_under_load, RESTARTS, "restarts under load, and then a file was served")
     report.equal(came["failures"], [], f"of {came['requests']} requests over {n_under_load} "
                                        "restarts were refused or broke")
     report.note(f"{came['requests'] / came['seconds']:.0f} requests a second, slowest "

@@ -17,7 +17,7 @@ use slotd::core::policy::{Access, Quota};
 use slotd::core::rate::Rate;
 use slotd::core::slot::{ContentType, FileName, Purpose, SessionWish, SlotRequest};
 use slotd::core::time::Timestamp;
-use slotd::daemon;
+use slotd::daemon::rules;
 use slotd::service::{Issued, Service, Settings, World};
 use slotd::store::{self, keys};
 
@@ -135,7 +135,7 @@ fn write(path: &Path, urls: impl Iterator<Item = String>) -> std::io::Result<()>
 
 /// The configuration's settings, but for what would refuse anybody.
 fn unrefusing(config: &Config) -> Settings {
-    let mut settings = daemon::settings(config);
+    let mut settings = rules::settings(config);
     settings.policy.access = Access {
         domains: vec!["localhost".to_owned()],
         ..Access::default()

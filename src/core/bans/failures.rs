@@ -78,7 +78,7 @@ impl Failures {
         }
         let mut begun: Vec<_> = self.counts.values().map(|count| count.first_at).collect();
         begun.sort_unstable();
-        // Of those that began with the last of the quarter some may stay: all began in one second.
+        // All that began with the last of the quarter go too: they are one second's.
         let quarter = begun.get(FAILURES_MAX / 4).copied().unwrap_or(now);
         self.counts
             .retain(|_, count| quarter < count.first_at && now < count.first_at.plus(limit.within));

@@ -3,10 +3,9 @@
 use std::time::Duration;
 
 use super::form::{Choice, Field, Form, Kind, Report, Tone, Values, Wrong};
-use super::operation::{
-    CHOICES_MAX, Named, Operation, Outcome, PAGE_MAX, Search, Seen, UploadName, Wanted,
-};
+use super::operation::{CHOICES_MAX, Named, Operation, Outcome, PAGE_MAX, Seen, UploadName};
 use super::report::{file_line, seconds_words};
+use super::search::{Search, Wanted};
 use super::{Asker, Last, Next};
 use crate::core::slot::SlotId;
 

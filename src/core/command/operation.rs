@@ -6,12 +6,14 @@ use jid::BareJid;
 
 use crate::core::bans::{BanWish, Subject};
 use crate::core::command::bans::{BanChange, BanPage, BansFound};
-pub use crate::core::command::search::{Search, Wanted};
+use crate::core::command::search::Search;
 use crate::core::policy::{Room, Uses};
 use crate::core::session::UploadSession;
 use crate::core::slot::SlotId;
 use crate::core::time::Timestamp;
 
+/// How many characters of an upload's id are told: the whole id is a link.
+const SHORT_CHARS: usize = 8;
 /// Uploads on one page of a table.
 pub const PAGE_MAX: usize = 25;
 /// Uploads to choose from.
@@ -105,7 +107,7 @@ impl Operation {
             Self::Upload(named) | Self::Cancel(named) | Self::Delete(named) => {
                 Some(match &named.name {
                     UploadName::Slot(id) => id.short(),
-                    UploadName::Short(short) => short.clone(),
+                    UploadName::Short(short) => short.chars().take(SHORT_CHARS).collect(),
                 })
             }
             _ => None,
@@ -311,6 +313,17 @@ pub enum Outcome {
 }
 
 impl Outcome {
+    /// Whether what was asked for was done; otherwise its words say why not.
+    pub fn is_done(&self) -> bool {
+        match self {
+            Self::Ban(change, _) => {
+                !matches!(**change, BanChange::Refused(_) | BanChange::NoBan(_))
+            }
+            Self::Reloaded(reloaded) => matches!(reloaded, Reloaded::Done { .. }),
+            _ => true,
+        }
+    }
+
     /// Whether another page follows.
     pub fn has_more(&self) -> bool {
         match self {

@@ -4,8 +4,9 @@ use bytesize::ByteSize;
 
 use super::flows::{ACCOUNT, account, account_form, run};
 use super::form::{Choice, Field, Form, Kind, Report, Tone, Values, Wrong};
-use super::operation::{Exception, Operation, Outcome, PAGE_MAX, Search};
+use super::operation::{Exception, Operation, Outcome, PAGE_MAX};
 use super::report::limit_words;
+use super::search::Search;
 use super::{Asker, Last, Next};
 use crate::core::orders::NOTE_CHARS_MAX;
 
@@ -90,17 +91,18 @@ fn choose_exception(found: &Outcome) -> Result<Form, Box<Report>> {
     };
     let said = exceptions.iter().filter(|it| it.is_said);
     let choices: Vec<_> = said.map(choice).collect();
-    let Some(first) = choices.first().map(|choice| choice.value.clone()) else {
+    let first = choices.first().map(|choice| choice.value.clone());
+    let has_more = matches!(found, Outcome::Exceptions(exceptions) if exceptions.has_more);
+    if first.is_none() && !has_more {
         let words = "No command has set a quota exception.";
         return Err(Box::new(Report::new(TITLE).note(Tone::Info, words)));
-    };
+    }
+    let listed = first.map(|first| Field::new(LISTED, "Of", Kind::One(choices)).with(first));
+    let named = Field::new(ACCOUNT, "Of this account or domain", Kind::Jid);
     Ok(Form {
         title: TITLE.to_owned(),
-        instructions: "Then the configuration's holds again.".to_owned(),
-        fields: vec![
-            Field::new(LISTED, "Of", Kind::One(choices)).with(first),
-            Field::new(ACCOUNT, "Or of this account or domain", Kind::Jid),
-        ],
+        instructions: "Then the configuration's holds again. Not all may be listed.".to_owned(),
+        fields: listed.into_iter().chain([named]).collect(),
     })
 }
 

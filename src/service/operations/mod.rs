@@ -76,16 +76,15 @@ impl Operations {
         // To its end, also where the stream ends before.
         let operations = self.clone();
         let done = tokio::spawn(async move {
-            let done = match operation {
-                Operation::SelfTest => operations.test(ping).await,
-                ref operation => operations.do_it(operation.clone()).await,
-            };
+            // Before a reload that may change it.
+            let is_operator = operations.is_operator(&by);
+            let done = operations.do_it(operation.clone(), ping).await;
             if let Err(refusal) = &done {
                 info!(%by, ?refusal, "command failed");
             }
             operations.service.tell(Event::CommandRun {
                 by: &by,
-                is_operator: operations.is_operator(&by),
+                is_operator,
                 operation: &operation,
                 outcome: done.as_ref(),
             });
@@ -94,7 +93,7 @@ impl Operations {
         done.await.unwrap_or(Err(Refusal::Broken))
     }
 
-    async fn do_it(&self, operation: Operation) -> Result<Outcome, Refusal> {
+    async fn do_it(&self, operation: Operation, ping: Ping) -> Result<Outcome, Refusal> {
         let (service, deletions) = (&self.service, &self.deletions);
         let _looking = match operation.changes() {
             true => None,
@@ -128,7 +127,7 @@ impl Operations {
                 Ok(Outcome::Configuration(configured))
             }
             Operation::Reload => self.reloads.ask().await.map(Outcome::Reloaded),
-            Operation::SelfTest => self.test(Ping::NotSent).await,
+            Operation::SelfTest => self.test(ping).await,
         }
     }
 

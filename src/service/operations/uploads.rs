@@ -2,9 +2,8 @@
 
 use jid::BareJid;
 
-use crate::core::command::operation::{
-    Named, Outcome, Page, Records, Search, Seen, UploadName, Usage, Wanted,
-};
+use crate::core::command::operation::{Named, Outcome, Page, Records, Seen, UploadName, Usage};
+use crate::core::command::search::{Search, Wanted};
 use crate::core::policy::{Bucket, Uses};
 use crate::core::refusal::Refusal;
 use crate::core::session::UploadSession;

@@ -33,9 +33,9 @@ use crate::store::redb::waiting::{Received, gather, receive};
 const QUEUE_MAX: usize = 4096;
 /// Operations in one commit.
 const BATCH_MAX: usize = 1024;
-/// A commit of so many comes from a crowd, in which more are about to write.
+/// So many who can wait a little are a crowd, in which more are about to write.
 const CROWD: usize = 8;
-/// Among a crowd a commit begins so long after the last one, that more share it: it costs as much as
+/// For a crowd a commit begins so long after the last one, that more share it: it costs as much as
 /// thirty slots.
 const CROWD_COMMITS_EVERY: Duration = Duration::from_millis(4);
 /// Free bytes below which nothing is written: redb would stop in the middle of it.
@@ -198,8 +198,19 @@ impl Shared {
     }
 }
 
+/// How soon a writer wants to be answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Pace {
+    /// As soon as can be: a connection stands still meanwhile.
+    Prompt,
+    /// A few milliseconds later, where many write: others' requests go on meanwhile.
+    Patient,
+}
+
 /// One writer's operation.
 trait Job: Send {
+    /// Whether its writer gains nothing by an answer within milliseconds.
+    fn is_patient(&self) -> bool;
     /// Runs it; an error fails the transaction.
     fn run(&mut self, tables: &mut Tables<'_>) -> Result<(), Fault>;
     /// Tells the writer what came of it.
@@ -208,6 +219,7 @@ trait Job: Send {
 
 struct Write<T, W> {
     doing: &'static str,
+    is_patient: bool,
     work: Option<W>,
     outcome: Option<Result<T, Failure>>,
     reply: oneshot::Sender<Result<T, Failure>>,
@@ -218,6 +230,10 @@ where
     T: Send,
     W: FnOnce(&mut Tables<'_>) -> Outcome<T> + Send,
 {
+    fn is_patient(&self) -> bool {
+        self.is_patient
+    }
+
     fn run(&mut self, tables: &mut Tables<'_>) -> Result<(), Fault> {
         if let Some(work) = self.work.take() {
             self.outcome = Some(work(tables)?);
@@ -260,12 +276,14 @@ impl Committer {
     pub(super) async fn write<T: Send + 'static>(
         &self,
         doing: &'static str,
+        pace: Pace,
         work: impl FnOnce(&mut Tables<'_>) -> Outcome<T> + Send + 'static,
     ) -> Result<T, Failure> {
         let _timed = meters::work().time_row_write();
         let (reply, answer) = oneshot::channel();
         let job = Write {
             doing,
+            is_patient: pace == Pace::Patient,
             work: Some(work),
             outcome: None,
             reply,
@@ -312,7 +330,7 @@ impl Loop {
 
     fn run(mut self, mut jobs: mpsc::Receiver<Box<dyn Job>>) {
         let mut batch = Vec::with_capacity(BATCH_MAX);
-        let (mut n_before, mut began_at) = (0, Instant::now());
+        let (mut n_before, mut is_crowd, mut began_at) = (0, false, Instant::now());
         loop {
             let is_settled = self.shared.is_settled.load(Ordering::Relaxed);
             match receive(&mut jobs, (!is_settled).then_some(SETTLE_AFTER)) {
@@ -324,12 +342,13 @@ impl Loop {
                 }
                 Received::End => return,
             }
-            if CROWD <= n_before {
+            if is_crowd {
                 thread::sleep(CROWD_COMMITS_EVERY.saturating_sub(began_at.elapsed()));
             }
             let give_way = (1 < n_before).then_some(thread::yield_now);
             gather(&mut jobs, &mut batch, BATCH_MAX, give_way);
             (n_before, began_at) = (batch.len(), Instant::now());
+            is_crowd = CROWD <= n_before && batch.iter().all(|job| job.is_patient());
             let committed = self.attempt(|shared| shared.commit(&mut batch));
             meters::work().count_commit(batch.len(), began_at.elapsed(), committed.is_ok());
             for job in batch.drain(..) {

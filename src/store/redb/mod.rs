@@ -48,7 +48,7 @@ use crate::store::{
     Admit, BanEntry, Change, Failure, Mend, OpenError, Recount, SessionStore, StoreError, Totals,
     row,
 };
-use committer::{Committer, Shared};
+use committer::{Committer, Pace, Shared};
 use disk::Syncs;
 use lists::First;
 use schema::{
@@ -121,8 +121,17 @@ impl RedbSessions {
         doing: &'static str,
         work: impl FnOnce(&mut Tables<'_>) -> Outcome<T> + Send + 'static,
     ) -> Result<T, Failure> {
+        self.write_at(doing, Pace::Prompt, work).await
+    }
+
+    async fn write_at<T: Send + 'static>(
+        &self,
+        doing: &'static str,
+        pace: Pace,
+        work: impl FnOnce(&mut Tables<'_>) -> Outcome<T> + Send + 'static,
+    ) -> Result<T, Failure> {
         match &self.access {
-            Access::Write { committer, .. } => committer.write(doing, work).await,
+            Access::Write { committer, .. } => committer.write(doing, pace, work).await,
             Access::Read(_) => Err(Trouble::ReadOnly.into_error(doing).into()),
         }
     }
@@ -201,9 +210,8 @@ impl SessionStore for RedbSessions {
         since: Bucket,
         decide: Admit,
     ) -> BoxFuture<'_, Result<UploadSession, Failure>> {
-        Box::pin(self.write("admit a slot", move |tables| {
-            tables.admit(&owner, since, decide)
-        }))
+        let admit = move |tables: &mut Tables<'_>| tables.admit(&owner, since, decide);
+        Box::pin(self.write_at("admit a slot", Pace::Patient, admit))
     }
 
     fn update(&self, id: SlotId, change: Change) -> BoxFuture<'_, Result<UploadSession, Failure>> {

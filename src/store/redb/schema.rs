@@ -194,7 +194,7 @@ impl<'t> Tables<'t> {
         Ok(Ok(new))
     }
 
-    /// Removes a row, if there is one.
+    /// Keeps what an operator said, or forgets it.
     pub(super) fn set_order(&mut self, name: &str, value: Option<&str>) -> Outcome<()> {
         let mut orders = self.transaction.open_table(ORDERS)?;
         match value {
@@ -205,6 +205,7 @@ impl<'t> Tables<'t> {
         Ok(Ok(()))
     }
 
+    /// Removes a row, if there is one.
     pub(super) fn remove(&mut self, id: SlotId) -> Outcome<()> {
         match self.get(id)? {
             Ok(Some(row)) => self.put(Some(&row), None)?,

@@ -12,6 +12,7 @@ const VIEWS = [
   { name: "phone-dark", width: 360, scheme: "dark", scripts: true },
   { name: "plain-light", width: 1200, scheme: "light", scripts: false },
 ];
+const SHOTS_MAX = 10;
 
 // What stands in the document, and where.
 function read(file) {
@@ -62,6 +63,20 @@ async function colors(browser, png, points) {
   return found;
 }
 
+const time = () => document.querySelector("header time").textContent;
+
+// What stands in the page, and a screenshot of the same: the page renews itself, and then the bars
+// may be elsewhere.
+async function shoot(page, file, target) {
+  for (let n = 0; n < SHOTS_MAX; n++) {
+    const before = await page.evaluate(time);
+    const seen = await page.evaluate(read, file);
+    const png = await page.screenshot({ fullPage: true, path: target });
+    if (before === await page.evaluate(time)) return { seen, png };
+  }
+  throw new Error(`the page changed under each of ${SHOTS_MAX} screenshots`);
+}
+
 async function look(browser, view, url, file, directory) {
   const context = await browser.newContext({
     viewport: { width: view.width, height: 800 }, colorScheme: view.scheme,
@@ -73,8 +88,7 @@ async function look(browser, view, url, file, directory) {
   page.on("pageerror", (error) => complaints.push(String(error)));
   page.on("request", (request) => requests.push(request.url()));
   await page.goto(url);
-  const seen = await page.evaluate(read, file);
-  const png = await page.screenshot({ fullPage: true, path: path.join(directory, `page-${view.name}.png`) });
+  const { seen, png } = await shoot(page, file, path.join(directory, `page-${view.name}.png`));
   const { bar, how } = seen.uploads.find((one) => one.is_looked_at) ?? {};
   if (bar) {
     const share = parseInt(how) / 100, middle = bar.y + bar.height / 2;
@@ -94,7 +108,6 @@ async function look(browser, view, url, file, directory) {
 
 // Whether the page changes by itself, and what was unfolded stays so.
 async function stays_fresh(page) {
-  const time = () => document.querySelector("header time").textContent;
   await page.locator("#hour-numbers summary").click();
   await page.locator("#hour-numbers .scroll").evaluate((table) => table.scrollTo({ top: 60 }));
   await page.evaluate(() => { window.mark = "the same document"; });
