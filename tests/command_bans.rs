@@ -277,7 +277,7 @@ async fn strangers_are_not_counted() {
     for _ in 0..50 {
         talk.bench.world.pass(1);
         let answer = talk.stage("mallory@evil.example/x", "overview", "", &[]);
-        assert_eq!(answer.await.expect_err("refused"), "auth forbidden");
+        assert_eq!(answer.await.expect_err("refused"), "cancel forbidden");
     }
     talk.start(ADMIN, "bans")
         .await

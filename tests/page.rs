@@ -47,6 +47,7 @@ fn sums(page: &str, period: &str) -> Vec<String> {
 async fn what_happens_is_counted_and_outlasts_a_restart() {
     let front = Front::over(Site::new());
     let service = &front.site.0.service;
+    service.recent().begin();
     service.set_listeners(vec![service.recent().clone()]);
     for _ in 0..2 {
         let slot = front.site.slot().await;

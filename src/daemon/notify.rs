@@ -41,8 +41,9 @@ pub fn stopping(stop_within: Duration) {
     ]);
 }
 
-/// Says several times within the time that the service manager gives that all is well, as long as it is:
-/// the runtime runs this, and the stores answer. Never ends; does nothing where nobody wants it.
+/// Says several times within the time that the service manager gives that all is well, as long as
+/// it is: the runtime runs this, and the stores answer. Never ends; does nothing where nobody wants
+/// it.
 pub async fn watch(service: Arc<Service>) {
     let Some(within) = sd_notify::watchdog_enabled() else {
         return std::future::pending().await;

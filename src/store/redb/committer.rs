@@ -27,7 +27,7 @@ use crate::store::redb::opening::{self, Check};
 use crate::store::redb::schema::{Fault, Outcome, Tables};
 use crate::store::redb::snapshot::Open;
 use crate::store::redb::trouble::Trouble;
-use crate::store::redb::waiting::{Received, gather, receive};
+use crate::store::redb::waiting::{Pace, Received, gather, receive};
 
 /// Writers that may wait for the thread; more wait for a place in the queue.
 const QUEUE_MAX: usize = 4096;
@@ -196,15 +196,6 @@ impl Shared {
         self.is_damaged.store(false, Ordering::Relaxed);
         Ok(())
     }
-}
-
-/// How soon a writer wants to be answered.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Pace {
-    /// As soon as can be: a connection stands still meanwhile.
-    Prompt,
-    /// A few milliseconds later, where many write: others' requests go on meanwhile.
-    Patient,
 }
 
 /// One writer's operation.

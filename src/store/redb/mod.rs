@@ -48,13 +48,14 @@ use crate::store::{
     Admit, BanEntry, Change, Failure, Mend, OpenError, Recount, SessionStore, StoreError, Totals,
     row,
 };
-use committer::{Committer, Pace, Shared};
+use committer::{Committer, Shared};
 use disk::Syncs;
 use lists::First;
 use schema::{
     COMPLETE, FACTS, Fault, Outcome, ROWS, SESSIONS, STORE_ID, STORED_BYTES, Tables, newer_table,
 };
 use trouble::Trouble;
+use waiting::Pace;
 
 mod bans;
 mod committer;

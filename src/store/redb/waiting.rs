@@ -10,6 +10,15 @@ use tokio::sync::mpsc;
 /// How often others may run before what was gathered has to do.
 const WAYS_MAX: usize = 4;
 
+/// How soon a writer wants to be answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Pace {
+    /// As soon as can be: a connection stands still meanwhile.
+    Prompt,
+    /// A few milliseconds later, where many write: others' requests go on meanwhile.
+    Patient,
+}
+
 /// What came of waiting.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Received<T> {
