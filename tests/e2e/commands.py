@@ -190,7 +190,7 @@ async def _operators(report, alice, admin):
         done = await admin.run(name)
         show(report, name, done)
         if name == "self-test":
-            report.equal(_notes(done), "All is well", "the server answered the ping of self-test")
+            report.equal(notes(done), "All is well", "the server answered the ping of self-test")
     try:
         await alice.slot("refused.bin", 1)
         refused = "nothing"

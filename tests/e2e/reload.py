@@ -8,7 +8,7 @@ import time
 
 import web
 from bed import CONTRIB, DOMAIN, SECRET, Trouble, run
-from commands import Commander, _facts, _notes
+from commands import Commander, notes
 from daemon import Slotd
 from manager import Manager
 from xmpp import Client, Refused
@@ -118,7 +118,7 @@ async def _ten_broken(slotd, manager, alice, people, report):
         said = await _hang_up(slotd, manager)
         status, complaint = slotd.command("check")
         lines = complaint.splitlines()
-        answer = _notes(await people["admin"].run("reload"))
+        answer = notes(await people["admin"].run("reload"))
         if status != 2 or not lines or not all(line in said and line in answer for line in lines):
             untold.append((what, status, complaint, said, answer))
         if (await _configuration(people["admin"]), await _behaves(alice, people)) != before:
@@ -160,7 +160,7 @@ async def _a_good_one(slotd, manager, alice, people, report):
     writer.close()
     slotd.tables["limits"]["max_file_size"] = "1 MB"
     slotd.write()
-    answer = _notes(await people["second"].run("reload"))
+    answer = notes(await people["second"].run("reload"))
     report.check("Changed: limits.max_file_size" in answer, "the command says what changed", answer)
 
 

@@ -9,7 +9,7 @@ import subprocess
 import time
 
 import web
-from bed import DOMAIN, PASSWORD, SERVICE, free_port
+from bed import DOMAIN, PASSWORD, free_port
 from clients import Terminal
 from cutter import Cutter
 from daemon import BINARY, Slotd
