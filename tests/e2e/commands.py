@@ -186,11 +186,14 @@ async def _operators(report, alice, admin):
     answer = await web.get(slot.get)
     report.equal(answer.status, 404, "after delete-file GET gives")
     await _orders(report, alice, admin)
-    for name in ("sweep", "self-test", "drain"):
+    for name in ("sweep", "self-test", "configuration", "reload", "drain"):
         done = await admin.run(name)
         show(report, name, done)
         if name == "self-test":
             report.equal(notes(done), "All is well", "the server answered the ping of self-test")
+        if name == "reload":
+            report.check(notes(done).startswith("Nothing changed"), "reload says what it did",
+                         notes(done))
     try:
         await alice.slot("refused.bin", 1)
         refused = "nothing"
@@ -227,6 +230,7 @@ async def _orders(report, alice, admin):
     noted = await admin.run("maintenance-note", {"note": "New disks until noon"})
     show(report, "maintenance-note", noted)
     exported = await admin.run("export-user", {"account": alices})
+    report.note(f"export-user: {exported['status']} {notes(exported)}")
     lines = _lines(_facts(exported)["records"])
     records = [json.loads(line) for line in lines]
     report.equal({record["record"] for record in records}, {"account", "upload"},
