@@ -162,9 +162,7 @@ impl Shared {
         let mut is_failing = false;
         loop {
             let path = self.manner().path.clone();
-            if file.as_ref().map(AppendFile::path) != path.as_deref() {
-                *file = path.map(AppendFile::new);
-            }
+            AppendFile::follow(file, path);
             let Some(file) = file else { return };
             let Err(error) = file.append(lines.as_bytes()) else {
                 break;

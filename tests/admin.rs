@@ -10,7 +10,7 @@ use slotd::admin::{Listeners, router};
 use slotd::config::{Admin, Listen};
 use slotd::http::inherited::Inherited;
 use slotd::service::Service;
-use support::faulty::{Fault, Plan, faulty};
+use support::faulty::{Fault, Plan, faulty_service};
 use support::world::{bench, settings};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -106,12 +106,7 @@ async fn it_is_ready_while_all_its_parts_are() {
 async fn it_is_not_ready_where_its_stores_fail() {
     let plan = Plan::new();
     let bench = bench(settings());
-    let service = Service::new(
-        settings(),
-        bench.service.keys(),
-        faulty(&bench.stores, &plan),
-        bench.world.clone(),
-    );
+    let service = faulty_service(&bench, &plan);
     plan.fail(0, u64::MAX, Fault::Before);
     let watched = Watched::new(service);
     let words = "the database fails, see the log\nthe files' disk fails, see the log\n";

@@ -16,7 +16,7 @@ use slotd::core::token::Keys;
 use slotd::http::{Origin, router};
 use slotd::service::Service;
 use slotd::service::events::Listener;
-use support::faulty::{Fault, Plan, faulty};
+use support::faulty::{Fault, Plan, faulty_service};
 use support::site::{self, SIZE, Site, TestSlot, content};
 use support::sockets;
 use support::world::{START, settings};
@@ -342,13 +342,7 @@ async fn a_ban_waits_for_a_store_that_fails() {
     let scene = Scene::new().await;
     let Site(bench) = &scene.site;
     let plan = Plan::new();
-    let stores = faulty(&bench.stores, &plan);
-    let service = Service::new(
-        settings(),
-        bench.service.keys(),
-        stores,
-        bench.world.clone(),
-    );
+    let service = faulty_service(bench, &plan);
     let scene = Scene {
         router: routed(service.clone()),
         ..scene

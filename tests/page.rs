@@ -13,8 +13,7 @@ use slotd::admin::router;
 use slotd::core::command::operation::Operation;
 use slotd::core::event::Event;
 use slotd::core::refusal::Refusal;
-use slotd::service::Service;
-use support::faulty::{Fault, Plan, faulty};
+use support::faulty::{Fault, Plan, faulty_service};
 use support::front::Front;
 use support::rows::{jid, row, take};
 use support::site::{SIZE, Site, content};
@@ -117,13 +116,7 @@ async fn cost(n_rows: u128) -> u64 {
         kept.await.expect("kept");
     }
     let plan = Plan::new();
-    let stores = faulty(&bench.stores, &plan);
-    let service = Service::new(
-        settings(),
-        bench.service.keys(),
-        stores,
-        bench.world.clone(),
-    );
+    let service = faulty_service(&bench, &plan);
     let page = page(&router(service)).await;
     assert_eq!(
         page.matches("<li class=\"broken\">").count() as u128,
@@ -145,13 +138,7 @@ async fn it_costs_the_same_among_many() {
 async fn it_is_there_when_the_stores_are_not() {
     let bench = bench(settings());
     let plan = Plan::new();
-    let stores = faulty(&bench.stores, &plan);
-    let service = Service::new(
-        settings(),
-        bench.service.keys(),
-        stores,
-        bench.world.clone(),
-    );
+    let service = faulty_service(&bench, &plan);
     service.streams().expect("upload.example.org", 1);
     plan.fail(0, u64::MAX, Fault::Before);
     let page = page(&router(Arc::clone(&service))).await;
@@ -170,13 +157,7 @@ async fn it_is_there_when_the_stores_are_not() {
 async fn it_waits_for_no_store_for_long() {
     let bench = bench(settings());
     let plan = Plan::new();
-    let stores = faulty(&bench.stores, &plan);
-    let service = Service::new(
-        settings(),
-        bench.service.keys(),
-        stores,
-        bench.world.clone(),
-    );
+    let service = faulty_service(&bench, &plan);
     let router = router(service);
     assert!(page(&router).await.contains("All is well"));
     // They were well a moment ago, and do not answer now.

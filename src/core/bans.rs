@@ -264,8 +264,6 @@ pub struct BanPolicy {
     pub operators: Vec<BareJid>,
     /// Our own hosts.
     pub hosts: Vec<BareJid>,
-    /// How much of addresses the log tells.
-    pub addresses: AddressPolicy,
 }
 
 impl BanPolicy {

@@ -68,6 +68,5 @@ fn ban_policy(config: &Config) -> BanPolicy {
         proxies: config.http.trusted_proxies.clone(),
         operators: config.operators.clone(),
         hosts: hosts.collect(),
-        addresses: config.log.addresses,
     }
 }

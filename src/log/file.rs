@@ -30,9 +30,13 @@ impl AppendFile {
         &self.path
     }
 
-    /// Opens the file now, to see whether that can be done. Fails like `append`.
-    pub fn open(&mut self) -> io::Result<()> {
-        self.current().map(drop)
+    /// Has `held` be the file of `path`, where it is another one's; whether it was.
+    pub fn follow(held: &mut Option<Self>, path: Option<PathBuf>) -> bool {
+        let is_other = held.as_ref().map(Self::path) != path.as_deref();
+        if is_other {
+            *held = path.map(Self::new);
+        }
+        is_other
     }
 
     /// Appends `lines`: all of them, or none where the disk is full. Does not wait for the disk.

@@ -109,8 +109,7 @@ impl Shared {
         let mut is_failing = false;
         loop {
             let (path, lines) = self.next();
-            if file.as_ref().map(AppendFile::path) != path.as_deref() {
-                file = path.map(AppendFile::new);
+            if AppendFile::follow(&mut file, path) {
                 is_failing = false;
             }
             let Some(file) = &mut file else { continue };

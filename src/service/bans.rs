@@ -182,7 +182,7 @@ impl Service {
         drop(failures);
         let now = self.world.now();
         let ban = Ban::of_failures(subject, limit, now);
-        let (who, ban_for) = (ban.subject.logged(policy.addresses), limit.ban_for);
+        let (who, ban_for) = (ban.subject.logged(settings.addresses), limit.ban_for);
         match self.bans.put(ban.clone(), &settings.policy.access, now) {
             Ok(()) => {
                 info!(who, ?ban_for, failures = limit.after, "banned");
@@ -207,7 +207,7 @@ impl Service {
             return Outcome::Ban(Box::new(BanChange::Refused(wrong)), now);
         }
         let ban = Ban::of_operator(wish, now);
-        let who = ban.subject.logged(policy.addresses);
+        let who = ban.subject.logged(settings.addresses);
         let wrong = match self.bans.put(ban.clone(), &settings.policy.access, now) {
             Ok(()) => None,
             Err(NotPut::LocksOut) => Some(format!(
@@ -235,7 +235,7 @@ impl Service {
         let Some(ban) = ended else {
             return Outcome::Ban(Box::new(BanChange::NoBan(subject.clone())), now);
         };
-        let who = subject.logged(self.settings().bans.addresses);
+        let who = subject.logged(self.settings().addresses);
         info!(who, %by, "unbanned");
         self.tell_of_end(&ban, Some(by));
         let is_kept = self.write_bans().await;
@@ -259,7 +259,7 @@ impl Service {
         let settings = self.settings.load_full();
         let policy = &settings.bans;
         for ban in self.stores.sessions.bans().await? {
-            let who = ban.subject.logged(policy.addresses);
+            let who = ban.subject.logged(settings.addresses);
             let subject = ban.subject.clone();
             match policy.check(&subject) {
                 Err(_) => {
@@ -299,7 +299,7 @@ impl Service {
             lifted
         });
         for ban in lifted {
-            let who = ban.subject.logged(policy.addresses);
+            let who = ban.subject.logged(settings.addresses);
             warn!(
                 who,
                 "a ban is lifted: the configuration does not allow it any more"
@@ -321,7 +321,7 @@ impl Service {
                 ended
             });
             for ban in ended {
-                let who = ban.subject.logged(self.settings().bans.addresses);
+                let who = ban.subject.logged(self.settings().addresses);
                 info!(who, "a ban is over");
                 self.tell_of_end(&ban, None);
             }

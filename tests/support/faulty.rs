@@ -17,10 +17,13 @@ use slotd::core::policy::{Bucket, Room, Usage};
 use slotd::core::session::UploadSession;
 use slotd::core::slot::{PartId, SessionId, SlotId};
 use slotd::core::time::Timestamp;
+use slotd::service::Service;
 use slotd::store::{
     Admit, BanEntry, Body, BodyError, Change, Content, Failure, FileStore, Mend, Progress, Recount,
     SessionStore, StoreError, Stored, Stores, Totals,
 };
+
+use super::world::{Bench, settings};
 
 /// How a call fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -101,6 +104,17 @@ pub fn faulty(stores: &Stores, plan: &Arc<Plan>) -> Stores {
             plan: plan.clone(),
         }),
     }
+}
+
+/// The service of `bench`, with both stores behind one plan.
+pub fn faulty_service(bench: &Bench, plan: &Arc<Plan>) -> Arc<Service> {
+    let stores = faulty(&bench.stores, plan);
+    Service::new(
+        settings(),
+        bench.service.keys(),
+        stores,
+        bench.world.clone(),
+    )
 }
 
 /// A store and the plan of its faults.
