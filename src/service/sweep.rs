@@ -193,7 +193,8 @@ impl Service {
         report.has_more =
             BATCH_MAX <= report.removed.len() || (0 < n_done && ROWS_MAX <= n_kept + n_done);
         let since = self.settings().policy.quota.since(now);
-        self.stores.sessions.forget_uses(since).await
+        self.stores.sessions.forget_uses(since).await?;
+        self.stores.sessions.forget_paths(now).await
     }
 
     /// Whether rows and files carry the same store id; without it nothing may be removed.

@@ -9,8 +9,7 @@
 
 use crate::core::refusal::Refusal;
 use crate::core::session::{
-    Agreement, CLOCK_SKEW_MAX, FRUITLESS_STARTS_MAX, FailReason, Lifetimes, REPLAYS_MAX, State,
-    UploadSession,
+    CLOCK_SKEW_MAX, FRUITLESS_STARTS_MAX, FailReason, Lifetimes, REPLAYS_MAX, State, UploadSession,
 };
 use crate::core::slot::{PartId, Sha256};
 use crate::core::time::Timestamp;
@@ -67,7 +66,7 @@ impl UploadSession {
     /// Only beside such a row may lie a file that was not noted: what a crash left.
     pub fn may_come_whole(&self) -> bool {
         self.state == State::Pending
-            && self.agreement == Agreement::Slot
+            && self.agreement.is_plain()
             && self.n_attempts == 0
             && self.file.size_bytes <= WHOLE_BYTES_MAX
     }
@@ -266,7 +265,7 @@ impl UploadSession {
         now: Timestamp,
     ) -> Result<Self, Refusal> {
         self.check_writer(generation, part, now)?;
-        if self.agreement != Agreement::Slot {
+        if !self.agreement.is_plain() {
             self.end_attempt(part, offset, now);
             self.state = State::Failed(reason);
             return Ok(self);
