@@ -15,6 +15,7 @@ pub struct Summary<'a>(pub &'a Config);
 impl fmt::Display for Summary<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.write_edges(f)?;
+        self.write_external(f)?;
         self.write_limits(f)?;
         match self.0.log.addresses {
             AddressPolicy::Full => {}
@@ -86,6 +87,21 @@ impl Summary<'_> {
                 )?;
             }
             Accel::XSendfile => writeln!(f, "  downloads  sent by the proxy (X-Sendfile)")?,
+        }
+        Ok(())
+    }
+
+    /// Whose tokens are taken beside our own.
+    fn write_external(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for system in &self.0.external {
+            let formats = system.formats.iter().map(|format| format.name());
+            writeln!(
+                f,
+                "  external   {} with tokens {}, of {}",
+                system.prefix,
+                joined(&formats.collect::<Vec<_>>()),
+                system.domain
+            )?;
         }
         Ok(())
     }

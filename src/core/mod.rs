@@ -8,6 +8,7 @@ pub mod bans;
 pub mod command;
 pub mod download;
 pub mod event;
+pub mod external;
 pub mod forwarded;
 pub mod health;
 pub mod history;
