@@ -31,6 +31,7 @@ mod ending;
 pub mod events;
 mod hashes;
 pub mod health;
+pub mod import;
 mod intake;
 mod keys;
 pub mod operations;
