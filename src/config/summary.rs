@@ -95,13 +95,11 @@ impl Summary<'_> {
     fn write_external(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for system in &self.0.external {
             let formats = system.formats.iter().map(|format| format.name());
-            writeln!(
-                f,
-                "  external   {} with tokens {}, of {}",
-                system.prefix,
-                joined(&formats.collect::<Vec<_>>()),
-                system.domain
-            )?;
+            let (prefix, domain) = (&system.prefix, &system.domain);
+            match joined(&formats.collect::<Vec<_>>()).as_str() {
+                "" => writeln!(f, "  external   {prefix} without tokens, of {domain}")?,
+                tokens => writeln!(f, "  external   {prefix} with tokens {tokens}, of {domain}")?,
+            }
         }
         Ok(())
     }

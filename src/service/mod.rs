@@ -32,6 +32,7 @@ pub mod events;
 mod external;
 mod hashes;
 pub mod health;
+pub mod import;
 mod intake;
 mod keys;
 pub mod operations;
