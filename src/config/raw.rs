@@ -10,8 +10,10 @@ use serde::de::{MapAccess, SeqAccess, Visitor, value};
 use serde::{Deserialize, Serialize, Serializer};
 
 mod guard;
+mod warm;
 
 pub use guard::{RawAdmin, RawBans};
+pub use warm::RawWarmBinding;
 
 /// The whole file.
 #[derive(Deserialize, Serialize)]
@@ -30,6 +32,7 @@ pub struct RawConfig {
     pub(super) retention: RawRetention,
     pub(super) keys: RawKeys,
     pub(super) operators: RawOperators,
+    pub(super) warm_binding: Option<RawWarmBinding>,
     pub(super) contact: RawContact,
     pub(super) log: RawLog,
 }
@@ -53,6 +56,8 @@ impl Default for RawConfig {
             retention: RawRetention::default(),
             keys: RawKeys::default(),
             operators: RawOperators::default(),
+            // Nobody else than a server should have passwords, but for whoever wants just this.
+            warm_binding: None,
             contact: RawContact::default(),
             log: RawLog::default(),
         }

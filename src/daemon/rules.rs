@@ -1,5 +1,7 @@
 //! What the parts need to know of the configuration.
 
+use std::sync::Arc;
+
 use jid::BareJid;
 
 use crate::audit_log;
@@ -54,6 +56,7 @@ pub fn settings(config: &Config) -> Settings {
         stop_within: config.limits.stop_within,
         addresses: config.log.addresses,
         operators: config.operators.clone(),
+        warm_binding: config.warm_binding.clone().map(Arc::new),
         contact: config.contact.clone(),
         configured: Vec::new(),
     }

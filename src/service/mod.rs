@@ -33,6 +33,7 @@ mod hashes;
 pub mod health;
 mod intake;
 mod keys;
+pub mod logins;
 pub mod operations;
 mod orders;
 mod rates;
@@ -54,6 +55,7 @@ use bans::Gatekeeper;
 use events::Listeners;
 use hashes::Hashes;
 use health::Streams;
+use logins::Logins;
 use orders::OrderBook;
 use rates::Rates;
 use recent::Recent;
@@ -104,6 +106,7 @@ pub struct Service {
     transfers: Arc<Transfers>,
     rates: Rates,
     bans: Gatekeeper,
+    logins: Logins,
     hashes: Hashes,
     gathering: Arc<Gathering>,
     is_draining: AtomicBool,
@@ -126,6 +129,7 @@ impl Service {
             transfers: Arc::default(),
             rates: Rates::default(),
             bans: Gatekeeper::default(),
+            logins: Logins::default(),
             hashes: Hashes::default(),
             gathering: Arc::default(),
             is_draining: AtomicBool::new(false),
