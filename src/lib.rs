@@ -159,4 +159,5 @@ pub mod send;
 pub mod service;
 pub mod store;
 pub mod upkeep;
+pub mod warm;
 pub mod xmpp;

@@ -27,9 +27,12 @@ const WALLS: &[(&str, &[&str])] = &[
     // A body is what `receive` takes, content what `open_file` gives: the words of stores at an edge.
     ("http",    &["http", "core", "service", "config", "store::Body", "store::BodyError",
                   "store::Content", "store::Handle", "store::Opened",
-                  "store::files_kept_max", "meters"]),
+                  "store::files_kept_max", "meters", "warm"]),
     // Of the other edge it has the sockets alone.
-    ("admin",   &["admin", "core", "service", "config", "meters", "http::inherited", "http::listen"]),
+    ("admin",   &["admin", "core", "service", "config", "meters", "http::inherited", "http::listen",
+                  "warm"]),
+    // A room that both listeners let in.
+    ("warm",    &["warm", "core", "service"]),
     ("upkeep",  &["upkeep", "core", "service", "store::history", "store::keys"]),
     // A body is what `take` gets.
     ("import",  &["import", "core", "service", "store::Body", "store::BodyError", "store::StoreError"]),
@@ -45,12 +48,12 @@ const WALLS: &[(&str, &[&str])] = &[
 /// Crates that belong to some rooms alone.
 #[rustfmt::skip]
 const CRATES: &[(&str, &[&str])] = &[
-    ("axum",         &["http", "admin"]),
-    ("hyper",        &["http", "admin", "send"]),
-    ("hyper_util",   &["http", "admin", "send"]),
-    ("maud",         &["admin"]),
+    ("axum",         &["http", "admin", "warm"]),
+    ("hyper",        &["http", "admin", "send", "warm"]),
+    ("hyper_util",   &["http", "admin", "send", "warm"]),
+    ("maud",         &["admin", "warm"]),
     ("prometheus",   &["meters"]),
-    ("tokio_rustls", &["http", "send"]),
+    ("tokio_rustls", &["http", "send", "warm"]),
     ("tower",        &["http", "admin"]),
     ("tokio_xmpp",   &["xmpp", "send"]),
     ("redb",         &["store"]),
@@ -86,9 +89,11 @@ const CORE_CRATES: &[&str] = &[
     "minidom",
     "percent_encoding",
     "serde_json",
+    "sha1",
     "sha2",
     "strum",
     "xmpp_parsers",
+    "zeroize",
 ];
 
 /// What core must not name: it touches nothing, and time and chance come as arguments.

@@ -57,6 +57,7 @@ pub fn settings(config: &Config) -> Settings {
         addresses: config.log.addresses,
         external: config.external.iter().cloned().map(Arc::new).collect(),
         operators: config.operators.clone(),
+        warm_binding: config.warm_binding.clone().map(Arc::new),
         contact: config.contact.clone(),
         configured: Vec::new(),
     }
