@@ -277,6 +277,7 @@ fn start_parts(
     stopped: watch::Receiver<bool>,
 ) -> JoinSet<()> {
     let (deletions, told) = Deletions::new();
+    service.report_to(deletions.clone());
     let mut parts = JoinSet::new();
     if config.components.is_empty() {
         info!("no component is configured: files are served, slots cannot be asked for");

@@ -1,14 +1,21 @@
 //! Files that come with the tokens of another system, in place of whose upload server we stand.
 //!
-//! `path` is what such a system names a file by.
+//! `path` is what such a system names a file by; `put` says what its tokens let a request do,
+//! `token` and `jwt` how they are signed.
 
 use std::fmt;
 
 use jid::BareJid;
 
 pub use self::path::{ExternalPath, UsedPath};
+pub use self::put::{Grant, Presented, Put};
 
+mod jwt;
 mod path;
+mod put;
+#[cfg(test)]
+mod tests;
+mod token;
 
 /// How a system says that a request may write. In the order of their strength, the strongest
 /// first: of those that a request carries the first that is accepted counts, and no other.

@@ -1,5 +1,7 @@
 //! What the parts need to know of the configuration.
 
+use std::sync::Arc;
+
 use jid::BareJid;
 
 use crate::audit_log;
@@ -53,6 +55,7 @@ pub fn settings(config: &Config) -> Settings {
         connections_total_max: config.limits.connections_total_max,
         stop_within: config.limits.stop_within,
         addresses: config.log.addresses,
+        external: config.external.iter().cloned().map(Arc::new).collect(),
         operators: config.operators.clone(),
         contact: config.contact.clone(),
         configured: Vec::new(),

@@ -10,6 +10,7 @@ use super::Service;
 use crate::core::accel::Accel;
 use crate::core::bans::BanPolicy;
 use crate::core::command::operation::Configured;
+use crate::core::external::System;
 use crate::core::policy::Policy;
 use crate::core::rate::Rate;
 use crate::core::session::network::AddressPolicy;
@@ -51,6 +52,8 @@ pub struct Settings {
     pub stop_within: Duration,
     /// How much of clients' addresses is written down.
     pub addresses: AddressPolicy,
+    /// Other systems whose tokens are taken.
+    pub external: Vec<Arc<System>>,
     /// Accounts that may run operators' commands.
     pub operators: Vec<BareJid>,
     /// XEP-0157 addresses: the field's name and its URIs.

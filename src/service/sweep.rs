@@ -38,7 +38,7 @@ pub enum Reason {
     TotalSize,
     /// An upload did not go on in time.
     Unfinished,
-    /// Its owner or an operator said so.
+    /// Its owner, an operator, or the system that let it in said so.
     Command,
 }
 
@@ -48,7 +48,7 @@ impl From<Removal> for Reason {
             Removal::Retention => Self::Retention,
             Removal::TotalSize => Self::TotalSize,
             Removal::Unfinished => Self::Unfinished,
-            Removal::Command | Removal::Purge => Self::Command,
+            Removal::Command | Removal::Purge | Removal::External => Self::Command,
         }
     }
 }

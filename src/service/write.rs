@@ -125,7 +125,7 @@ impl Service {
                 .settings()
                 .policy
                 .access
-                .check(&row.owner)
+                .check_upload(row)
                 .err()
                 .map(|refusal| (FailReason::Policy, refusal)),
             Err(Refusal::TooLong) => Some((FailReason::SizeMismatch, Refusal::TooLong)),

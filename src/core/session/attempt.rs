@@ -46,7 +46,8 @@ impl UploadSession {
     ///
     /// Refuses `TokenForOther` where the claims are another slot's, `TokenInvalid` for a dead
     /// generation, a future issue or a time that ran out, `Gone` in a terminal state, and
-    /// `TooManyStarts`.
+    /// `TooManyStarts`. What another system let in is `Gone`, too, when its time ran out, and
+    /// `AlreadyComplete` when it is complete by then.
     pub fn begin(mut self, claims: &Claims, now: Timestamp) -> Result<Self, Refusal> {
         self.check_claims(claims, now)?;
         self.is_presented = true;
@@ -150,9 +151,18 @@ impl UploadSession {
             return Err(Refusal::Gone);
         }
         if self.is_idle(now) {
-            return Err(Refusal::TokenInvalid);
+            return Err(self.too_late());
         }
         Ok(())
+    }
+
+    /// A token of ours is no longer valid then; others' have no end, or one that we do not choose.
+    fn too_late(&self) -> Refusal {
+        match self.state {
+            _ if !self.agreement.is_external() => Refusal::TokenInvalid,
+            State::Complete { .. } => Refusal::AlreadyComplete,
+            _ => Refusal::Gone,
+        }
     }
 
     /// Refuses `TakenOver` where a newer attempt or generation took over, `Gone` past the end.
