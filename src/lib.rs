@@ -21,7 +21,8 @@
 //! themselves, `service::recent` remembers a day of it.
 //!
 //! [`admin`] is the private listener beside them: how the service is, what was counted, and a page
-//! of it that `Service::status` gathers and `admin::page` draws.
+//! of it that `Service::status` gathers and `admin::page` draws. [`warm`] is a room that either
+//! listener lets in, where the configuration says so: it binds BOSH sessions for others.
 //!
 //! [`config`] says what was configured, [`daemon`] puts the rooms together, stops them, reads the
 //! configuration anew and talks to the service manager, [`log`] keeps secrets out of the log.
@@ -106,6 +107,14 @@
 //!   `admin::pulse`, which asks the stores once for all; `core::health` says what is wrong.
 //! * Most figures are there already: `Service::tell` has each event counted (`meters::happenings`),
 //!   and stores, streams and connections count their work (`meters::work`).
+//!
+//! **Form to BOSH session** (XEP-0124, XEP-0206)
+//! * `warm::ask` refuses what nobody may ask; then `warm::job` has the operator's own server say
+//!   whether the password is right, by a login that ends there.
+//! * `core::bosh::form` reads the wish, `core::bosh::Login` writes one body and reads one answer at
+//!   a time, `warm::line` carries them to the manager that the configuration names.
+//! * A lost answer is asked for with the same bytes, once. What fails, or what nobody waits for any
+//!   more, is ended.
 //!
 //! **Failure to ban**
 //! * An edge asks `Service::check_address` or `check_account` before anything else: who is banned

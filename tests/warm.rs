@@ -238,12 +238,12 @@ async fn an_operator_gets_the_form() {
     let reply = scene.get(&basic(ADMIN, "secret")).await;
     assert_eq!(reply.status, 200);
     for field in [
-        "<input type=\"text\" name=\"jid\" value=\"\">",
-        "<input type=\"password\" name=\"password\" value=\"\">",
-        "<input type=\"text\" name=\"lang\" value=\"en\">",
-        "<input type=\"text\" name=\"wait\" value=\"60\">",
-        "<input type=\"text\" name=\"hold\" value=\"1\">",
-        "<input type=\"text\" name=\"ver\" value=\"1.6\">",
+        "<input type=\"text\" name=\"jid\" value=\"\" ",
+        "<input type=\"password\" name=\"password\" value=\"\" ",
+        "<input type=\"text\" name=\"lang\" value=\"en\" ",
+        "<input type=\"text\" name=\"wait\" value=\"60\" ",
+        "<input type=\"text\" name=\"hold\" value=\"1\" ",
+        "<input type=\"text\" name=\"ver\" value=\"1.6\" ",
         "<input type=\"submit\" value=\"Bind\">",
     ] {
         assert!(reply.body.contains(field), "{}", reply.body);
@@ -482,6 +482,26 @@ async fn only_operators_with_their_own_password() {
         403
     );
     assert!(ends(&scene.manager.bodies_of(3).await[2], "op"));
+    let end = Act::Say(answer("type='terminate'", ""));
+    let one = [Act::Say(created("op", "PLAIN")), Act::Say(success("")), end];
+    let scene = Scene::new((0..20).flat_map(|_| one.clone()).collect()).await;
+    for n in 1..=20 {
+        assert_eq!(
+            scene
+                .get(&basic("romeo@example.org", "pencil"))
+                .await
+                .status,
+            403
+        );
+        scene.manager.bodies_of(3 * n).await;
+    }
+    assert_eq!(
+        scene
+            .get(&basic("romeo@example.org", "pencil"))
+            .await
+            .status,
+        429
+    );
     let acts = [created("op", "PLAIN"), failure("not-authorized")].map(Act::Say);
     let scene = Scene::new(acts.into()).await;
     assert_eq!(scene.get(&basic(ADMIN, "wrong")).await.status, 401);

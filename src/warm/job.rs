@@ -117,8 +117,9 @@ impl Job {
                 Err(StatusCode::BAD_GATEWAY.into())
             }
             Err(failure) => Err(failure.into()),
+            // Their own password is right, and still they shall not come as often as they like.
             Ok(_) if !self.service.settings().operators.contains(operator) => {
-                Err(StatusCode::FORBIDDEN.into())
+                return (Some(session), Err(StatusCode::FORBIDDEN.into()));
             }
             Ok(_) => Ok(()),
         };

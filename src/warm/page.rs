@@ -186,9 +186,12 @@ fn form() -> String {
             }
             body {
                 h1 { "Warm binding" }
-                form method="post" action="" autocomplete="off" {
+                form method="post" action="" {
                     @for (name, words, kind, value) in &fields {
-                        label { (words) input type=(kind) name=(name) value=(value) {} }
+                        label {
+                            (words)
+                            input type=(kind) name=(name) value=(value) autocomplete="off" {}
+                        }
                     }
                     input type="submit" value="Bind" {}
                 }
