@@ -9,8 +9,10 @@ use std::fmt;
 use serde::de::{MapAccess, SeqAccess, Visitor, value};
 use serde::{Deserialize, Serialize, Serializer};
 
+mod account;
 mod guard;
 
+pub use account::RawAccount;
 pub use guard::{RawAdmin, RawBans};
 
 /// The whole file.
@@ -21,6 +23,7 @@ pub struct RawConfig {
     pub(super) durability: String,
     pub(super) worker_threads: i64,
     pub(super) component: RawComponents,
+    pub(super) account: Option<RawAccount>,
     pub(super) http: RawHttp,
     pub(super) admin: RawAdmin,
     pub(super) limits: RawLimits,
@@ -44,6 +47,7 @@ impl Default for RawConfig {
             // As many as there are cores.
             worker_threads: 0,
             component: RawComponents::default(),
+            account: None,
             http: RawHttp::default(),
             admin: RawAdmin::default(),
             limits: RawLimits::default(),
@@ -60,9 +64,15 @@ impl Default for RawConfig {
 }
 
 impl RawConfig {
-    /// Whether a secret stands in the file itself.
-    pub fn has_inline_secret(&self) -> bool {
-        self.component.list.iter().any(|one| one.secret.is_some())
+    /// Which option has a secret stand in the file itself.
+    pub fn inline_secret(&self) -> Option<&'static str> {
+        let has_password = |account: &RawAccount| account.password.is_some();
+        if self.account.as_ref().is_some_and(has_password) {
+            return Some("account.password");
+        }
+        let mut components = self.component.list.iter();
+        let has_secret = components.any(|one| one.secret.is_some());
+        has_secret.then_some("component.secret")
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::{Checker, ReadSecret, missing};
 use crate::config::error::{Key, Problem};
-use crate::config::raw::{RawComponent, RawComponents};
+use crate::config::raw::{RawComponent, RawConfig};
 use crate::config::secret::SecretSource;
 use crate::config::{Component, Secret, value};
 
@@ -12,13 +12,14 @@ const CONNECTIONS_MAX: i64 = 16;
 impl Checker {
     pub(super) fn components(
         &mut self,
-        raw: &RawComponents,
+        raw: &RawConfig,
         read_secret: &ReadSecret<'_>,
     ) -> Option<Vec<Component>> {
         let table = Key::of("component");
-        if raw.list.is_empty() {
+        if raw.component.list.is_empty() && raw.account.is_none() {
             self.warn("component", "there is none: nobody can ask for slots");
         }
+        let raw = &raw.component;
         let mut components: Vec<Option<Component>> = Vec::new();
         for (index, one) in raw.list.iter().enumerate() {
             let key = match raw.is_array {
@@ -50,7 +51,15 @@ impl Checker {
         let server = self.take(key.name("server"), value::server(&raw.server));
         let range = 1..=CONNECTIONS_MAX;
         let connections = self.number(key.name("connections"), raw.connections, range);
-        let secret = self.secret(key, raw, read_secret);
+        let secret = self.secret(
+            key,
+            [
+                ("secret", raw.secret.as_deref()),
+                ("secret_file", raw.secret_file.as_deref()),
+                ("secret_credential", raw.secret_credential.as_deref()),
+            ],
+            read_secret,
+        );
         Some(Component {
             jid: jid?,
             server: server?,
@@ -59,34 +68,32 @@ impl Checker {
         })
     }
 
-    fn secret(
+    /// The secret of a table: inline, in a file, or a credential, each by the name of its option.
+    pub(super) fn secret(
         &mut self,
         key: &Key,
-        raw: &RawComponent,
+        options: [(&'static str, Option<&str>); 3],
         read_secret: &ReadSecret<'_>,
     ) -> Option<Secret> {
-        let inline = raw.secret.clone().map(SecretSource::Inline);
-        let file = match &raw.secret_file {
-            Some(text) => Some(self.take(key.name("secret_file"), value::path(text))?),
+        let names = options.map(|(name, _)| name);
+        let [inline, file, credential] = options.map(|(_, text)| text);
+        let file = match file {
+            Some(text) => Some(self.take(key.name(names[1]), value::path(text))?),
             None => None,
         };
-        let credential = raw.secret_credential.clone();
-        let mut given = [
-            ("secret", inline),
-            ("secret_file", file.map(SecretSource::File)),
-            (
-                "secret_credential",
-                credential.map(SecretSource::Credential),
-            ),
-        ]
-        .into_iter()
-        .filter_map(|(name, source)| Some((name, source?)));
+        let sources = [
+            inline.map(|text| SecretSource::Inline(text.to_owned())),
+            file.map(SecretSource::File),
+            credential.map(|name| SecretSource::Credential(name.to_owned())),
+        ];
+        let given = names.into_iter().zip(sources);
+        let mut given = given.filter_map(|(name, source)| Some((name, source?)));
         let Some((name, source)) = given.next() else {
             return self.take(key.clone(), read_secret(None));
         };
         if let Some((second, _)) = given.next() {
             let what = format!("{name} is given too");
-            let remedy = "keep one of secret, secret_file, secret_credential";
+            let remedy = format!("keep one of {}", names.join(", "));
             return self.take(key.name(second), Err(Problem::new(what, remedy)));
         }
         self.take(key.name(name), read_secret(Some(&source)))

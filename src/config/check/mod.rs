@@ -16,6 +16,7 @@ use super::raw::{RawConfig, RawContact, RawLog, RawOperators, RawRetention};
 use super::secret::SecretSource;
 use super::{Config, Durability, Keys, Log, LogFormat, Retention, Secret, value};
 
+mod account;
 mod admin;
 mod bans;
 mod component;
@@ -32,7 +33,8 @@ const SOME: RangeInclusive<u64> = 1..=u64::MAX;
 /// A size that may be none at all.
 const ANY: RangeInclusive<u64> = 0..=u64::MAX;
 
-/// Reads a component's secret from where the configuration says; `None` where it does not say.
+/// Reads a component's secret, or the account's password, from where the configuration says; `None`
+/// where it does not say.
 pub type ReadSecret<'a> = dyn Fn(Option<&SecretSource>) -> Result<Secret, Problem> + 'a;
 
 /// Gathers what is wrong.
@@ -60,11 +62,12 @@ impl Checker {
             ),
         );
         let worker_threads = self.number("worker_threads", raw.worker_threads, 0..=1024);
-        let components = self.components(&raw.component, read_secret);
+        let components = self.components(raw, read_secret);
+        let account = self.account(raw, read_secret);
         let http = self.http(&raw.http);
         let admin = self.admin(&raw.admin, http.as_ref());
         let limits = self.limits(&raw.limits);
-        let policy = self.policy(raw, components.as_deref());
+        let policy = self.policy(raw, components.as_deref().zip(account.as_ref()));
         let bans = self.bans(&raw.bans);
         let retention = self.retention(&raw.retention, policy.as_ref());
         let keys = self.keys(raw);
@@ -76,6 +79,7 @@ impl Checker {
             durability: durability?,
             worker_threads: Some(worker_threads? as usize).filter(|n| 0 < *n),
             components: components?,
+            account: account?,
             http: http?,
             admin: admin?,
             policy: policy?,
