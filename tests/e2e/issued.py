@@ -20,6 +20,11 @@ def remember(text):
     _issued.update(FILE.findall(text))
 
 
+def keep(*secrets):
+    """Notes secrets of no form that is known here."""
+    _issued.update(secrets)
+
+
 def count():
     """How many secrets were given out."""
     return len(_issued)
