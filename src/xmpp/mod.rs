@@ -34,6 +34,7 @@ mod filter;
 mod forms;
 mod guard;
 mod head;
+mod legacy;
 mod limits;
 mod login;
 mod names;

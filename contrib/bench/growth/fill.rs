@@ -197,6 +197,7 @@ fn settings() -> Settings {
         addresses: AddressPolicy::Full,
         operators: Vec::new(),
         contact: Vec::new(),
+        legacy_namespaces: Vec::new(),
         external: Vec::new(),
         configured: Vec::new(),
         bans: BanPolicy::default(),
