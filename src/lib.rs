@@ -54,6 +54,12 @@
 //!   prefix, the slot stays usable, the same PUT may come again.
 //! * The slot is complete already: the body is compared, and a lost 201 is given again.
 //!
+//! **PUT of another system to file** (`[[external]]`)
+//! * `http::head` finds the system by the path. `core::external` opens the token that it made, and
+//!   names the row by the path.
+//! * `Service::receive` has a row kept for it by the first PUT (`SessionStore::admit_path`), once
+//!   for ever: the path stays marked when the row is gone. From there on it is a PUT as any other.
+//!
 //! **Append to file**
 //! * `Service::receive` opens the resume URL and asks `UploadSession::append`, which takes the
 //!   durable offset alone, told to who is elsewhere.

@@ -44,6 +44,10 @@ mod value;
 /// No configuration file is larger.
 const CONFIG_BYTES_MAX: u64 = 1 << 20;
 
+/// What clients asked for slots in before `urn:xmpp:http:upload:0`.
+pub const LEGACY_NAMESPACES: [&str; 2] =
+    ["urn:xmpp:http:upload", "eu:siacs:conversations:http:upload"];
+
 /// The whole configuration.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -57,6 +61,8 @@ pub struct Config {
     pub components: Vec<Component>,
     /// The account to log in as, in place of components.
     pub account: Option<Account>,
+    /// Namespaces of before XEP-0363 that are answered, too: some of `LEGACY_NAMESPACES`.
+    pub legacy_namespaces: Vec<&'static str>,
     /// The HTTP side.
     pub http: Http,
     /// The private listener.

@@ -110,6 +110,7 @@ pub struct RawComponent {
     pub(super) secret_file: Option<String>,
     pub(super) secret_credential: Option<String>,
     pub(super) connections: i64,
+    pub(super) legacy_namespaces: Vec<String>,
 }
 
 impl Default for RawComponent {
@@ -123,6 +124,8 @@ impl Default for RawComponent {
             secret_credential: None,
             // Prosody takes no second one for the same host.
             connections: 1,
+            // No client of today needs them, and one of 2018 was broken by both beside each other.
+            legacy_namespaces: Vec::new(),
         }
     }
 }

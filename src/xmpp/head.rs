@@ -9,6 +9,7 @@ use xmpp_parsers::ns;
 
 use super::elements;
 use super::speaker::Speaker;
+use crate::config::LEGACY_NAMESPACES;
 use crate::core::refusal::Refusal;
 use crate::meters::work;
 
@@ -80,9 +81,12 @@ impl Head {
     /// The error for a refusal, with the payload where it is small.
     pub fn error(&self, refusal: &Refusal, payload: Option<&Element>) -> Element {
         work().refuse_iq(refusal.name());
+        let is_legacy = |namespace: &&&str| payload.is_some_and(|it| it.has_ns(**namespace));
+        let legacy = LEGACY_NAMESPACES.iter().find(is_legacy);
+        let namespace = legacy.copied().unwrap_or(ns::HTTP_UPLOAD);
         self.answer("error")
             .append_all(payload.and_then(elements::echo))
-            .append(elements::error(refusal))
+            .append(elements::error(refusal, namespace))
             .build()
     }
 }

@@ -38,6 +38,7 @@ mod forms;
 mod guard;
 mod head;
 mod identity;
+mod legacy;
 mod limits;
 mod login;
 mod names;

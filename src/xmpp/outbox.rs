@@ -237,7 +237,7 @@ fn plain_error(answer: &Element) -> Option<Element> {
         .attr(xml_ncname!("from").to_owned(), attribute("from"))
         .attr(xml_ncname!("to").to_owned(), attribute("to"))
         .attr(xml_ncname!("id").to_owned(), attribute("id"))
-        .append(elements::error(&Refusal::Broken));
+        .append(elements::error(&Refusal::Broken, ns::HTTP_UPLOAD));
     Some(plain.build())
 }
 

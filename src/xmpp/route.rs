@@ -19,7 +19,8 @@ use super::asks::{Ask, Payload};
 use super::commands;
 use super::disco::{self, Offer};
 use super::elements;
-use super::head::Head;
+use super::head::{Head, is_address};
+use super::legacy;
 use super::pings::Pings;
 use super::places::{Place, Places};
 use super::plain::Plain;
@@ -127,13 +128,15 @@ fn disco_info(desk: &Desk, head: &Head, query: &Element) -> Result<Work, Refusal
     }
     let mut features: Vec<_> = ROUTES.iter().map(|route| route.namespace).collect();
     features.dedup();
+    let settings = desk.service.settings();
     let offer = Offer {
         features,
+        legacy: settings.legacy_namespaces.clone(),
         size_bytes_max: desk.service.size_bytes_max(),
         sessions: desk.service.session_terms(),
         note: desk.service.note(),
     };
-    done(disco::info(query, offer, &desk.service.settings().contact))
+    done(disco::info(query, offer, &settings.contact))
 }
 
 /// Commands are listed to those alone who may run them.
@@ -276,7 +279,15 @@ fn handle(
     }
     let payload = payload.ok_or(Refusal::BadStanza)?;
     let served = |route: &&Route| payload.is(route.name, route.namespace);
-    let route = ROUTES.iter().find(served).ok_or(Refusal::UnknownPayload)?;
+    let route = ROUTES.iter().find(served);
+    let Some(route) = route else {
+        let namespace = desk.legacy(payload).ok_or(Refusal::UnknownPayload)?;
+        return match kind {
+            "get" => legacy::slot_request(payload)
+                .map(|request| Work::Ask(Ask::LegacySlot(request, namespace))),
+            _ => Err(Refusal::BadStanza),
+        };
+    };
     if route.kind != kind {
         return Err(Refusal::BadStanza);
     }
@@ -284,6 +295,13 @@ fn handle(
 }
 
 impl Desk {
+    /// The namespace of a slot request of before, where it is switched on.
+    fn legacy(&self, payload: &Element) -> Option<&'static str> {
+        let settings = self.service.settings();
+        let mut namespaces = settings.legacy_namespaces.iter().copied();
+        namespaces.find(|namespace| payload.is("request", *namespace))
+    }
+
     /// Whether `to` is one of our hosts, without localpart and resource.
     fn is_ours(&self, to: &str) -> bool {
         // The prepared spelling is the usual one.
@@ -326,7 +344,7 @@ async fn answer_asked(
     payload: Asked,
 ) -> Reply {
     let _timed = crate::meters::work().time_iq((&ask).into());
-    let is_logged = matches!(ask, Ask::Slot(_));
+    let is_logged = matches!(ask, Ask::Slot(_) | Ask::LegacySlot(..));
     // A fault in one request must not end the stream of all.
     let answer = AssertUnwindSafe(ask.answer(&desk, &head, &requester)).catch_unwind();
     let answer = answer.await.unwrap_or_else(|_| {

@@ -1,10 +1,12 @@
 //! Checks `[component]`, or each `[[component]]`.
 
+use std::collections::BTreeSet;
+
 use super::{Checker, ReadSecret, missing};
 use crate::config::error::{Key, Problem};
-use crate::config::raw::{RawComponent, RawConfig};
+use crate::config::raw::{RawComponent, RawComponents, RawConfig};
 use crate::config::secret::SecretSource;
-use crate::config::{Component, Secret, value};
+use crate::config::{Component, LEGACY_NAMESPACES, Secret, value};
 
 /// The most streams of one host.
 const CONNECTIONS_MAX: i64 = 16;
@@ -69,6 +71,25 @@ impl Checker {
             secret: secret?,
             connections: u8::try_from(connections?).ok()?,
         })
+    }
+
+    /// The namespaces of before XEP-0363 that some component names, each once.
+    pub(super) fn legacy_namespaces(&mut self, raw: &RawComponents) -> Option<Vec<&'static str>> {
+        let words = LEGACY_NAMESPACES.map(|namespace| (namespace, namespace));
+        let mut named = BTreeSet::new();
+        for (index, one) in raw.list.iter().enumerate() {
+            let table = Key::of("component");
+            let table = if raw.is_array {
+                table.index(index)
+            } else {
+                table
+            };
+            let key = table.name("legacy_namespaces");
+            for (index, text) in one.legacy_namespaces.iter().enumerate() {
+                named.insert(self.take(key.index(index), value::word(text, &words))?);
+            }
+        }
+        Some(named.into_iter().collect())
     }
 
     /// The secret of a table. Refuses as `read_secret` does where there is none.

@@ -73,6 +73,7 @@ impl Checker {
         let worker_threads = self.number("worker_threads", raw.worker_threads, 0..=1024);
         let components = self.components(raw, read_own_secret);
         let account = self.account(raw, read_own_secret);
+        let legacy_namespaces = self.legacy_namespaces(&raw.component);
         let http = self.http(&raw.http);
         let admin = self.admin(&raw.admin, http.as_ref());
         let external = self.external(&raw.external, http.as_ref(), read_secret);
@@ -91,6 +92,7 @@ impl Checker {
             worker_threads: Some(worker_threads? as usize).filter(|n| 0 < *n),
             components: components?,
             account: account?,
+            legacy_namespaces: legacy_namespaces?,
             http: http?,
             admin: admin?,
             external: external?,
