@@ -249,7 +249,7 @@ impl Refusal {
             Self::BadPurpose             => row(C::BadRequest,          Modify, App::None,         400, "The purpose is unknown or its time is not usable"),
             Self::BadStanza              => row(C::BadRequest,          Modify, App::None,         400, "The request is malformed"),
             Self::NotAllowed             => row(C::Forbidden,           Auth,   App::None,         403, "You may not upload files here"),
-            Self::UnnamedRequester       => row(C::JidMalformed,        Modify, App::None,         400, "Your address is too long for this service"),
+            Self::UnnamedRequester       => row(C::JidMalformed,        Modify, App::None,         400, "Your address cannot be told to this service, try a shorter resource"),
             Self::FileTooLarge { .. }    => row(C::NotAcceptable,       Modify, App::FileTooLarge, 413, "The file is too large"),
             Self::QuotaReached { .. }    => row(C::ResourceConstraint,  Wait,   App::Retry,        429, "The upload quota is used up, try again later"),
             Self::SlotRateReached { .. } => row(C::ResourceConstraint,  Wait,   App::Retry,        429, "Too many uploads in a short time, try again later"),
