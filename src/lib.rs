@@ -26,6 +26,7 @@
 //!
 //! [`config`] says what was configured, [`daemon`] puts the rooms together, stops them, reads the
 //! configuration anew and talks to the service manager, [`log`] keeps secrets out of the log.
+//! [`import`] reads what other upload servers left, for [`service`] to keep: `slotd import`.
 //! [`send`] is a client beside all this: `slotd send` uses the service from outside, and of these
 //! rooms nothing but the guard under the XML parser.
 //!
@@ -122,6 +123,12 @@
 //!   `core::bans` counts it, and the one too many makes a ban. It holds at once and is written
 //!   behind; the next start reads it again.
 //!
+//! **Another server's files to ours** (`slotd import`)
+//! * `import::listing` opens each file without following a link, and knows its old path, owner and
+//!   time; `import::source` reads it as long as nobody changes it.
+//! * `service::import` admits a row for the path, as old as the upload; then the bytes come, as
+//!   those of an upload do, and the row is complete. What is cut off goes on in the next run.
+//!
 //! **Upkeep**
 //! * `Sweeper::sweep` asks for what is due and removes it, a file before its row; never
 //!   when rows and files do not belong together or the clock has leapt.
@@ -135,7 +142,7 @@
 //! 5. At most one writer's progress counts; a dead generation changes nothing.
 //! 6. Nothing is served before completion, nor at or after `keep_until`.
 //! 7. The bytes admitted to a requester within a window never exceed the quota, but for what a
-//!    purge forgets.
+//!    purge forgets, and for what an import brings along.
 //! 8. A refusal changes nothing.
 //! 9. After a crash at any point 1, 2, 4, 5 and 6 hold at once, and 3 after one sweep.
 //!
@@ -154,6 +161,7 @@ pub mod config;
 pub mod core;
 pub mod daemon;
 pub mod http;
+pub mod import;
 pub mod log;
 pub mod meters;
 pub mod send;

@@ -11,6 +11,7 @@ use futures_util::{FutureExt as _, StreamExt as _, stream};
 use slotd::config::Durability;
 use slotd::core::bans::{Ban, By, Subject};
 use slotd::core::download::Served;
+use slotd::core::external::UsedPath;
 use slotd::core::policy::{Bucket, OPEN_SESSIONS_MAX, Usage, Uses};
 use slotd::core::refusal::Refusal;
 use slotd::core::session::{Agreement, FailReason, UploadSession};
@@ -163,6 +164,9 @@ async fn sessions(new: impl Fn() -> Arc<dyn SessionStore>) {
     open_sessions_are_counted(&*new()).await;
     open_sessions_are_exact_at_once(&*new()).await;
     bans_are_kept_until_they_are_removed(&*new()).await;
+    a_path_is_used_once(&*new()).await;
+    paths_are_forgotten_in_their_time(&*new()).await;
+    a_path_at_once_is_one_row(&*new()).await;
 }
 
 async fn bans_are_kept_until_they_are_removed(store: &dyn SessionStore) {
@@ -323,6 +327,95 @@ async fn no_id_is_given_twice(store: &dyn SessionStore) {
     ));
     assert_eq!(store.get(SlotId(1)).await.expect("an answer"), Some(first));
     assert_eq!(usage(store, JULIET, Bucket(0)).await.requester, Uses::new());
+}
+
+/// Another system's path with the id 1, forgotten `forget_at`.
+fn path(forget_at: Option<Timestamp>) -> UsedPath {
+    let id = SlotId(1);
+    UsedPath { id, forget_at }
+}
+
+async fn admit_path(
+    store: &dyn SessionStore,
+    path: UsedPath,
+    row: UploadSession,
+) -> Result<UploadSession, Failure> {
+    let owner = row.owner.clone();
+    store.admit_path(path, owner, Bucket(0), take(row)).await
+}
+
+async fn a_path_is_used_once(store: &dyn SessionStore) {
+    let refused = store.admit_path(
+        path(None),
+        jid(ROMEO),
+        Bucket(0),
+        within(999, row(1, ROMEO, 1000, NOW)),
+    );
+    assert!(matches!(
+        refused.await,
+        Err(Failure::Refused(Refusal::QuotaReached { .. }))
+    ));
+    let other = admit_path(store, path(None), row(2, ROMEO, 1000, NOW)).await;
+    assert!(matches!(
+        other,
+        Err(Failure::Broken(StoreError::Corrupt(_)))
+    ));
+    assert_eq!(store.get(SlotId(2)).await.expect("an answer"), None);
+    // Neither of them has used it.
+    let first = admit_path(store, path(None), row(1, ROMEO, 1000, NOW)).await;
+    assert_eq!(first.expect("admitted"), row(1, ROMEO, 1000, NOW));
+    let whole = change(store, 1, complete(later(5))).await;
+    let again = admit_path(store, path(None), row(1, JULIET, 5, NOW)).await;
+    assert_eq!(again.expect("the row it has"), whole);
+    check_sums(store).await;
+    store.remove(SlotId(1)).await.expect("removed");
+    let refilled = admit_path(store, path(None), row(1, ROMEO, 1000, NOW)).await;
+    assert!(matches!(refilled, Err(Failure::Refused(Refusal::Gone))));
+    assert_eq!(store.get(SlotId(1)).await.expect("an answer"), None);
+}
+
+async fn paths_are_forgotten_in_their_time(store: &dyn SessionStore) {
+    let is_used = async |id: u128| {
+        let id = SlotId(id);
+        let refuse: Box<_> = Box::new(|_: &Usage| Err(Refusal::NotAllowed));
+        let used = UsedPath {
+            id,
+            forget_at: None,
+        };
+        let asked = store.admit_path(used, jid(ROMEO), Bucket(0), refuse).await;
+        matches!(asked, Err(Failure::Refused(Refusal::Gone)))
+    };
+    for (id, forget_at) in [(1, Some(later(10))), (2, None), (3, Some(later(20)))] {
+        let used = UsedPath {
+            id: SlotId(id),
+            forget_at,
+        };
+        let row = row(id, ROMEO, 1000, NOW);
+        admit_path(store, used, row).await.expect("admitted");
+        store.remove(SlotId(id)).await.expect("removed");
+    }
+    for (seconds, used) in [
+        (9, [true, true, true]),
+        (10, [false, true, true]),
+        (19, [false, true, true]),
+        (86_400, [false, true, false]),
+    ] {
+        store.forget_paths(later(seconds)).await.expect("forgotten");
+        let found = [is_used(1).await, is_used(2).await, is_used(3).await];
+        assert_eq!(found, used, "after {seconds} s");
+    }
+}
+
+/// Two first requests for a path: one makes the row, the other finds it.
+async fn a_path_at_once_is_one_row(store: &dyn SessionStore) {
+    let sizes = 1..=20;
+    let admitted =
+        join_all(sizes.map(|size| admit_path(store, path(None), row(1, ROMEO, size, NOW))));
+    let rows = admitted.await.into_iter().map(|row| row.expect("a row"));
+    let mut rows: Vec<_> = rows.collect();
+    rows.dedup();
+    assert_eq!(rows.len(), 1);
+    assert_eq!(store.totals().await.expect("totals").n_rows, 1);
 }
 
 async fn usage_is_by_owner_domain_and_all(store: &dyn SessionStore) {

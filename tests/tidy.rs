@@ -34,11 +34,13 @@ const WALLS: &[(&str, &[&str])] = &[
     // A room that both listeners let in.
     ("warm",    &["warm", "core", "service"]),
     ("upkeep",  &["upkeep", "core", "service", "store::history", "store::keys"]),
+    // A body is what `take` gets.
+    ("import",  &["import", "core", "service", "store::Body", "store::BodyError", "store::StoreError"]),
     // A client beside the service: of the edges it has the parser's guard alone.
     ("send",    &["send", "xmpp::Guard", "xmpp::Socket", "xmpp::StreamError", "xmpp::Wire"]),
     ("daemon",  &["admin", "audit_log", "core", "config", "log", "meters", "store", "service", "xmpp",
                   "http", "upkeep"]),
-    ("command", &["config", "core", "daemon", "log", "send", "service", "store", "xmpp", "http", "upkeep"]),
+    ("command", &["config", "core", "daemon", "import", "log", "send", "service", "store", "xmpp", "http", "upkeep"]),
     ("main",    &["command"]),
     ("lib",     &[]),
 ];
@@ -56,12 +58,12 @@ const CRATES: &[(&str, &[&str])] = &[
     ("tokio_xmpp",   &["xmpp", "send"]),
     ("redb",         &["store"]),
     ("postcard",     &["store"]),
-    ("rustix",       &["store", "config", "http", "xmpp", "send", "daemon", "log"]),
+    ("rustix",       &["store", "config", "http", "xmpp", "send", "daemon", "log", "import"]),
     ("toml",         &["config", "store"]),
-    ("clap",         &["main", "command", "send"]),
+    ("clap",         &["main", "command", "send", "import"]),
     ("getrandom",    &["command", "daemon", "store", "send"]),
     ("sasl",         &["send"]),
-    ("indicatif",    &["send"]),
+    ("indicatif",    &["send", "import"]),
     ("hickory_resolver", &["send"]),
     ("listenfd",     &["http"]),
     ("sd_notify",    &["daemon"]),

@@ -153,6 +153,7 @@ impl<'a> Line<'a> {
                     Agreement::Slot => "plain",
                     Agreement::Resumable => "resumable",
                     Agreement::Session(_) => "session",
+                    Agreement::External { .. } => "external",
                 }),
                 ..self.named(row)
             },

@@ -52,15 +52,15 @@ fn directory(key: &str, file: Option<&Path>, checker: &mut Checker) {
     }
 }
 
-/// Notes where everybody can read the configuration file, in which a secret stands.
-pub fn look_at_own_mode(file: &Path, checker: &mut Checker) {
+/// Notes where everybody can read the configuration file, in which a secret stands at `key`.
+pub fn look_at_own_mode(file: &Path, key: &str, checker: &mut Checker) {
     let Ok(metadata) = fs::metadata(file) else {
         return;
     };
     if metadata.permissions().mode() & MODE_OTHERS_READ != 0 {
         let file = file.display();
         let words = format!("everybody on this machine can read it: chmod 0640 {file}");
-        checker.warnings.push((Key::of("component.secret"), words));
+        checker.warn(key, words);
     }
 }
 

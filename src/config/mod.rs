@@ -20,6 +20,7 @@ use crate::core::accel::Accel;
 use crate::core::bans::failures::FailureLimit;
 use crate::core::bosh::manager::WarmBinding;
 use crate::core::command::operation::Configured;
+use crate::core::external::System;
 use crate::core::policy::Policy;
 use crate::core::rate::Rate;
 use crate::core::session::network::AddressPolicy;
@@ -58,6 +59,8 @@ pub struct Config {
     pub http: Http,
     /// The private listener.
     pub admin: Admin,
+    /// Other systems whose tokens are taken.
+    pub external: Vec<System>,
     /// The rules of slot requests.
     pub policy: Policy,
     /// The rules of traffic.
@@ -306,18 +309,24 @@ pub fn parse(file: &Path, text: &str, wanted: &Use) -> Result<Loaded, ConfigErro
     let document = Document::parse(text).map_err(|fault| fail(vec![fault]))?;
     let raw = document.read().map_err(|fault| fail(vec![fault]))?;
     let mut checker = Checker::default();
-    let config = checker.config(&raw, &|source| match wanted {
+    let read_secret = |source: Option<&SecretSource>| match wanted {
         Use::DataDir => Ok(Secret(String::new())),
-        Use::Serving { secret_file } => {
-            let forced = secret_file.clone().map(SecretSource::File);
-            let credentials_dir = std::env::var_os("CREDENTIALS_DIRECTORY");
-            secret::read(forced.as_ref().or(source), credentials_dir)
-        }
-    });
+        Use::Serving { .. } => secret::read(source, std::env::var_os("CREDENTIALS_DIRECTORY")),
+    };
+    let config = checker.config(
+        &raw,
+        &|source| match wanted {
+            Use::Serving {
+                secret_file: Some(forced),
+            } => read_secret(Some(&SecretSource::File(forced.clone()))),
+            _ => read_secret(source),
+        },
+        &read_secret,
+    );
     if let (Some(config), Use::Serving { .. }) = (&config, wanted) {
         files::look(config, &mut checker);
-        if raw.has_inline_secret() {
-            files::look_at_own_mode(file, &mut checker);
+        if let Some(key) = raw.inline_secret() {
+            files::look_at_own_mode(file, key, &mut checker);
         }
     }
     match config {

@@ -4,15 +4,17 @@
 //! it takes the same way through the checks as a written value.
 
 use std::collections::BTreeMap;
-use std::fmt;
 
-use serde::de::{MapAccess, SeqAccess, Visitor, value};
-use serde::{Deserialize, Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 
+mod external;
 mod guard;
+mod tables;
 mod warm;
 
+pub use external::RawExternal;
 pub use guard::{RawAdmin, RawBans};
+pub use tables::Tables;
 pub use warm::RawWarmBinding;
 
 /// The whole file.
@@ -25,6 +27,7 @@ pub struct RawConfig {
     pub(super) component: RawComponents,
     pub(super) http: RawHttp,
     pub(super) admin: RawAdmin,
+    pub(super) external: Tables<RawExternal>,
     pub(super) limits: RawLimits,
     pub(super) quota: RawQuota,
     pub(super) access: RawAccess,
@@ -49,6 +52,8 @@ impl Default for RawConfig {
             component: RawComponents::default(),
             http: RawHttp::default(),
             admin: RawAdmin::default(),
+            // Whoever stood here before slotd is the operator's to name.
+            external: Tables::default(),
             limits: RawLimits::default(),
             quota: RawQuota::default(),
             access: RawAccess::default(),
@@ -65,19 +70,18 @@ impl Default for RawConfig {
 }
 
 impl RawConfig {
-    /// Whether a secret stands in the file itself.
-    pub fn has_inline_secret(&self) -> bool {
-        self.component.list.iter().any(|one| one.secret.is_some())
+    /// A secret that stands in the file itself, by its key.
+    pub fn inline_secret(&self) -> Option<&'static str> {
+        let of_component = self.component.list.iter().any(|one| one.secret.is_some());
+        let has_inline = |one: &RawExternal| one.secret.is_some() || one.delete_secret.is_some();
+        let of_external = self.external.list.iter().any(has_inline);
+        let of_component = of_component.then_some("component.secret");
+        of_component.or(of_external.then_some("external.secret"))
     }
 }
 
 /// `[component]` once, or `[[component]]` several times.
-#[derive(Default)]
-pub struct RawComponents {
-    pub(super) list: Vec<RawComponent>,
-    /// Whether it was written as an array, whose elements have an index.
-    pub(super) is_array: bool,
-}
+pub type RawComponents = Tables<RawComponent>;
 
 /// `[component]`
 #[derive(Deserialize, Serialize)]
@@ -343,50 +347,5 @@ impl Default for RawLog {
             // An operator who looks into trouble needs them; who must not keep them says so.
             addresses: "full".to_owned(),
         }
-    }
-}
-
-impl Serialize for RawComponents {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        match self.list.as_slice() {
-            [one] if !self.is_array => one.serialize(serializer),
-            list => list.serialize(serializer),
-        }
-    }
-}
-
-impl<'de> Deserialize<'de> for RawComponents {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(OneOrSeveral)
-    }
-}
-
-/// Reads a table or an array of tables. Not an untagged enum: that would lose the lines.
-struct OneOrSeveral;
-
-impl<'de> Visitor<'de> for OneOrSeveral {
-    type Value = RawComponents;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a table")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<RawComponents, A::Error> {
-        let one = RawComponent::deserialize(value::MapAccessDeserializer::new(map))?;
-        Ok(RawComponents {
-            list: vec![one],
-            is_array: false,
-        })
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<RawComponents, A::Error> {
-        let mut list = Vec::new();
-        while let Some(one) = seq.next_element()? {
-            list.push(one);
-        }
-        Ok(RawComponents {
-            list,
-            is_array: true,
-        })
     }
 }

@@ -16,6 +16,7 @@ pub struct Summary<'a>(pub &'a Config);
 impl fmt::Display for Summary<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.write_edges(f)?;
+        self.write_external(f)?;
         self.write_warm(f)?;
         self.write_limits(f)?;
         match self.0.log.addresses {
@@ -104,6 +105,19 @@ impl Summary<'_> {
             Door::Http => "where uploads are",
         };
         writeln!(f, "  warm       bindings for {domains}, at {path} {door}")
+    }
+
+    /// Whose tokens are taken beside our own.
+    fn write_external(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for system in &self.0.external {
+            let formats = system.formats.iter().map(|format| format.name());
+            let (prefix, domain) = (&system.prefix, &system.domain);
+            match joined(&formats.collect::<Vec<_>>()).as_str() {
+                "" => writeln!(f, "  external   {prefix} without tokens, of {domain}")?,
+                tokens => writeln!(f, "  external   {prefix} with tokens {tokens}, of {domain}")?,
+            }
+        }
+        Ok(())
     }
 
     /// How much there may be of what, and for how long.

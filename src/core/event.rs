@@ -23,7 +23,8 @@ pub enum Event<'a> {
     /// The service takes nothing any more, and ends what runs.
     Stopping,
 
-    /// A slot was given out: `row.agreement` has whether an upload session goes with it.
+    /// A slot was given out, or another system's token took the place of one: `row.agreement` says
+    /// which, and whether an upload session goes with it.
     SlotIssued {
         /// The upload to be.
         row: &'a UploadSession,
@@ -233,6 +234,8 @@ pub enum Removal {
     Command,
     /// A command removed everything of its owner.
     Purge,
+    /// The system that let it in said so.
+    External,
 }
 
 impl Event<'_> {

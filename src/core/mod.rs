@@ -9,6 +9,7 @@ pub mod bosh;
 pub mod command;
 pub mod download;
 pub mod event;
+pub mod external;
 pub mod forwarded;
 pub mod health;
 pub mod history;

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use jid::BareJid;
 
+use crate::core::external::{ExternalPath, Grant};
 use crate::core::orders::Said;
 use crate::core::refusal::Refusal;
 use crate::core::session::{FileFacts, Lifetimes, UploadSession};
@@ -52,19 +53,31 @@ impl Access {
     ///
     /// A domain's own JID is nobody's account: it needs an entry in `jids`.
     pub fn check(&self, requester: &BareJid) -> Result<(), Refusal> {
+        self.check_denied(requester)?;
         let domain = requester.domain().as_str();
-        let is_domain =
-            |entry: &BareJid| entry.node().is_none() && entry.domain().as_str() == domain;
-        let denied = self
-            .deny
-            .iter()
-            .any(|jid| jid == requester || is_domain(jid));
         let named = self.jids.contains(requester);
         let of_domain = requester.node().is_some() && self.domains.iter().any(|d| d == domain);
-        if !denied && (named || of_domain) {
-            Ok(())
-        } else {
-            Err(Refusal::NotAllowed)
+        match named || of_domain {
+            true => Ok(()),
+            false => Err(Refusal::NotAllowed),
+        }
+    }
+
+    /// Refuses `NotAllowed` for who is denied: whom another system lets in has to ask no more.
+    pub fn check_denied(&self, owner: &BareJid) -> Result<(), Refusal> {
+        let is_domain =
+            |entry: &BareJid| entry.node().is_none() && entry.domain() == owner.domain();
+        match self.deny.iter().any(|jid| jid == owner || is_domain(jid)) {
+            true => Err(Refusal::NotAllowed),
+            false => Ok(()),
+        }
+    }
+
+    /// Refuses `NotAllowed` where whoever began an upload may upload no more.
+    pub fn check_upload(&self, row: &UploadSession) -> Result<(), Refusal> {
+        match row.agreement.is_external() {
+            true => self.check_denied(&row.owner),
+            false => self.check(&row.owner),
         }
     }
 }
@@ -184,14 +197,18 @@ pub fn screen(
     now: Timestamp,
 ) -> Result<(), Refusal> {
     policy.access.check(requester)?;
-    if policy.size_bytes_max < request.size_bytes {
-        return Err(Refusal::FileTooLarge {
-            size_bytes_max: policy.size_bytes_max,
-        });
-    }
+    check_size(policy, request.size_bytes)?;
     match request.purpose {
         Purpose::Ephemeral { expire_before } if expire_before <= now => Err(Refusal::BadPurpose),
         _ => Ok(()),
+    }
+}
+
+fn check_size(policy: &Policy, size_bytes: u64) -> Result<(), Refusal> {
+    let size_bytes_max = policy.size_bytes_max;
+    match size_bytes <= size_bytes_max {
+        true => Ok(()),
+        false => Err(Refusal::FileTooLarge { size_bytes_max }),
     }
 }
 
@@ -207,26 +224,15 @@ pub fn admit(
     ids: NewIds,
     now: Timestamp,
 ) -> Result<UploadSession, Refusal> {
-    let quota = &policy.quota;
-    let Facts { usage, free, said } = facts;
     let size_bytes = request.size_bytes;
-    for (limit, uses) in [
-        (quota.of_requester(requester, said), &usage.requester),
-        (quota.of_domain(requester, said), &usage.domain),
-        (quota.total, &usage.total),
-    ] {
-        check_quota(limit, uses, size_bytes, quota.window, now)?;
-    }
+    let of_requester = policy.quota.of_requester(requester, facts.said);
+    check_quotas(policy, (requester, of_requester), size_bytes, facts, now)?;
     let limit = policy.open_sessions_max;
-    if request.session.is_some() && limit as usize <= usage.n_open_sessions {
+    if request.session.is_some() && limit as usize <= facts.usage.n_open_sessions {
         let retry_at = now.plus(SESSIONS_RETRY_IN);
         return Err(Refusal::TooManySessions { limit, retry_at });
     }
-    if !free.holds(size_bytes, policy.reserve) {
-        return Err(Refusal::StorageFull {
-            retry_at: now.plus(STORAGE_RETRY_IN),
-        });
-    }
+    check_room(policy, size_bytes, facts.free, now)?;
     let file = FileFacts {
         name: request.filename.clone(),
         size_bytes,
@@ -241,6 +247,66 @@ pub fn admit(
         Some(wish) => row.announced(ids.session, wish.sha256),
         None => row,
     })
+}
+
+/// Refuses what another system let in and needs no count: `NotAllowed`, `FileTooLarge`.
+pub fn screen_external(policy: &Policy, grant: &Grant) -> Result<(), Refusal> {
+    policy.access.check_denied(&grant.owner)?;
+    check_size(policy, grant.size_bytes)
+}
+
+/// Decides whether a screened upload that another system let in gets its row.
+///
+/// Quotas are those of slots; but where it is not known whose it is, accounts' own do not count.
+/// Refuses `QuotaReached` and `StorageFull` as `admit` does.
+pub fn admit_external(
+    policy: &Policy,
+    path: &ExternalPath,
+    grant: &Grant,
+    facts: Facts<'_>,
+    now: Timestamp,
+) -> Result<UploadSession, Refusal> {
+    let (owner, size_bytes) = (&grant.owner, grant.size_bytes);
+    let of_requester = policy.quota.of_requester(owner, facts.said);
+    let of_requester = of_requester.filter(|_| owner.node().is_some());
+    check_quotas(policy, (owner, of_requester), size_bytes, facts, now)?;
+    check_room(policy, size_bytes, facts.free, now)?;
+    let file = FileFacts {
+        name: path.file_name(),
+        size_bytes,
+        content_type: grant.content_type.clone(),
+        purpose: Purpose::Message,
+    };
+    let row = UploadSession::new(path.id(), owner.clone(), file, &policy.lifetimes, now);
+    Ok(row.external())
+}
+
+fn check_room(policy: &Policy, size_bytes: u64, free: Room, now: Timestamp) -> Result<(), Refusal> {
+    let retry_at = now.plus(STORAGE_RETRY_IN);
+    match free.holds(size_bytes, policy.reserve) {
+        true => Ok(()),
+        false => Err(Refusal::StorageFull { retry_at }),
+    }
+}
+
+/// Refuses `QuotaReached` where `requester`, whose own limit is given, their domain or all would
+/// use too much.
+fn check_quotas(
+    policy: &Policy,
+    (requester, limit): (&BareJid, Option<u64>),
+    size_bytes: u64,
+    Facts { usage, said, .. }: Facts<'_>,
+    now: Timestamp,
+) -> Result<(), Refusal> {
+    let quota = &policy.quota;
+    for (limit, uses) in [
+        (limit, &usage.requester),
+        (quota.of_domain(requester, said), &usage.domain),
+        (quota.total, &usage.total),
+    ] {
+        check_quota(limit, uses, size_bytes, quota.window, now)?;
+    }
+    Ok(())
 }
 
 /// Refuses `QuotaReached` where `size_bytes` more would pass `limit`.

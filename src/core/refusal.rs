@@ -64,6 +64,8 @@ pub enum Refusal {
     TokenForOther,
     /// Two credentials that differ came with one request.
     TokenTwice,
+    /// The request has no token of another system's that is good for it.
+    TokenRefused,
 
     // Uploads
     /// Fewer bytes were sent or announced than the slot is for.
@@ -256,6 +258,7 @@ impl Refusal {
             Self::TokenInvalid           => row(C::NotAuthorized,       Auth,   App::None,         401, "The upload token is not valid or no longer valid"),
             Self::TokenForOther          => row(C::Forbidden,           Auth,   App::None,         403, "The upload token is for another upload"),
             Self::TokenTwice             => row(C::BadRequest,          Modify, App::None,         400, "The request carries two upload tokens"),
+            Self::TokenRefused           => row(C::Forbidden,           Auth,   App::None,         403, "The upload token is missing, or not valid for this upload"),
 
             Self::TooShort               => row(C::BadRequest,          Modify, App::None,         400, "The body is shorter than the upload slot"),
             Self::TooLong                => row(C::NotAcceptable,       Modify, App::None,         413, "The body is longer than the upload slot"),
@@ -272,7 +275,6 @@ impl Refusal {
             Self::OtherOffset { .. }     => row(C::Conflict,            Cancel, App::None,         409, "The upload goes on at another offset"),
             Self::TooManyStarts { .. }   => row(C::ResourceConstraint,  Wait,   App::None,         429, "Too many attempts at this upload, try again later"),
             Self::NoSpace                => row(C::ResourceConstraint,  Wait,   App::None,         507, "The storage is full, try again later"),
-
             Self::UnknownFile            => row(C::ItemNotFound,        Cancel, App::None,         404, "There is no such file"),
             Self::BadRequest             => row(C::BadRequest,          Modify, App::None,         400, "The request is malformed"),
             Self::PreconditionFailed     => row(C::Conflict,            Cancel, App::None,         412, "A precondition does not hold"),

@@ -163,7 +163,7 @@ pub fn read_creation(dialect: Dialect, request: &HeaderMap) -> Result<Creation, 
     };
     Ok(Creation {
         extent,
-        upload_length: fields::number(request, UPLOAD_LENGTH)?,
+        upload_length: fields::upload_length(request)?,
         sha256,
         checksum,
     })
@@ -251,7 +251,7 @@ fn read_append(dialect: Dialect, request: &HeaderMap) -> Result<Append, Refusal>
     Ok(Append {
         offset: offset.ok_or(Refusal::BadRequest)?,
         extent: dialect.extent(request)?,
-        upload_length: fields::number(request, UPLOAD_LENGTH)?,
+        upload_length: fields::upload_length(request)?,
         checksum: checksum.or(digest.map(Checksum::Sha256)),
     })
 }

@@ -3,7 +3,8 @@
 //! Each method takes the row and gives the next row, or refuses and changes nothing. Stores run
 //! them inside their transactions, as often as they need to. Bytes never pass here: what is durable
 //! arrives as a number. `attempt` holds what its requests do, `owner` what the owner may do,
-//! `resume` what its resume URL allows, `end` how it ends, `network` where it came from.
+//! `resume` what its resume URL allows, `end` how it ends, `network` where it came from, `import`
+//! what an import does.
 //!
 //! Invariants: the prefix's offset never decreases; only the newest attempt's progress counts; only
 //! the current generation's credentials count; a complete row never changes.
@@ -21,6 +22,7 @@ pub use self::attempt::{Start, WHOLE_BYTES_MAX};
 
 mod attempt;
 pub mod end;
+pub mod import;
 pub mod network;
 pub mod owner;
 mod resume;
@@ -101,6 +103,37 @@ pub enum Agreement {
     Resumable,
     /// The slot request asked for an upload session: its owner refreshes it, by this name.
     Session(SessionId),
+    /// No slot of ours: a PUT with another system's token, admitted when it came. It goes on as a
+    /// plain slot does, or, where its client said so, as a `Resumable` one.
+    External {
+        /// Whether its client said that it goes on by itself.
+        is_resumable: bool,
+    },
+}
+
+impl Agreement {
+    /// Whether nobody goes on: what breaks begins again, and nobody is told of an offset.
+    pub fn is_plain(self) -> bool {
+        match self {
+            Self::Slot => true,
+            Self::Resumable | Self::Session(_) => false,
+            Self::External { is_resumable } => !is_resumable,
+        }
+    }
+
+    /// Whether another system let it in.
+    pub fn is_external(self) -> bool {
+        matches!(self, Self::External { .. })
+    }
+
+    /// The same of an upload whose HTTP client goes on by itself.
+    fn resumable(self) -> Self {
+        match self {
+            Self::Slot | Self::Resumable => Self::Resumable,
+            Self::Session(id) => Self::Session(id),
+            Self::External { .. } => Self::External { is_resumable: true },
+        }
+    }
 }
 
 /// Why an upload cannot go on.
@@ -245,6 +278,13 @@ impl UploadSession {
     pub fn announced(mut self, id: SessionId, expected: Option<Sha256>) -> Self {
         self.agreement = Agreement::Session(id);
         self.expected = expected;
+        self
+    }
+
+    /// The same as an upload that another system let in.
+    pub fn external(mut self) -> Self {
+        let is_resumable = false;
+        self.agreement = Agreement::External { is_resumable };
         self
     }
 

@@ -55,6 +55,7 @@ pub fn settings(config: &Config) -> Settings {
         connections_total_max: config.limits.connections_total_max,
         stop_within: config.limits.stop_within,
         addresses: config.log.addresses,
+        external: config.external.iter().cloned().map(Arc::new).collect(),
         operators: config.operators.clone(),
         warm_binding: config.warm_binding.clone().map(Arc::new),
         contact: config.contact.clone(),

@@ -146,7 +146,8 @@ fn read_line(line: &[u8]) -> Result<(Method, Uri, bool), Refusal> {
     if TARGET_BYTES_MAX < target.len() {
         return Err(Refusal::TargetTooLong);
     }
-    let is_target = |b: &u8| b.is_ascii_graphic() && *b != b'#';
+    // COMPAT(ejabberd, 2026): leaves letters raw in its links, and some clients send them so.
+    let is_target = |b: &u8| (b.is_ascii_graphic() || !b.is_ascii()) && *b != b'#';
     let method = Method::from_bytes(method).map_err(|_| Refusal::BadRequest)?;
     if !target.iter().all(is_target) {
         return Err(Refusal::BadRequest);

@@ -112,7 +112,8 @@ impl<S: Line> Front<S> {
                 Awaited::Bad => return self.hand_over(),
                 Awaited::Over => return self.close(),
             };
-            let Some(ask) = Ask::read(&self.buffer[..end], &self.edge.site) else {
+            let place = |path: &str| self.edge.place(path);
+            let Some(ask) = Ask::read(&self.buffer[..end], place) else {
                 return self.hand_over();
             };
             self.buffer.advance(end);
@@ -227,7 +228,7 @@ impl<S: Line> Front<S> {
         meter::Facts {
             service: self.edge.service.clone(),
             method: meter::method_name(&ask.method),
-            slot: ask.place.as_ref().ok().map(|(id, _)| *id),
+            slot: ask.file().map(|(id, _)| id),
             client: forwarded::client(self.origin.peer, &ask.headers, &self.edge.trusted),
             addresses: self.edge.service.settings().addresses,
             started: StdInstant::now(),
@@ -260,7 +261,7 @@ impl<S: Line> Front<S> {
 /// What `Edge::answer` does for other requests.
 async fn open(edge: &Edge, origin: Origin, ask: &Ask) -> Result<Download, Refusal> {
     edge.check_host(Some(origin), &ask.uri, http::Version::HTTP_11, &ask.headers)?;
-    let (id, name) = ask.place.as_ref().map_err(Refusal::clone)?;
+    let place = ask.place.as_ref().map_err(Refusal::clone)?;
     let by = edge.by(origin, &ask.headers);
-    get::open(&edge.service, *id, name, by, &ask.method, &ask.headers).await
+    get::open(&edge.service, place, by, &ask.method, &ask.headers).await
 }

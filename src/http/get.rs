@@ -7,8 +7,8 @@ use axum::extract::Request;
 use axum::response::Response;
 use http::{HeaderMap, Method};
 
+use super::head::Place;
 use crate::core::refusal::Refusal;
-use crate::core::slot::SlotId;
 use crate::service::{Download, Service};
 
 /// Who gets an answer first.
@@ -26,13 +26,12 @@ pub enum By {
 /// breaks is seen to be broken.
 pub async fn answer(
     service: &Arc<Service>,
-    id: SlotId,
-    name: &str,
+    place: &Place,
     by: By,
     request: Request,
 ) -> Result<Response, Refusal> {
     let (head, _) = request.into_parts();
-    let download = open(service, id, name, by, &head.method, &head.headers).await?;
+    let download = open(service, place, by, &head.method, &head.headers).await?;
     let body = download.body.map_or_else(Body::empty, |content| {
         Body::from_stream(content.into_body())
     });
@@ -45,14 +44,18 @@ pub async fn answer(
 /// What is to be sent of a file.
 pub async fn open(
     service: &Service,
-    id: SlotId,
-    name: &str,
+    place: &Place,
     by: By,
     method: &Method,
     headers: &HeaderMap,
 ) -> Result<Download, Refusal> {
+    let (id, name) = place.file().ok_or(Refusal::UnknownFile)?;
     match by {
-        By::Client => service.open_file(id, name, method, headers).await,
-        By::Proxy => service.open_file_for_proxy(id, name, method, headers).await,
+        By::Client => service.open_file(id, &name, method, headers).await,
+        By::Proxy => {
+            service
+                .open_file_for_proxy(id, &name, method, headers)
+                .await
+        }
     }
 }

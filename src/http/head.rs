@@ -4,11 +4,13 @@
 
 use std::borrow::Cow;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use http::header::{AUTHORIZATION, EXPECT, HOST};
 use http::{HeaderMap, Uri, Version};
 use percent_encoding::percent_decode_str;
 
+use crate::core::external::{ExternalPath, Presented, System};
 use crate::core::refusal::Refusal;
 use crate::core::slot::SlotId;
 
@@ -19,6 +21,22 @@ pub enum Place {
     File(SlotId, String),
     /// An upload: the last segment of its resume URL.
     Upload(String),
+    /// A file of another system's.
+    External(Arc<System>, ExternalPath),
+}
+
+impl Place {
+    /// The file that it names, and what the path calls it.
+    pub fn file(&self) -> Option<(SlotId, Cow<'_, str>)> {
+        match self {
+            Self::File(id, name) => Some((*id, name.into())),
+            Self::Upload(_) => None,
+            Self::External(_, path) => {
+                let name = path.file_name().as_str().to_owned();
+                Some((path.id(), name.into()))
+            }
+        }
+    }
 }
 
 /// What `http.public_url` means for requests.
@@ -92,12 +110,21 @@ impl Site {
     /// What a path names.
     ///
     /// The path may also lack the part that it has in `http.public_url`: some proxies cut it off.
+    /// What is not below our own rooms may be one of the other `systems`'.
     /// Refuses `BadRequest` for what could be read in two ways, `UnknownFile` for the rest.
-    pub fn place(&self, path: &str) -> Result<Place, Refusal> {
-        match self.upload(path) {
-            Some(sealed) => Ok(Place::Upload(sealed.to_owned())),
-            None => self.file(path).map(|(id, name)| Place::File(id, name)),
+    pub fn place(&self, path: &str, systems: &[Arc<System>]) -> Result<Place, Refusal> {
+        if let Some(sealed) = self.upload(path) {
+            return Ok(Place::Upload(sealed.to_owned()));
         }
+        let is_ours = || {
+            ["f/", "r/"]
+                .iter()
+                .any(|room| self.below(path, room).is_some())
+        };
+        if let Some((system, rest)) = external(path, systems).filter(|_| !is_ours()) {
+            return Ok(Place::External(system.clone(), ExternalPath::of_url(rest)?));
+        }
+        self.file(path).map(|(id, name)| Place::File(id, name))
     }
 
     fn below<'a>(&self, path: &'a str, room: &str) -> Option<&'a str> {
@@ -114,6 +141,10 @@ impl Site {
     }
 
     fn file(&self, path: &str) -> Result<(SlotId, String), Refusal> {
+        // RFC 3986 #2.1: ours are encoded.
+        if !path.is_ascii() {
+            return Err(Refusal::BadRequest);
+        }
         for segment in path.split('/') {
             if matches!(&*decode(segment)?, "." | "..") {
                 return Err(Refusal::BadRequest);
@@ -124,6 +155,18 @@ impl Site {
         let id = SlotId::parse(id).filter(|_| !name.contains('/'));
         Ok((id.ok_or(Refusal::UnknownFile)?, decode(name)?.into_owned()))
     }
+}
+
+/// The system that a path belongs to, and what it has for its own: the longest prefix wins.
+fn external<'a, 's>(
+    path: &'a str,
+    systems: &'s [Arc<System>],
+) -> Option<(&'s Arc<System>, &'a str)> {
+    let rests = systems.iter().filter_map(|system| {
+        let rest = path.strip_prefix(&*system.prefix)?;
+        (!rest.is_empty()).then_some((system, rest))
+    });
+    rests.min_by_key(|(_, rest)| rest.len())
 }
 
 /// `host` of `host`, `host:port`, `[v6]` and `[v6]:port`.
@@ -175,23 +218,37 @@ pub fn check_expect(headers: &HeaderMap) -> Result<(), Refusal> {
     }
 }
 
-/// The request's PUT token, from `Authorization: Bearer` or from `t` in the query.
+/// What stands behind `Bearer` in the Authorization field. Another scheme is no credential of ours.
 ///
-/// Refuses `TokenMissing`, `TokenTwice` for two that differ, `BadRequest` for two Authorization
-/// fields. Another scheme than Bearer is no credential of ours.
-pub fn token(uri: &Uri, headers: &HeaderMap) -> Result<String, Refusal> {
+/// Refuses `BadRequest` for two fields.
+fn bearer(headers: &HeaderMap) -> Result<Option<String>, Refusal> {
     let mut fields = headers.get_all(AUTHORIZATION).into_iter();
     let field = fields.next();
     if fields.next().is_some() {
         return Err(Refusal::BadRequest);
     }
-    let bearer = field.and_then(|value| {
+    Ok(field.and_then(|value| {
         let text = String::from_utf8_lossy(value.as_bytes()).into_owned();
         let (scheme, token) = text.split_once(' ')?;
         scheme
             .eq_ignore_ascii_case("bearer")
             .then(|| token.to_owned())
-    });
+    }))
+}
+
+/// The tokens of other systems that the request carries; refuses as `Presented::read` does, and
+/// `BadRequest` for two Authorization fields.
+pub fn presented(uri: &Uri, headers: &HeaderMap) -> Result<Presented, Refusal> {
+    let bearer = bearer(headers)?;
+    Presented::read(uri.query().unwrap_or_default(), bearer.as_deref())
+}
+
+/// The request's PUT token, from `Authorization: Bearer` or from `t` in the query.
+///
+/// Refuses `TokenMissing`, `TokenTwice` for two that differ, `BadRequest` for two Authorization
+/// fields.
+pub fn token(uri: &Uri, headers: &HeaderMap) -> Result<String, Refusal> {
+    let bearer = bearer(headers)?;
     let query = uri.query().unwrap_or_default();
     let in_query = query.split('&').filter_map(|pair| {
         let (key, value) = pair.split_once('=')?;
@@ -269,7 +326,7 @@ mod tests {
 
     #[test]
     fn resume_urls() {
-        let place = |path: &str| site().place(path);
+        let place = |path: &str| site().place(path, &[]);
         let upload = |sealed: &str| Ok(Place::Upload(sealed.to_owned()));
         assert_eq!(place("/up/r/Aa0-_"), upload("Aa0-_"));
         assert_eq!(place("/r/Aa0-_"), upload("Aa0-_"));

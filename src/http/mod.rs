@@ -18,7 +18,7 @@ use std::time::Instant;
 use axum::Router;
 use axum::extract::{Request, State};
 use axum::response::Response;
-use http::{HeaderMap, Method, Uri, Version, header};
+use http::{HeaderMap, Method, StatusCode, Uri, Version, header};
 use ipnet::IpNet;
 use tokio::sync::watch;
 
@@ -100,7 +100,7 @@ async fn handle(State(edge): State<Arc<Edge>>, request: Request) -> Response {
     if edge.warm.claims(request.uri().path()) {
         return edge.answer_warm(origin, client, request).await;
     }
-    let place = edge.site.place(request.uri().path());
+    let place = edge.place(request.uri().path());
     let dialect = dialect(&place, &request);
     let manner = reply::Manner {
         style: reply::ErrorStyle::of(request.headers()),
@@ -110,10 +110,11 @@ async fn handle(State(edge): State<Arc<Edge>>, request: Request) -> Response {
     let facts = meter::Facts {
         service: edge.service.clone(),
         method: meter::method_name(request.method()),
-        slot: match &place {
-            Ok(head::Place::File(id, _)) => Some(*id),
-            _ => None,
-        },
+        slot: place
+            .as_ref()
+            .ok()
+            .and_then(head::Place::file)
+            .map(|(id, _)| id),
         client,
         addresses: edge.service.settings().addresses,
         started,
@@ -163,9 +164,7 @@ struct Asked {
 fn dialect(place: &Result<head::Place, Refusal>, request: &Request) -> Option<Dialect> {
     match place {
         Ok(head::Place::Upload(_)) => Some(Dialect::of_resume(request.headers())),
-        Ok(head::Place::File(..)) if request.method() == Method::PUT => {
-            Dialect::of_put(request.headers())
-        }
+        Ok(_) if request.method() == Method::PUT => Dialect::of_put(request.headers()),
         _ => None,
     }
 }
@@ -175,10 +174,7 @@ fn credential(place: &Result<head::Place, Refusal>, request: &Request) -> Option
     match (place, request.method()) {
         (_, &Method::GET | &Method::HEAD | &Method::OPTIONS) => None,
         (Ok(head::Place::Upload(sealed)), _) => Some(Credential::Resume(sealed.clone())),
-        (Ok(head::Place::File(id, name)), &Method::PUT) => {
-            let place = Ok((*id, name.clone()));
-            put::credential(&place, request.uri(), request.headers())
-        }
+        (Ok(place), &Method::PUT) => put::credential(place, request.uri(), request.headers()).ok(),
         _ => None,
     }
 }
@@ -186,6 +182,7 @@ fn credential(place: &Result<head::Place, Refusal>, request: &Request) -> Option
 fn methods(place: &Result<head::Place, Refusal>) -> &'static str {
     match place {
         Ok(head::Place::Upload(_)) => reply::UPLOAD_METHODS,
+        Ok(head::Place::External(system, _)) if system.deletes() => reply::EXTERNAL_METHODS,
         _ => reply::FILE_METHODS,
     }
 }
@@ -223,6 +220,11 @@ impl Edge {
             in_flight: Arc::default(),
             told_of_host: AtomicBool::new(false),
         }
+    }
+
+    /// What a path names.
+    fn place(&self, path: &str) -> Result<head::Place, Refusal> {
+        self.site.place(path, &self.service.settings().external)
     }
 
     /// Turns banned addresses away. Counts a request that came through a trusted proxy, until its
@@ -287,19 +289,26 @@ impl Edge {
                 let dialect = Dialect::of_resume(headers);
                 resume::answer(&self.service, sealed, dialect, visitor, request).await
             }
-            (head::Place::File(id, name), Method::GET | Method::HEAD) => {
+            (place, Method::GET | Method::HEAD) => {
                 let by = origin.map_or(get::By::Client, |origin| self.by(origin, headers));
-                get::answer(&self.service, id, &name, by, request).await
+                get::answer(&self.service, &place, by, request).await
             }
-            (head::Place::File(id, name), Method::PUT) => {
+            (place, Method::PUT) => {
                 let caller = put::Caller {
                     visitor,
                     dialect: asked.dialect,
                     early: asked.early,
                 };
-                put::answer(&self.service, id, name, caller, request).await
+                put::answer(&self.service, &place, caller, request).await
             }
-            (head::Place::File(..), _) => Err(Refusal::MethodNotAllowed),
+            (head::Place::External(system, path), Method::DELETE) => {
+                system.check_delete(&path, &head::presented(uri, headers)?)?;
+                self.service.delete_external(&path).await?;
+                Ok(reply::empty(StatusCode::NO_CONTENT))
+            }
+            (head::Place::File(..) | head::Place::External(..), _) => {
+                Err(Refusal::MethodNotAllowed)
+            }
         }
     }
 

@@ -11,16 +11,19 @@ use http::header::{
 use http::{HeaderMap, HeaderValue, StatusCode, Uri};
 
 use super::early::Early;
+use super::head::Place;
 use super::{head, reply};
+use crate::core::external::Put;
 use crate::core::refusal::Refusal;
 use crate::core::resume::Extent;
 use crate::core::resume::answer::{self, Head, Told};
-use crate::core::resume::fields::{digests, single};
+use crate::core::resume::fields::{digests, single, upload_length};
 use crate::core::resume::{Dialect, read_creation};
 use crate::core::session::network::Visitor;
-use crate::core::slot::SlotId;
 use crate::service::Service;
-use crate::service::upload::{Beginning, Credential, Extant, Offer, OnBegun, Received, Upload};
+use crate::service::upload::{
+    Beginning, Credential, Extant, ExternalPut, Offer, OnBegun, Received, Upload,
+};
 use crate::store::{Body, BodyError};
 
 /// Longest Content-Type looked at, in bytes.
@@ -39,16 +42,14 @@ pub struct Caller {
 /// Takes a file; `100 Continue` goes out when the service first asks for the body.
 pub async fn answer(
     service: &Arc<Service>,
-    id: SlotId,
-    name: String,
+    place: &Place,
     caller: Caller,
     request: Request,
 ) -> Result<Response, Refusal> {
     let (head, body) = request.into_parts();
     let dialect = caller.dialect;
     let head = Asked {
-        id,
-        name,
+        place,
         uri: &head.uri,
         headers: &head.headers,
     };
@@ -61,10 +62,8 @@ pub async fn answer(
 
 /// A PUT's head.
 pub struct Asked<'a> {
-    /// The slot that its path names.
-    pub id: SlotId,
-    /// The name that its path gives the file.
-    pub name: String,
+    /// What its path names.
+    pub place: &'a Place,
     /// Its target.
     pub uri: &'a Uri,
     /// Its fields.
@@ -78,24 +77,38 @@ pub async fn take(
     caller: Caller,
     body: Body,
 ) -> Result<Received, Refusal> {
-    let credential = Credential::Put {
-        token: head::token(asked.uri, asked.headers)?,
-        id: asked.id,
-        name: asked.name,
-    };
+    let credential = credential(asked.place, asked.uri, asked.headers)?;
     let upload = read(credential, caller, asked.headers)?;
     service.receive(upload, body).await
 }
 
-/// By what a PUT wants to write; `None` where it does not say.
-pub fn credential(
-    place: &Result<(SlotId, String), Refusal>,
-    uri: &Uri,
-    headers: &HeaderMap,
-) -> Option<Credential> {
-    let (id, name) = place.clone().ok()?;
-    let token = head::token(uri, headers).ok()?;
-    Some(Credential::Put { id, name, token })
+/// By what a PUT wants to write; refuses one that does not say, and what cannot be written to.
+pub fn credential(place: &Place, uri: &Uri, headers: &HeaderMap) -> Result<Credential, Refusal> {
+    match place {
+        Place::File(id, name) => Ok(Credential::Put {
+            token: head::token(uri, headers)?,
+            id: *id,
+            name: name.clone(),
+        }),
+        Place::Upload(_) => Err(Refusal::MethodNotAllowed),
+        Place::External(system, path) => Ok(Credential::External(Box::new(ExternalPut {
+            system: system.clone(),
+            put: Put {
+                path: path.clone(),
+                presented: head::presented(uri, headers)?,
+                size_bytes: file_size(headers)?,
+                content_type: content_type(headers)?,
+            },
+        }))),
+    }
+}
+
+/// The size of the file that a request begins, where it says it.
+fn file_size(headers: &HeaderMap) -> Result<Option<u64>, Refusal> {
+    match upload_length(headers)? {
+        Some(size_bytes) => Ok(Some(size_bytes)),
+        None => length(headers),
+    }
 }
 
 /// A request's body, as the service takes it.
@@ -146,20 +159,13 @@ fn offered(offer: &Offer) -> Told<'_> {
 fn read(credential: Credential, caller: Caller, headers: &HeaderMap) -> Result<Upload, Refusal> {
     check_plain(headers)?;
     let length = length(headers)?;
-    let content_type = single(headers, CONTENT_TYPE)?.filter(|text| !text.is_empty());
-    if content_type
-        .as_ref()
-        .is_some_and(|text| CONTENT_TYPE_BYTES_MAX < text.len())
-    {
-        return Err(Refusal::BadRequest);
-    }
     let mut upload = Upload {
         credential,
         beginning: Beginning::Whole,
         extent: Extent::Rest,
         length,
         upload_length: None,
-        content_type,
+        content_type: content_type(headers)?,
         sha256: None,
         checksum: None,
         is_resumable: false,
@@ -179,6 +185,15 @@ fn read(credential: Credential, caller: Caller, headers: &HeaderMap) -> Result<U
         }
     }
     Ok(upload)
+}
+
+/// Content-Type, verbatim; an empty one is none.
+fn content_type(headers: &HeaderMap) -> Result<Option<String>, Refusal> {
+    let text = single(headers, CONTENT_TYPE)?.filter(|text| !text.is_empty());
+    match text {
+        Some(text) if CONTENT_TYPE_BYTES_MAX < text.len() => Err(Refusal::BadRequest),
+        text => Ok(text),
+    }
 }
 
 /// Tells where the upload goes on as soon as it is known.
@@ -224,6 +239,7 @@ mod tests {
 
     use super::*;
     use crate::core::slot::Sha256;
+    use crate::core::slot::SlotId;
 
     const DIGEST: &str = "CQkJCQkJCQkJCQkJCQkJCQkJCQkJCQkJCQkJCQkJCQk=";
 

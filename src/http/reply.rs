@@ -20,6 +20,8 @@ use crate::core::resume::answer::{Head, refused};
 
 /// The methods of a file's URL.
 pub const FILE_METHODS: &str = "OPTIONS, HEAD, GET, PUT";
+/// The same where another system deletes its files.
+pub const EXTERNAL_METHODS: &str = "OPTIONS, HEAD, GET, PUT, DELETE";
 /// The methods of a resume URL.
 pub const UPLOAD_METHODS: &str = "OPTIONS, HEAD, GET, PATCH, DELETE";
 

@@ -144,6 +144,7 @@ impl Service {
             (Credential::Resume(sealed), Refusal::UnknownFile) => {
                 token::is_forged_resume(&keys(), sealed)
             }
+            (Credential::External(it), Refusal::TokenRefused) => it.system.is_forged(&it.put),
             _ => false,
         };
         if let Some(client) = client.filter(|_| is_forged) {

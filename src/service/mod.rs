@@ -4,12 +4,12 @@
 //! they are logged once, with what was being done, and edges get a refusal without innards.
 
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use http::{HeaderMap, Method};
-use jid::Jid;
+use jid::{BareJid, Jid};
 use tokio::sync::Mutex;
 use tracing::{debug, error, info};
 
@@ -29,8 +29,10 @@ mod bans;
 pub mod command;
 mod ending;
 pub mod events;
+mod external;
 mod hashes;
 pub mod health;
+pub mod import;
 mod intake;
 mod keys;
 pub mod logins;
@@ -61,6 +63,7 @@ use rates::Rates;
 use recent::Recent;
 use session::SessionView;
 pub use settings::Settings;
+use sweep::Deletions;
 use transfers::Transfers;
 use whole::Gathering;
 
@@ -115,6 +118,7 @@ pub struct Service {
     listeners: Listeners,
     orders: OrderBook,
     recent: Arc<Recent>,
+    deletions: OnceLock<Deletions>,
 }
 
 impl Service {
@@ -138,6 +142,7 @@ impl Service {
             listeners: Listeners::default(),
             orders: OrderBook::default(),
             recent: Arc::default(),
+            deletions: OnceLock::new(),
         })
     }
 
@@ -194,35 +199,11 @@ impl Service {
         let settings = self.settings.load_full();
         let owner = requester.to_bare();
         policy::screen(&settings.policy, &owner, &request, now)?;
-        let retry_in = match self.transfers.is_stopping() {
-            true => Some(STOPPING_RETRY_IN),
-            false => self.is_draining().then_some(DRAINING_RETRY_IN),
-        };
-        if let Some(retry_in) = retry_in {
-            return Err(Refusal::Draining {
-                retry_at: now.plus(retry_in),
-                note: self.note().map(String::into_boxed_str),
-            });
-        }
-        let size_bytes = request.size_bytes;
-        let (slot_rate, byte_rate) = (settings.slot_rate, settings.byte_rate);
-        // Rates go by a clock that nobody sets: one set back would hold requesters up for as long.
+        self.check_taking(now)?;
         let uptime = self.uptime();
-        let steady_now = Timestamp(uptime.as_secs());
-        let taken = self
-            .rates
-            .take(&owner, size_bytes, slot_rate, byte_rate, steady_now);
-        taken.map_err(|fits_at| Refusal::SlotRateReached {
-            retry_at: now.plus(fits_at.since(steady_now)),
-        })?;
-        let full = |refusal| match refusal {
-            Refusal::NoSpace => Refusal::StorageFull {
-                retry_at: now.plus(STORAGE_RETRY_IN),
-            },
-            refusal => refusal,
-        };
+        self.take_rate(&settings, &owner, request.size_bytes, now)?;
         let free = self.stores.files.room().await;
-        let free = free.map_err(|e| full(broken("ask for free space", &e)))?;
+        let free = free.map_err(|e| full(broken("ask for free space", &e), now))?;
         let since = settings.policy.quota.since(now);
         let ids = NewIds {
             slot: SlotId::new(uptime, self.world.random()),
@@ -241,7 +222,39 @@ impl Service {
             )
         });
         let row = self.stores.sessions.admit(owner, since, decide).await;
-        row.map_err(|failure| full(refusal_of("admit a slot", failure)))
+        row.map_err(|failure| full(refusal_of("admit a slot", failure), now))
+    }
+
+    /// Refuses `Draining` while no uploads are taken.
+    fn check_taking(&self, now: Timestamp) -> Result<(), Refusal> {
+        let retry_in = match self.transfers.is_stopping() {
+            true => STOPPING_RETRY_IN,
+            false if self.is_draining() => DRAINING_RETRY_IN,
+            false => return Ok(()),
+        };
+        Err(Refusal::Draining {
+            retry_at: now.plus(retry_in),
+            note: self.note().map(String::into_boxed_str),
+        })
+    }
+
+    /// Counts an upload of `owner`'s, or refuses `SlotRateReached`.
+    fn take_rate(
+        &self,
+        settings: &Settings,
+        owner: &BareJid,
+        size_bytes: u64,
+        now: Timestamp,
+    ) -> Result<(), Refusal> {
+        let (slot_rate, byte_rate) = (settings.slot_rate, settings.byte_rate);
+        // Rates go by a clock that nobody sets: one set back would hold requesters up for as long.
+        let steady_now = Timestamp(self.uptime().as_secs());
+        let taken = self
+            .rates
+            .take(owner, size_bytes, slot_rate, byte_rate, steady_now);
+        taken.map_err(|fits_at| Refusal::SlotRateReached {
+            retry_at: now.plus(fits_at.since(steady_now)),
+        })
     }
 
     fn slot(&self, row: &UploadSession) -> Slot {
@@ -341,6 +354,16 @@ impl Service {
     /// Cuts the uploads that still run, and returns when their last bytes are durable.
     pub async fn cut_uploads(&self) {
         self.transfers.cut_all().await;
+    }
+}
+
+/// No room for a new upload: it may be asked for again.
+fn full(refusal: Refusal, now: Timestamp) -> Refusal {
+    match refusal {
+        Refusal::NoSpace => Refusal::StorageFull {
+            retry_at: now.plus(STORAGE_RETRY_IN),
+        },
+        refusal => refusal,
     }
 }
 

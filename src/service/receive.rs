@@ -84,6 +84,10 @@ impl Service {
     /// Everything that can be refused without disturbing a running upload.
     async fn check_upload(&self, upload: &Upload) -> Result<(Opened, SlotId), Refusal> {
         let (opened, row) = match (&upload.credential, upload.beginning) {
+            (Credential::External(external), Beginning::Whole) => {
+                let row = self.admit_external(upload, external).await?;
+                return Ok((Opened::Put(row.put_claims()), row.id));
+            }
             (Credential::Put { id, name, token }, Beginning::Whole) => {
                 let (claims, row) = self.check_put(*id, name, token).await?;
                 (Opened::Put(claims), row)
@@ -97,10 +101,20 @@ impl Service {
         if let Err(refusal) = check_lengths(upload, row.file.size_bytes) {
             return Err(self.other_offset(upload, row).await?.unwrap_or(refusal));
         }
-        if self.settings().check_content_type {
-            check_content_type(&row.file.content_type, upload.content_type.as_deref())?;
-        }
+        self.check_content_type(upload, &row.file.content_type)?;
         Ok((opened, row.id))
+    }
+
+    /// Refuses `OtherContentType` where types have to be those of the slot.
+    pub(super) fn check_content_type(
+        &self,
+        upload: &Upload,
+        expected: &ContentType,
+    ) -> Result<(), Refusal> {
+        match self.settings().check_content_type {
+            true => check_content_type(expected, upload.content_type.as_deref()),
+            false => Ok(()),
+        }
     }
 
     /// `OtherOffset` for an append elsewhere than at the offset, whatever else is wrong with it:
@@ -351,7 +365,7 @@ impl Service {
 }
 
 /// Refuses lengths that do not make the file: `TooLong`, `TooShort`, `InconsistentLength`.
-fn check_lengths(upload: &Upload, size_bytes: u64) -> Result<(), Refusal> {
+pub(super) fn check_lengths(upload: &Upload, size_bytes: u64) -> Result<(), Refusal> {
     if upload.upload_length.is_some_and(|said| said != size_bytes) {
         return Err(Refusal::InconsistentLength);
     }

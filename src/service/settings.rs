@@ -11,6 +11,7 @@ use crate::core::accel::Accel;
 use crate::core::bans::BanPolicy;
 use crate::core::bosh::manager::WarmBinding;
 use crate::core::command::operation::Configured;
+use crate::core::external::System;
 use crate::core::policy::Policy;
 use crate::core::rate::Rate;
 use crate::core::session::network::AddressPolicy;
@@ -52,6 +53,8 @@ pub struct Settings {
     pub stop_within: Duration,
     /// How much of clients' addresses is written down.
     pub addresses: AddressPolicy,
+    /// Other systems whose tokens are taken.
+    pub external: Vec<Arc<System>>,
     /// Accounts that may run operators' commands.
     pub operators: Vec<BareJid>,
     /// Who binds BOSH sessions for others, and where, if anybody.

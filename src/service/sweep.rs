@@ -38,7 +38,7 @@ pub enum Reason {
     TotalSize,
     /// An upload did not go on in time.
     Unfinished,
-    /// Its owner or an operator said so.
+    /// Its owner, an operator, or the system that let it in said so.
     Command,
 }
 
@@ -48,7 +48,7 @@ impl From<Removal> for Reason {
             Removal::Retention => Self::Retention,
             Removal::TotalSize => Self::TotalSize,
             Removal::Unfinished => Self::Unfinished,
-            Removal::Command | Removal::Purge => Self::Command,
+            Removal::Command | Removal::Purge | Removal::External => Self::Command,
         }
     }
 }
@@ -193,7 +193,8 @@ impl Service {
         report.has_more =
             BATCH_MAX <= report.removed.len() || (0 < n_done && ROWS_MAX <= n_kept + n_done);
         let since = self.settings().policy.quota.since(now);
-        self.stores.sessions.forget_uses(since).await
+        self.stores.sessions.forget_uses(since).await?;
+        self.stores.sessions.forget_paths(now).await
     }
 
     /// Whether rows and files carry the same store id; without it nothing may be removed.

@@ -1,8 +1,10 @@
 //! An upload request as an edge read it, and what an edge is told of it.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
+use crate::core::external::{Put, System};
 use crate::core::resume::{Checksum, Extent};
 use crate::core::session::network::Visitor;
 use crate::core::slot::{Sha256, SlotId};
@@ -22,6 +24,17 @@ pub enum Credential {
     },
     /// The last segment of a resume URL.
     Resume(String),
+    /// A PUT on another system's path.
+    External(Box<ExternalPut>),
+}
+
+/// A PUT with another system's token.
+#[derive(Clone, PartialEq, Eq)]
+pub struct ExternalPut {
+    /// Whose path it is.
+    pub system: Arc<System>,
+    /// What it says.
+    pub put: Put,
 }
 
 /// Where a request's bytes belong.

@@ -107,7 +107,7 @@ impl Service {
         };
         let announced = [upload.sha256, before.expected];
         let is_other = announced.iter().flatten().any(|it| *it != sha256);
-        if is_other || self.settings().policy.access.check(&before.owner).is_err() {
+        if is_other || self.settings().policy.access.check_upload(before).is_err() {
             return Ok(Taken::Not(again([Ok(bytes)], place, stream::empty())));
         }
         let kept = self.stores.files.keep(before.id, bytes).await;

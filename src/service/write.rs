@@ -13,7 +13,7 @@ use tracing::info;
 use crate::core::event::Event;
 use crate::core::refusal::Refusal;
 use crate::core::resume::{Checksum, Extent};
-use crate::core::session::{Agreement, FailReason, UploadSession};
+use crate::core::session::{FailReason, UploadSession};
 use crate::core::slot::{PartId, Sha256};
 use crate::service::intake::{End, SharedGauge, Sum};
 use crate::service::transfers::Transfer;
@@ -125,7 +125,7 @@ impl Service {
                 .settings()
                 .policy
                 .access
-                .check(&row.owner)
+                .check_upload(row)
                 .err()
                 .map(|refusal| (FailReason::Policy, refusal)),
             Err(Refusal::TooLong) => Some((FailReason::SizeMismatch, Refusal::TooLong)),
@@ -326,9 +326,9 @@ impl Service {
         let (id, generation) = (row.id, row.generation);
         // Of an upload that goes on, only what its row has survives a power cut (`recover`). A
         // plain one begins again in any case; its row only has to stay alive.
-        let note_every = match (row.agreement, tells) {
-            (Agreement::Session(_) | Agreement::Resumable, Tells::Yes) => 0,
-            (Agreement::Slot, _) | (_, Tells::No) => NOTE_EVERY.min(row.idle_for / 4).as_secs(),
+        let note_every = match (row.agreement.is_plain(), tells) {
+            (false, Tells::Yes) => 0,
+            (true, _) | (_, Tells::No) => NOTE_EVERY.min(row.idle_for / 4).as_secs(),
         };
         let progress: Progress = Arc::new(move |offset| {
             telling.durable.store(offset, Ordering::Relaxed);

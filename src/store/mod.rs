@@ -5,7 +5,6 @@
 //! passes what `memory` passes (`tests/conformance.rs`).
 
 use std::ops::Range;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,6 +15,7 @@ use jid::BareJid;
 use crate::core::accel::Place;
 use crate::core::bans::{Ban, Subject};
 use crate::core::download::Served;
+use crate::core::external::UsedPath;
 use crate::core::policy::{Bucket, Room, Usage};
 use crate::core::refusal::Refusal;
 use crate::core::session::UploadSession;
@@ -24,6 +24,7 @@ use crate::core::time::Timestamp;
 
 pub mod boot;
 mod content;
+mod error;
 pub mod history;
 mod hot;
 pub mod keys;
@@ -34,77 +35,10 @@ pub mod redb;
 pub mod row;
 
 pub use content::{Body, BodyError, Content, Handle, Opened};
+pub use error::{Failure, OpenError, StoreError};
+use error::{changed, issued_twice, named_twice};
 pub use local::handles::kept_max as files_kept_max;
-pub use open::{open, open_read_only, written_at};
-
-/// Why something could not be done.
-#[derive(Clone, Debug, thiserror::Error)]
-pub enum StoreError {
-    /// The store did not do it; the same call may succeed later.
-    #[error("{doing}: {source}")]
-    Unavailable {
-        /// What was being done, for the log.
-        doing: &'static str,
-        /// What the backend said.
-        source: Arc<dyn std::error::Error + Send + Sync>,
-    },
-    /// There is no room.
-    #[error("{doing}: no space left")]
-    NoSpace {
-        /// What was being done, for the log.
-        doing: &'static str,
-    },
-    /// What is stored is not what was put there.
-    #[error("{0} is damaged")]
-    Corrupt(String),
-}
-
-impl StoreError {
-    /// Its kind, as meters name it.
-    pub fn kind(&self) -> &'static str {
-        match self {
-            Self::Unavailable { .. } => "unavailable",
-            Self::NoSpace { .. } => "no-space",
-            Self::Corrupt(_) => "corrupt",
-        }
-    }
-}
-
-/// Why a store cannot be opened: the file or directory, and a sentence that says what to do.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{} {problem}", path.display())]
-pub struct OpenError {
-    /// What cannot be opened.
-    pub path: PathBuf,
-    /// The rest of the sentence.
-    pub problem: String,
-}
-
-impl OpenError {
-    fn new(path: &Path, problem: impl Into<String>) -> Self {
-        Self {
-            path: path.to_owned(),
-            problem: problem.into(),
-        }
-    }
-}
-
-/// Why something did not happen: we said no, or we could not.
-#[derive(Clone, Debug, thiserror::Error)]
-pub enum Failure {
-    /// Core said no; nothing was changed.
-    #[error("refused: {0:?}")]
-    Refused(Refusal),
-    /// The store could not.
-    #[error(transparent)]
-    Broken(#[from] StoreError),
-}
-
-impl From<Refusal> for Failure {
-    fn from(refusal: Refusal) -> Self {
-        Self::Refused(refusal)
-    }
-}
+pub use open::{check_heir, open, open_read_only, written_at};
 
 /// Decides a slot request on what is in use; run inside the store's transaction.
 pub type Admit = Box<dyn FnMut(&Usage) -> Result<UploadSession, Refusal> + Send>;
@@ -119,14 +53,6 @@ pub type Progress = Arc<dyn Fn(u64) -> BoxFuture<'static, Result<(), Failure>> +
 /// Whether a change leaves what indexes and sums are kept by: core never changes it.
 fn keeps_its_keys(old: &UploadSession, new: &UploadSession) -> bool {
     old.id == new.id && old.owner == new.owner && old.created_at == new.created_at
-}
-
-fn changed(id: SlotId) -> StoreError {
-    StoreError::Corrupt(format!("the change of {id:?}"))
-}
-
-fn named_twice(id: SlotId) -> StoreError {
-    StoreError::Corrupt(format!("the name of {id:?}, which another has,"))
 }
 
 /// Sums that the store keeps beside its rows.
@@ -157,6 +83,22 @@ pub trait SessionStore: Send + Sync {
         since: Bucket,
         decide: Admit,
     ) -> BoxFuture<'_, Result<UploadSession, Failure>>;
+
+    /// Admits as `admit` does what comes to another system's `path`, once for ever: the path stays
+    /// marked as used when its row is gone, until `forget_paths` forgets it.
+    ///
+    /// Where the path has a row already it is that row, and `decide` is not asked. Refuses `Gone`
+    /// where it had one. A row of another id than the path's is `Corrupt`.
+    fn admit_path(
+        &self,
+        path: UsedPath,
+        owner: BareJid,
+        since: Bucket,
+        decide: Admit,
+    ) -> BoxFuture<'_, Result<UploadSession, Failure>>;
+
+    /// Forgets the used paths whose `forget_at` is not after `now`.
+    fn forget_paths(&self, now: Timestamp) -> BoxFuture<'_, Result<(), StoreError>>;
 
     /// Replaces a row by what `change` makes of it. Refuses `UnknownFile` where there is no row.
     /// Another id, owner or `created_at`, or another row's name, is `Corrupt`.

@@ -13,6 +13,7 @@ use futures_util::StreamExt as _;
 use futures_util::future::BoxFuture;
 use jid::BareJid;
 use slotd::core::bans::Ban;
+use slotd::core::external::UsedPath;
 use slotd::core::policy::{Bucket, Room, Usage};
 use slotd::core::session::UploadSession;
 use slotd::core::slot::{PartId, SessionId, SlotId};
@@ -164,6 +165,22 @@ impl SessionStore for Faulty<dyn SessionStore> {
     ) -> BoxFuture<'_, Result<UploadSession, Failure>> {
         let work = async move { self.inner.admit(owner, since, decide).await };
         Box::pin(self.call("admit", work))
+    }
+
+    fn admit_path(
+        &self,
+        path: UsedPath,
+        owner: BareJid,
+        since: Bucket,
+        decide: Admit,
+    ) -> BoxFuture<'_, Result<UploadSession, Failure>> {
+        let work = async move { self.inner.admit_path(path, owner, since, decide).await };
+        Box::pin(self.call("admit a path", work))
+    }
+
+    fn forget_paths(&self, now: Timestamp) -> BoxFuture<'_, Result<(), StoreError>> {
+        let work = async move { self.inner.forget_paths(now).await };
+        Box::pin(self.call("forget paths", work))
     }
 
     fn update(&self, id: SlotId, change: Change) -> BoxFuture<'_, Result<UploadSession, Failure>> {

@@ -14,6 +14,7 @@ use futures_util::StreamExt as _;
 use futures_util::future::BoxFuture;
 use jid::BareJid;
 use slotd::core::bans::Ban;
+use slotd::core::external::UsedPath;
 use slotd::core::policy::{Bucket, Room, Usage};
 use slotd::core::session::UploadSession;
 use slotd::core::slot::{PartId, SessionId, SlotId};
@@ -171,6 +172,24 @@ impl SessionStore for Sessions {
                 .call(async { self.0.admit(owner, since, decide).await })
                 .await
         })
+    }
+
+    fn admit_path(
+        &self,
+        path: UsedPath,
+        owner: BareJid,
+        since: Bucket,
+        decide: Admit,
+    ) -> BoxFuture<'_, Result<UploadSession, Failure>> {
+        Box::pin(async move {
+            self.1
+                .call(async { self.0.admit_path(path, owner, since, decide).await })
+                .await
+        })
+    }
+
+    fn forget_paths(&self, now: Timestamp) -> BoxFuture<'_, Result<(), StoreError>> {
+        Box::pin(async move { self.1.call(async { self.0.forget_paths(now).await }).await })
     }
 
     fn update(&self, id: SlotId, change: Change) -> BoxFuture<'_, Result<UploadSession, Failure>> {

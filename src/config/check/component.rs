@@ -50,7 +50,13 @@ impl Checker {
         let server = self.take(key.name("server"), value::server(&raw.server));
         let range = 1..=CONNECTIONS_MAX;
         let connections = self.number(key.name("connections"), raw.connections, range);
-        let secret = self.secret(key, raw, read_secret);
+        let said = Said {
+            prefix: "",
+            inline: raw.secret.as_ref(),
+            file: raw.secret_file.as_ref(),
+            credential: raw.secret_credential.as_ref(),
+        };
+        let secret = self.secret(key, said, read_secret);
         Some(Component {
             jid: jid?,
             server: server?,
@@ -59,36 +65,59 @@ impl Checker {
         })
     }
 
-    fn secret(
+    /// The secret that `said` names. Refuses as `read_secret` does where there is none.
+    pub(super) fn secret(
         &mut self,
         key: &Key,
-        raw: &RawComponent,
+        said: Said<'_>,
         read_secret: &ReadSecret<'_>,
     ) -> Option<Secret> {
-        let inline = raw.secret.clone().map(SecretSource::Inline);
-        let file = match &raw.secret_file {
-            Some(text) => Some(self.take(key.name("secret_file"), value::path(text))?),
+        let prefix = said.prefix;
+        let file = match said.file {
+            Some(text) => {
+                let key = key.name(&format!("{prefix}secret_file"));
+                Some(self.take(key, value::path(text))?)
+            }
             None => None,
         };
-        let credential = raw.secret_credential.clone();
         let mut given = [
-            ("secret", inline),
+            ("secret", said.inline.cloned().map(SecretSource::Inline)),
             ("secret_file", file.map(SecretSource::File)),
             (
                 "secret_credential",
-                credential.map(SecretSource::Credential),
+                said.credential.cloned().map(SecretSource::Credential),
             ),
         ]
         .into_iter()
-        .filter_map(|(name, source)| Some((name, source?)));
+        .filter_map(|(name, source)| Some((format!("{prefix}{name}"), source?)));
         let Some((name, source)) = given.next() else {
             return self.take(key.clone(), read_secret(None));
         };
         if let Some((second, _)) = given.next() {
             let what = format!("{name} is given too");
-            let remedy = "keep one of secret, secret_file, secret_credential";
-            return self.take(key.name(second), Err(Problem::new(what, remedy)));
+            let remedy = format!(
+                "keep one of {prefix}secret, {prefix}secret_file, {prefix}secret_credential"
+            );
+            return self.take(key.name(&second), Err(Problem::new(what, remedy)));
         }
-        self.take(key.name(name), read_secret(Some(&source)))
+        self.take(key.name(&name), read_secret(Some(&source)))
+    }
+}
+
+/// Where a secret was said to be: by three options, whose names begin with `prefix`.
+#[derive(Clone, Copy)]
+pub(super) struct Said<'a> {
+    pub(super) prefix: &'static str,
+    pub(super) inline: Option<&'a String>,
+    pub(super) file: Option<&'a String>,
+    pub(super) credential: Option<&'a String>,
+}
+
+impl Said<'_> {
+    /// Whether it was said at all.
+    pub(super) fn is_any(self) -> bool {
+        [self.inline, self.file, self.credential]
+            .iter()
+            .any(Option::is_some)
     }
 }

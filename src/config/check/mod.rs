@@ -19,6 +19,7 @@ use super::{Config, Durability, Keys, Log, LogFormat, Retention, Secret, value};
 mod admin;
 mod bans;
 mod component;
+mod external;
 mod http;
 mod policy;
 mod warm_binding;
@@ -47,7 +48,14 @@ pub struct Checker {
 
 impl Checker {
     /// The whole configuration; `None` where there are faults.
-    pub fn config(&mut self, raw: &RawConfig, read_secret: &ReadSecret<'_>) -> Option<Config> {
+    ///
+    /// `read_secret` reads those that are no component's.
+    pub fn config(
+        &mut self,
+        raw: &RawConfig,
+        read_component_secret: &ReadSecret<'_>,
+        read_secret: &ReadSecret<'_>,
+    ) -> Option<Config> {
         let data_dir = self.take("data_dir", value::path(&raw.data_dir));
         let durability = self.take(
             "durability",
@@ -61,9 +69,10 @@ impl Checker {
             ),
         );
         let worker_threads = self.number("worker_threads", raw.worker_threads, 0..=1024);
-        let components = self.components(&raw.component, read_secret);
+        let components = self.components(&raw.component, read_component_secret);
         let http = self.http(&raw.http);
         let admin = self.admin(&raw.admin, http.as_ref());
+        let external = self.external(&raw.external, http.as_ref(), read_secret);
         let limits = self.limits(&raw.limits);
         let policy = self.policy(raw, components.as_deref());
         let bans = self.bans(&raw.bans);
@@ -80,6 +89,7 @@ impl Checker {
             components: components?,
             http: http?,
             admin: admin?,
+            external: external?,
             policy: policy?,
             limits: limits?,
             bans: bans?,

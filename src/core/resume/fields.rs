@@ -39,6 +39,11 @@ pub fn number(request: &HeaderMap, name: HeaderName) -> Result<Option<u64>, Refu
     number.map(Some).ok_or(Refusal::BadRequest)
 }
 
+/// The size of the whole file, where a request says it.
+pub fn upload_length(request: &HeaderMap) -> Result<Option<u64>, Refusal> {
+    number(request, super::UPLOAD_LENGTH)
+}
+
 /// The same where it is `?1` or `?0`.
 pub fn boolean(request: &HeaderMap, name: HeaderName) -> Result<Option<bool>, Refusal> {
     match single(request, name)?.as_deref() {

@@ -9,8 +9,7 @@
 
 use crate::core::refusal::Refusal;
 use crate::core::session::{
-    Agreement, CLOCK_SKEW_MAX, FRUITLESS_STARTS_MAX, FailReason, Lifetimes, REPLAYS_MAX, State,
-    UploadSession,
+    CLOCK_SKEW_MAX, FRUITLESS_STARTS_MAX, FailReason, Lifetimes, REPLAYS_MAX, State, UploadSession,
 };
 use crate::core::slot::{PartId, Sha256};
 use crate::core::time::Timestamp;
@@ -47,7 +46,8 @@ impl UploadSession {
     ///
     /// Refuses `TokenForOther` where the claims are another slot's, `TokenInvalid` for a dead
     /// generation, a future issue or a time that ran out, `Gone` in a terminal state, and
-    /// `TooManyStarts`.
+    /// `TooManyStarts`. What another system let in is `Gone`, too, when its time ran out, and
+    /// `AlreadyComplete` when it is complete by then.
     pub fn begin(mut self, claims: &Claims, now: Timestamp) -> Result<Self, Refusal> {
         self.check_claims(claims, now)?;
         self.is_presented = true;
@@ -67,7 +67,7 @@ impl UploadSession {
     /// Only beside such a row may lie a file that was not noted: what a crash left.
     pub fn may_come_whole(&self) -> bool {
         self.state == State::Pending
-            && self.agreement == Agreement::Slot
+            && self.agreement.is_plain()
             && self.n_attempts == 0
             && self.file.size_bytes <= WHOLE_BYTES_MAX
     }
@@ -151,9 +151,18 @@ impl UploadSession {
             return Err(Refusal::Gone);
         }
         if self.is_idle(now) {
-            return Err(Refusal::TokenInvalid);
+            return Err(self.too_late());
         }
         Ok(())
+    }
+
+    /// A token of ours is no longer valid then; others' have no end, or one that we do not choose.
+    fn too_late(&self) -> Refusal {
+        match self.state {
+            _ if !self.agreement.is_external() => Refusal::TokenInvalid,
+            State::Complete { .. } => Refusal::AlreadyComplete,
+            _ => Refusal::Gone,
+        }
     }
 
     /// Refuses `TakenOver` where a newer attempt or generation took over, `Gone` past the end.
@@ -266,7 +275,7 @@ impl UploadSession {
         now: Timestamp,
     ) -> Result<Self, Refusal> {
         self.check_writer(generation, part, now)?;
-        if self.agreement != Agreement::Slot {
+        if !self.agreement.is_plain() {
             self.end_attempt(part, offset, now);
             self.state = State::Failed(reason);
             return Ok(self);

@@ -28,7 +28,9 @@ impl UploadSession {
         // it ended for as long.
         let end = match self.agreement {
             Agreement::Session(_) => self.expires_at,
-            Agreement::Slot | Agreement::Resumable => idle_end.min(self.expires_at),
+            Agreement::Slot | Agreement::Resumable | Agreement::External { .. } => {
+                idle_end.min(self.expires_at)
+            }
         };
         match self.state {
             State::Pending | State::Uploading => Some(end),

@@ -66,7 +66,7 @@ impl UploadSession {
     pub fn session_id(&self) -> Option<SessionId> {
         match self.agreement {
             Agreement::Session(id) => Some(id),
-            Agreement::Slot | Agreement::Resumable => None,
+            Agreement::Slot | Agreement::Resumable | Agreement::External { .. } => None,
         }
     }
 

@@ -17,8 +17,8 @@ impl UploadSession {
 
     /// Notes that the HTTP client goes on by itself, and gives it longer for that.
     pub fn resumable(mut self, lifetimes: &Lifetimes) -> Self {
-        if self.agreement == Agreement::Slot && self.is_open() {
-            self.agreement = Agreement::Resumable;
+        if self.agreement.is_plain() && self.is_open() {
+            self.agreement = self.agreement.resumable();
             self.idle_for = self.idle_for.max(lifetimes.rufh_idle_for);
         }
         self
@@ -44,7 +44,9 @@ impl UploadSession {
         match self.agreement {
             Agreement::Session(_) => Err(Refusal::CredentialExpired),
             // Nobody can refresh it.
-            Agreement::Slot | Agreement::Resumable => Err(Refusal::Gone),
+            Agreement::Slot | Agreement::Resumable | Agreement::External { .. } => {
+                Err(Refusal::Gone)
+            }
         }
     }
 

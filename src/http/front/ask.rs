@@ -1,5 +1,7 @@
 //! A request as `front` takes it: GET, HEAD or PUT of a file, without anything unusual.
 
+use std::borrow::Cow;
+
 use http::header::{
     ACCEPT, AUTHORIZATION, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE,
     CONTENT_TYPE, EXPECT, HOST, IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE,
@@ -13,7 +15,7 @@ use crate::core::resume::INTEROP_VERSION;
 use crate::core::resume::fields::{CONTENT_DIGEST, REPR_DIGEST};
 use crate::core::slot::SlotId;
 use crate::http::framing::{Framing, read_head};
-use crate::http::head::{Place, Site, check_expect};
+use crate::http::head::{Place, check_expect};
 
 /// The fields that have a say in the answer to a GET or HEAD; others are not kept.
 const KEPT_OF_GET: [HeaderName; 9] = [
@@ -54,8 +56,8 @@ pub struct Ask {
     pub method: Method,
     /// In origin form.
     pub uri: Uri,
-    /// Which file, and the name that the path gives it.
-    pub place: Result<(SlotId, String), Refusal>,
+    /// Which file.
+    pub place: Result<Place, Refusal>,
     /// What has a say in the answer.
     pub headers: HeaderMap,
     /// How many bytes follow the head.
@@ -65,8 +67,9 @@ pub struct Ask {
 }
 
 impl Ask {
-    /// Reads a whole head; `None` for what is none of ours, and for what is to be refused.
-    pub fn read(head: &[u8], site: &Site) -> Option<Self> {
+    /// Reads a whole head, in which `place` knows the paths; `None` for what is none of ours, and
+    /// for what is to be refused.
+    pub fn read(head: &[u8], place: impl FnOnce(&str) -> Result<Place, Refusal>) -> Option<Self> {
         let is_put = head.starts_with(b"PUT ");
         let (kept, unusual) = match is_put {
             true => (&KEPT_OF_PUT[..], &UNUSUAL_OF_PUT[..]),
@@ -97,11 +100,10 @@ impl Ask {
         if !is_plain || !is_usual || check_expect(&headers).is_err() {
             return None;
         }
-        let place = match site.place(read.uri.path()) {
-            Ok(Place::File(id, name)) => Ok((id, name)),
-            Ok(Place::Upload(_)) => return None,
-            Err(refusal) => Err(refusal),
-        };
+        let place = place(read.uri.path());
+        if matches!(place, Ok(Place::Upload(_))) {
+            return None;
+        }
         Some(Self {
             method: read.method,
             uri: read.uri,
@@ -110,6 +112,11 @@ impl Ask {
             length,
             is_last,
         })
+    }
+
+    /// The file, and what the path calls it.
+    pub fn file(&self) -> Option<(SlotId, Cow<'_, str>)> {
+        self.place.as_ref().ok().and_then(Place::file)
     }
 
     /// Whether the client waits for a word before it sends the body.

@@ -230,7 +230,10 @@ mod tests {
         let pace = Pace::new(Duration::from_secs(60), 1);
         let wire = Wire::new(near, pace, Instant::now() + Duration::from_secs(60));
         let head = format!("PUT / HTTP/1.1\r\nContent-Length: {length}\r\n{fields}\r\n");
-        let ask = Ask::read(head.as_bytes(), &Site::of("https://localhost/")).expect("a PUT");
+        let ask = Ask::read(head.as_bytes(), |path| {
+            Site::of("https://localhost/").place(path, &[])
+        })
+        .expect("a PUT");
         let first = Bytes::from_static(first);
         let (body, back) = Arriving::new(wire, &ask, first, Reading::default());
         (body, back, far)

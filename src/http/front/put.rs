@@ -43,7 +43,8 @@ impl<S: Line> Front<S> {
         let is_banned = matches!(taken, Err(Refusal::Banned { .. }));
         let is_last = ask.is_last || is_banned || !is_whole || self.is_stopping();
         if let Err(refusal) = &taken
-            && let Some(credential) = put::credential(&ask.place, &ask.uri, &ask.headers)
+            && let Ok(place) = &ask.place
+            && let Ok(credential) = put::credential(place, &ask.uri, &ask.headers)
         {
             let service = &self.edge.service;
             service.blame_address(facts.client, &credential, refusal);
@@ -80,10 +81,8 @@ async fn receive(
     body: Body,
 ) -> Result<Received, Refusal> {
     edge.check_host(Some(origin), &ask.uri, http::Version::HTTP_11, &ask.headers)?;
-    let (id, name) = ask.place.clone()?;
     let asked = Asked {
-        id,
-        name,
+        place: ask.place.as_ref().map_err(Refusal::clone)?,
         uri: &ask.uri,
         headers: &ask.headers,
     };

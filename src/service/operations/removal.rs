@@ -115,7 +115,11 @@ impl Service {
     }
 
     /// Removes an upload, its file and its row.
-    async fn remove_upload(self: &Arc<Self>, seen: &Seen, reason: Removal) -> Result<(), Refusal> {
+    pub(in crate::service) async fn remove_upload(
+        self: &Arc<Self>,
+        seen: &Seen,
+        reason: Removal,
+    ) -> Result<(), Refusal> {
         let id = seen.row.id;
         if seen.row.is_open() {
             let abort: Change = Box::new(|row| row.abort());

@@ -7,6 +7,7 @@ use futures_util::future::BoxFuture;
 use jid::BareJid;
 
 use crate::core::bans::{Ban, Subject};
+use crate::core::external::UsedPath;
 use crate::core::policy::{Bucket, OPEN_SESSIONS_MAX, Usage, Uses};
 use crate::core::refusal::Refusal;
 use crate::core::session::{State, UploadSession};
@@ -15,7 +16,7 @@ use crate::core::time::Timestamp;
 use crate::store::memory::{STORE_ID, done, lock};
 use crate::store::{
     Admit, BanEntry, Change, Failure, Mend, Recount, SessionStore, StoreError, Totals, changed,
-    keeps_its_keys, named_twice,
+    issued_twice, keeps_its_keys, named_twice,
 };
 
 /// Rows in a map.
@@ -34,6 +35,8 @@ struct Rows {
     /// What operators said.
     orders: BTreeMap<String, String>,
     bans: HashMap<Subject, Ban>,
+    /// Other systems' paths that were used, and when they are forgotten.
+    paths: HashMap<SlotId, Option<Timestamp>>,
 }
 
 /// One row's share of the quota.
@@ -111,10 +114,35 @@ impl Rows {
         since: Bucket,
         mut decide: Admit,
     ) -> Result<UploadSession, Failure> {
-        let usage = self.usage(owner, since);
-        let row = decide(&usage)?;
+        let row = decide(&self.usage(owner, since))?;
+        self.insert(row)
+    }
+
+    fn admit_path(
+        &mut self,
+        path: UsedPath,
+        owner: &BareJid,
+        since: Bucket,
+        mut decide: Admit,
+    ) -> Result<UploadSession, Failure> {
+        if let Some(row) = self.by_id.get(&path.id) {
+            return Ok(row.clone());
+        }
+        if self.paths.contains_key(&path.id) {
+            return Err(Refusal::Gone.into());
+        }
+        let row = decide(&self.usage(owner, since))?;
+        if row.id != path.id {
+            return Err(changed(path.id).into());
+        }
+        let row = self.insert(row)?;
+        self.paths.insert(path.id, path.forget_at);
+        Ok(row)
+    }
+
+    fn insert(&mut self, row: UploadSession) -> Result<UploadSession, Failure> {
         if self.by_id.contains_key(&row.id) {
-            return Err(StoreError::Corrupt(format!("slot {:?}, issued twice,", row.id)).into());
+            return Err(issued_twice(row.id).into());
         }
         self.check_name(&row)?;
         self.by_id.insert(row.id, row.clone());
@@ -190,6 +218,22 @@ impl SessionStore for MemorySessions {
         decide: Admit,
     ) -> BoxFuture<'_, Result<UploadSession, Failure>> {
         done(self.rows().admit(&owner, since, decide))
+    }
+
+    fn admit_path(
+        &self,
+        path: UsedPath,
+        owner: BareJid,
+        since: Bucket,
+        decide: Admit,
+    ) -> BoxFuture<'_, Result<UploadSession, Failure>> {
+        done(self.rows().admit_path(path, &owner, since, decide))
+    }
+
+    fn forget_paths(&self, now: Timestamp) -> BoxFuture<'_, Result<(), StoreError>> {
+        let is_kept = |forget_at: &mut Option<Timestamp>| forget_at.is_none_or(|at| now < at);
+        self.rows().paths.retain(|_, forget_at| is_kept(forget_at));
+        done(Ok(()))
     }
 
     fn update(&self, id: SlotId, change: Change) -> BoxFuture<'_, Result<UploadSession, Failure>> {

@@ -25,21 +25,22 @@
 //! and no row with a name. Who writes brings it to today's before anything else (`migration`); who
 //! only reads takes what is not there for empty.
 //!
+//! Beside all this stand `bans` and `paths`, to which no row refers.
+//!
 //! Assumptions: redb's commit is atomic, and durable where the disk's flush is; one process writes,
 //! which redb's lock sees to.
 
 use std::path::Path;
 use std::sync::Arc;
 
-use ::redb::{
-    ReadOnlyDatabase, ReadTransaction, ReadableDatabase as _, ReadableTableMetadata as _,
-};
+use ::redb::{ReadOnlyDatabase, ReadTransaction, ReadableTableMetadata as _};
 use futures_util::future::BoxFuture;
 use jid::BareJid;
 
 use crate::config::Durability;
 use crate::core::bans::Ban;
 use crate::core::download::Served;
+use crate::core::external::UsedPath;
 use crate::core::policy::{Bucket, Usage};
 use crate::core::session::UploadSession;
 use crate::core::slot::{SessionId, SlotId};
@@ -48,15 +49,14 @@ use crate::store::{
     Admit, BanEntry, Change, Failure, Mend, OpenError, Recount, SessionStore, StoreError, Totals,
     row,
 };
+use access::unrefused;
 use committer::{Committer, Shared};
 use disk::Syncs;
 use lists::First;
-use schema::{
-    COMPLETE, FACTS, Fault, Outcome, ROWS, SESSIONS, STORE_ID, STORED_BYTES, Tables, newer_table,
-};
-use trouble::Trouble;
+use schema::{COMPLETE, FACTS, Fault, ROWS, SESSIONS, STORE_ID, STORED_BYTES, Tables, newer_table};
 use waiting::Pace;
 
+mod access;
 mod bans;
 mod committer;
 mod disk;
@@ -64,6 +64,7 @@ mod indexes;
 mod lists;
 mod migration;
 mod opening;
+mod paths;
 mod recount;
 mod schema;
 mod snapshot;
@@ -116,72 +117,6 @@ impl RedbSessions {
         let access = Access::Read(opening::open_reader(path)?);
         Ok(Self { access })
     }
-
-    async fn write<T: Send + 'static>(
-        &self,
-        doing: &'static str,
-        work: impl FnOnce(&mut Tables<'_>) -> Outcome<T> + Send + 'static,
-    ) -> Result<T, Failure> {
-        self.write_at(doing, Pace::Prompt, work).await
-    }
-
-    async fn write_at<T: Send + 'static>(
-        &self,
-        doing: &'static str,
-        pace: Pace,
-        work: impl FnOnce(&mut Tables<'_>) -> Outcome<T> + Send + 'static,
-    ) -> Result<T, Failure> {
-        match &self.access {
-            Access::Write { committer, .. } => committer.write(doing, pace, work).await,
-            Access::Read(_) => Err(Trouble::ReadOnly.into_error(doing).into()),
-        }
-    }
-
-    /// Reads in a snapshot. A database that is closed after an error is waited for.
-    async fn read<T: Send>(
-        &self,
-        doing: &'static str,
-        work: impl Fn(&ReadTransaction) -> Result<T, Fault> + Send,
-    ) -> Result<T, StoreError> {
-        self.read_by(doing, move || self.try_read(&work)).await
-    }
-
-    async fn read_by<T: Send>(
-        &self,
-        doing: &'static str,
-        read: impl Fn() -> Result<T, Trouble> + Send,
-    ) -> Result<T, StoreError> {
-        let read = match read() {
-            Err(_) if matches!(self.access, Access::Write { .. }) => {
-                // Nothing to write: it only makes the committer open the database.
-                drop(self.write(doing, |_| Ok(Ok(()))).await);
-                read()
-            }
-            read => read,
-        };
-        read.map_err(|trouble| trouble.into_error(doing))
-    }
-
-    fn try_read<T>(
-        &self,
-        work: impl FnOnce(&ReadTransaction) -> Result<T, Fault>,
-    ) -> Result<T, Trouble> {
-        match &self.access {
-            Access::Write { shared, .. } => shared.read(work),
-            Access::Read(database) => {
-                let read = database.begin_read().map_err(Fault::from);
-                Ok(read.and_then(|transaction| work(&transaction))?)
-            }
-        }
-    }
-
-    async fn fact(&self, doing: &'static str, name: &'static str) -> Result<u128, StoreError> {
-        let fact = move |read: &ReadTransaction| {
-            let facts = read.open_table(FACTS)?;
-            Ok(facts.get(name)?.map_or(0, |fact| fact.value()))
-        };
-        self.read(doing, fact).await
-    }
 }
 
 const READING: &str = "read a row";
@@ -196,14 +131,6 @@ fn row_of(
         .transpose())
 }
 
-/// An operation that core never refuses.
-fn unrefused<T>(doing: &'static str, result: Result<T, Failure>) -> Result<T, StoreError> {
-    result.map_err(|failure| match failure {
-        Failure::Broken(e) => e,
-        Failure::Refused(_) => Trouble::Closed.into_error(doing),
-    })
-}
-
 impl SessionStore for RedbSessions {
     fn admit(
         &self,
@@ -213,6 +140,31 @@ impl SessionStore for RedbSessions {
     ) -> BoxFuture<'_, Result<UploadSession, Failure>> {
         let admit = move |tables: &mut Tables<'_>| tables.admit(&owner, since, decide);
         Box::pin(self.write_at("admit a slot", Pace::Patient, admit))
+    }
+
+    fn admit_path(
+        &self,
+        path: UsedPath,
+        owner: BareJid,
+        since: Bucket,
+        decide: Admit,
+    ) -> BoxFuture<'_, Result<UploadSession, Failure>> {
+        let admit = move |tables: &mut Tables<'_>| tables.admit_path(path, &owner, since, decide);
+        Box::pin(self.write("admit a path", admit))
+    }
+
+    fn forget_paths(&self, now: Timestamp) -> BoxFuture<'_, Result<(), StoreError>> {
+        let doing = "forget used paths";
+        Box::pin(async move {
+            while self
+                .read(doing, move |read| paths::is_due(read, now))
+                .await?
+            {
+                let forget = move |tables: &mut Tables<'_>| tables.forget_paths(now, FORGET_MAX);
+                unrefused(doing, self.write(doing, forget).await)?;
+            }
+            Ok(())
+        })
     }
 
     fn update(&self, id: SlotId, change: Change) -> BoxFuture<'_, Result<UploadSession, Failure>> {

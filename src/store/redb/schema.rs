@@ -18,7 +18,9 @@ use crate::core::session::UploadSession;
 use crate::core::slot::SlotId;
 use crate::store::redb::indexes::{Indexes, Marks};
 use crate::store::redb::sums::Sums;
-use crate::store::{Admit, Change, Failure, StoreError, changed, keeps_its_keys, named_twice, row};
+use crate::store::{
+    Admit, Change, Failure, StoreError, changed, issued_twice, keeps_its_keys, named_twice, row,
+};
 
 /// What redb itself says is wrong: the whole transaction fails.
 pub(super) type Fault = ::redb::Error;
@@ -128,7 +130,7 @@ impl<'t> Tables<'t> {
         Ok(())
     }
 
-    fn usage(&mut self, owner: &BareJid, since: Bucket) -> Result<Usage, Fault> {
+    pub(super) fn usage(&mut self, owner: &BareJid, since: Bucket) -> Result<Usage, Fault> {
         let [requester, domain, total] = scopes(owner);
         Ok(Usage {
             requester: self.sums.since(requester, since)?,
@@ -146,13 +148,16 @@ impl<'t> Tables<'t> {
         mut decide: Admit,
     ) -> Outcome<UploadSession> {
         let usage = self.usage(owner, since)?;
-        let row = match decide(&usage) {
-            Ok(row) => row,
-            Err(refusal) => return Ok(Err(refusal.into())),
-        };
+        match decide(&usage) {
+            Ok(row) => self.insert(row),
+            Err(refusal) => Ok(Err(refusal.into())),
+        }
+    }
+
+    /// Keeps a new row.
+    pub(super) fn insert(&mut self, row: UploadSession) -> Outcome<UploadSession> {
         if self.rows.get(row.id.0)?.is_some() {
-            let twice = StoreError::Corrupt(format!("slot {:?}, issued twice,", row.id));
-            return Ok(Err(twice.into()));
+            return Ok(Err(issued_twice(row.id).into()));
         }
         if let Some(taken) = self.check_name(&row)? {
             return Ok(Err(taken.into()));
@@ -215,7 +220,10 @@ impl<'t> Tables<'t> {
         Ok(Ok(()))
     }
 
-    fn get(&self, id: SlotId) -> Result<Result<Option<UploadSession>, StoreError>, Fault> {
+    pub(super) fn get(
+        &self,
+        id: SlotId,
+    ) -> Result<Result<Option<UploadSession>, StoreError>, Fault> {
         let bytes = self.rows.get(id.0)?;
         Ok(bytes
             .map(|bytes| row::decode(id, bytes.value()))

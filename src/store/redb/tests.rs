@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use ::redb::{Builder, ConcurrencyMode, Database, WriteTransaction};
+use ::redb::{Builder, ConcurrencyMode, Database, ReadableDatabase as _, WriteTransaction};
 use futures_util::FutureExt as _;
 use futures_util::future::join;
 
@@ -13,7 +13,7 @@ use crate::core::policy::Usage;
 use crate::core::refusal::Refusal;
 use crate::core::session::{FileFacts, Lifetimes, Retention};
 use crate::core::slot::{ContentType, FileName, Purpose};
-use schema::{DUE, HOURS, NAMED, OPEN, OWNED, SCHEMA, SCHEMA_VERSION, USES, scopes};
+use schema::{DUE, HOURS, NAMED, OPEN, OWNED, Outcome, SCHEMA, SCHEMA_VERSION, USES, scopes};
 
 pub(super) fn open(dir: &tempfile::TempDir) -> RedbSessions {
     let path = dir.path().join("slotd.redb");

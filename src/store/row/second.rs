@@ -27,6 +27,7 @@ enum RowAgreement {
     Slot,
     Resumable,
     Session(u128),
+    External { is_resumable: bool },
 }
 
 #[derive(Serialize, Deserialize)]
@@ -111,6 +112,7 @@ impl From<Agreement> for RowAgreement {
             Agreement::Slot => Self::Slot,
             Agreement::Resumable => Self::Resumable,
             Agreement::Session(id) => Self::Session(id.0),
+            Agreement::External { is_resumable } => Self::External { is_resumable },
         }
     }
 }
@@ -121,6 +123,7 @@ impl From<RowAgreement> for Agreement {
             RowAgreement::Slot => Self::Slot,
             RowAgreement::Resumable => Self::Resumable,
             RowAgreement::Session(id) => Self::Session(SessionId(id)),
+            RowAgreement::External { is_resumable } => Self::External { is_resumable },
         }
     }
 }
