@@ -13,7 +13,7 @@ const SAMPLE: &str = include_str!("../conf/slotd.toml");
 /// What an example of [[external]] cannot do without.
 const EXTERNAL: [&str; 5] = [
     "[[external]]",
-    "path = ",
+    "path = \"/upload",
     "protocol = ",
     "domain = ",
     "secret_file = ",
