@@ -4,13 +4,20 @@ use std::net::IpAddr;
 
 use axum::extract::Request;
 use axum::response::Response;
-use http::{HeaderValue, header};
+use http::{HeaderValue, Uri, header};
 
+use super::head::Place;
 use super::{Edge, Origin, guard, reply};
 use crate::core::forwarded;
+use crate::core::refusal::Refusal;
 use crate::warm::{Caller, Way};
 
 impl Edge {
+    /// Whether a request is for the room of warm bindings: files have the first say.
+    pub(super) fn is_warm(&self, place: &Result<Place, Refusal>, uri: &Uri) -> bool {
+        place.is_err() && self.warm.claims(uri.path())
+    }
+
     /// Hands a request on to the room of warm bindings.
     pub(super) async fn answer_warm(
         &self,

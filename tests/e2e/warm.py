@@ -219,9 +219,9 @@ async def _what_may_not(scene):
 
 
 async def _reload(slotd, scene):
-    """Another path, without a restart."""
-    before, scene.url = scene.url, scene.url.replace("/warm", "/prebind")
-    slotd.tables["warm_binding"]["path"] = "/prebind"
+    """Another path on the other listener, without a restart."""
+    before, scene.url = scene.url, f"http://127.0.0.1:{slotd.port}/prebind"
+    slotd.tables["warm_binding"] |= {"path": "/prebind", "listen": "http"}
     slotd.write()
     slotd.process.child.send_signal(signal.SIGHUP)
     for _ in range(600):
@@ -229,7 +229,11 @@ async def _reload(slotd, scene):
             break
         await asyncio.sleep(0.05)
     answer = await scene.post()
-    scene.report.equal(_binding(answer)["jid"].split("/")[0], ROMEO, "a reload moves the form")
+    scene.report.equal(_binding(answer)["jid"].split("/")[0], ROMEO, "a reload moves the form to")
+    scene.report.equal(answer.fields.get("access-control-allow-origin"), None,
+                       "where uploads are no page of another site may read it")
+    form = await _curl("--basic", "-u", f"{ADMIN}:{PASSWORD}", scene.url)
+    scene.report.equal(form.status, 200, "and the form is there, too")
 
 
 def _told(slotd, report):
