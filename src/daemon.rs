@@ -1,4 +1,4 @@
-//! Puts the rooms together: what `slotd run`, `audit` and `keygen --rotate` do.
+//! Puts the rooms together: what `slotd run`, `audit`, `import` and `keygen --rotate` do.
 //!
 //! `reload` reads the configuration anew, `notify` talks to the service manager.
 
@@ -23,6 +23,7 @@ use crate::http::listen::{BindError, Listeners};
 use crate::meters::Counting;
 use crate::service::audit::{self, AuditReport, Options};
 use crate::service::events::Listener;
+use crate::service::import::Import;
 use crate::service::operations::Operations;
 use crate::service::operations::reload::Reloads;
 use crate::service::sweep::{Deletions, Sweeper};
@@ -357,6 +358,29 @@ pub async fn audit(config: Config, options: Options) -> Result<AuditReport, RunE
         Mend::No => store::open_read_only(&config.data_dir)?,
     };
     Ok(audit::audit(&stores, options).await?)
+}
+
+/// What an import may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// Look, also beside a running service.
+    Look,
+    /// Take files, while no service runs.
+    Change,
+}
+
+/// Opens the stores for files of another server, and says what time it is: see `service::import`.
+pub fn import(config: &Config, access: Access) -> Result<(Import, Timestamp), RunError> {
+    let stores = match access {
+        Access::Look => store::open_read_only(&config.data_dir)?,
+        Access::Change => {
+            store::check_heir(&config.data_dir)?;
+            store::open(&config.data_dir, config.durability)?
+        }
+    };
+    let now = world().now();
+    let lifetimes = config.policy.lifetimes.clone();
+    Ok((Import::new(stores, lifetimes, now), now))
 }
 
 /// Adds a new signing key to `data_dir`; a running service takes it up by itself.

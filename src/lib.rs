@@ -21,10 +21,12 @@
 //! themselves, `service::recent` remembers a day of it.
 //!
 //! [`admin`] is the private listener beside them: how the service is, what was counted, and a page
-//! of it that `Service::status` gathers and `admin::page` draws.
+//! of it that `Service::status` gathers and `admin::page` draws. [`warm`] is a room that either
+//! listener lets in, where the configuration says so: it binds BOSH sessions for others.
 //!
 //! [`config`] says what was configured, [`daemon`] puts the rooms together, stops them, reads the
 //! configuration anew and talks to the service manager, [`log`] keeps secrets out of the log.
+//! [`import`] reads what other upload servers left, for [`service`] to keep: `slotd import`.
 //! [`send`] is a client beside all this: `slotd send` uses the service from outside, and of these
 //! rooms nothing but the guard under the XML parser.
 //!
@@ -112,12 +114,26 @@
 //! * Most figures are there already: `Service::tell` has each event counted (`meters::happenings`),
 //!   and stores, streams and connections count their work (`meters::work`).
 //!
+//! **Form to BOSH session** (XEP-0124, XEP-0206)
+//! * `warm::ask` refuses what nobody may ask; then `warm::job` has the operator's own server say
+//!   whether the password is right, by a login that ends there.
+//! * `core::bosh::form` reads the wish, `core::bosh::Login` writes one body and reads one answer at
+//!   a time, `warm::line` carries them to the manager that the configuration names.
+//! * A lost answer is asked for with the same bytes, once. What fails, or what nobody waits for any
+//!   more, is ended.
+//!
 //! **Failure to ban**
 //! * An edge asks `Service::check_address` or `check_account` before anything else: who is banned
 //!   gets nothing.
 //! * A refusal that no honest client earns goes to `Service::blame_address` or `blame_account`;
 //!   `core::bans` counts it, and the one too many makes a ban. It holds at once and is written
 //!   behind; the next start reads it again.
+//!
+//! **Another server's files to ours** (`slotd import`)
+//! * `import::listing` opens each file without following a link, and knows its old path, owner and
+//!   time; `import::source` reads it as long as nobody changes it.
+//! * `service::import` admits a row for the path, as old as the upload; then the bytes come, as
+//!   those of an upload do, and the row is complete. What is cut off goes on in the next run.
 //!
 //! **Upkeep**
 //! * `Sweeper::sweep` asks for what is due and removes it, a file before its row; never
@@ -132,7 +148,7 @@
 //! 5. At most one writer's progress counts; a dead generation changes nothing.
 //! 6. Nothing is served before completion, nor at or after `keep_until`.
 //! 7. The bytes admitted to a requester within a window never exceed the quota, but for what a
-//!    purge forgets.
+//!    purge forgets, and for what an import brings along.
 //! 8. A refusal changes nothing.
 //! 9. After a crash at any point 1, 2, 4, 5 and 6 hold at once, and 3 after one sweep.
 //!
@@ -151,10 +167,12 @@ pub mod config;
 pub mod core;
 pub mod daemon;
 pub mod http;
+pub mod import;
 pub mod log;
 pub mod meters;
 pub mod send;
 pub mod service;
 pub mod store;
 pub mod upkeep;
+pub mod warm;
 pub mod xmpp;

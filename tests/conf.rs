@@ -141,9 +141,15 @@ fn the_samples_examples_are_good() {
     for (n, example) in examples() {
         // Tried alone, in its place; the tables and their first keys as they must go together.
         let needs: &[&str] = match example {
-            "[http.tls]" | "[[external]]" => continue,
+            "[http.tls]" | "[[external]]" | "[warm_binding]" => continue,
             // For a service manager, which is not here.
             _ if example.starts_with("delete_secret_credential") => continue,
+            _ if example.starts_with("managers") => {
+                &["[warm_binding]", "listen = [\"127.0.0.1:5051"]
+            }
+            _ if example.starts_with("path = \"/warm") || example.starts_with("listen = \"a") => {
+                &["[warm_binding]", "managers", "listen = [\"127.0.0.1:5051"]
+            }
             _ if example.starts_with("certificate") => &["[http.tls]", "key"],
             _ if example.starts_with("key") => &["[http.tls]", "certificate"],
             _ if is_of_external(example) => &EXTERNAL,
@@ -187,6 +193,7 @@ fn the_sample_has_every_option() {
         "external",
         "retention",
         "keys",
+        "warm_binding",
         "contact",
         "log",
     ] {

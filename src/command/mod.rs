@@ -6,11 +6,13 @@ use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
 use slotd::config::{self, Config, Loaded, Use};
+use slotd::import::ImportArgs;
 use slotd::send::SendArgs;
 use tokio::runtime::Runtime;
 
 mod audit;
 mod check;
+mod import;
 mod keygen;
 mod run;
 mod send;
@@ -19,6 +21,9 @@ mod send;
 const EXIT_USAGE: u8 = 2;
 /// Exit status: anything else went wrong, or the audit found something.
 const EXIT_FAILURE: u8 = 1;
+/// Exit statuses: ended by SIGINT and by SIGTERM, as a shell tells them.
+const EXIT_INTERRUPTED: u8 = 130;
+const EXIT_TERMINATED: u8 = 143;
 
 /// What is to be done.
 #[derive(Subcommand)]
@@ -62,6 +67,11 @@ Examples:
     /// Without --repair it changes nothing but what the next start would mend anyway. Exit status
     /// 1 where something is wrong.
     Audit(audit::AuditArgs),
+    /// Takes over the files of another upload server, so that their links go on working.
+    ///
+    /// Knows prosody-filer, hmac-file-server, Prosody's mod_http_file_share and ejabberd's
+    /// mod_http_upload.
+    Import(ImportArgs),
     /// Uploads files as an XMPP client and sends their links, over a network that comes and goes.
     ///
     /// Works with every service that knows XEP-0363. With upload sessions, as slotd has them, an
@@ -81,6 +91,7 @@ impl Command {
             Self::Run { config } => run::run(config),
             Self::Check { config, connect } => check::check(config, connect),
             Self::Audit(args) => audit::audit(args),
+            Self::Import(args) => import::import(args),
             Self::Send(args) => send::send(*args),
             Self::Keygen(args) => keygen::keygen(args),
         }

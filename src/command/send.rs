@@ -5,11 +5,7 @@ use std::process::ExitCode;
 use slotd::send::{SendArgs, Sending};
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::{End, failed, runtime, say_aside};
-
-/// Exit statuses: ended by SIGINT and by SIGTERM, as a shell tells them.
-const EXIT_INTERRUPTED: u8 = 130;
-const EXIT_TERMINATED: u8 = 143;
+use super::{EXIT_INTERRUPTED, EXIT_TERMINATED, End, failed, runtime, say_aside};
 
 /// Sends files until all are sent or a signal comes; what an upload needs to go on is kept.
 pub fn send(args: SendArgs) -> Result<ExitCode, End> {

@@ -18,6 +18,7 @@ use jid::BareJid;
 
 use crate::core::accel::Accel;
 use crate::core::bans::failures::FailureLimit;
+use crate::core::bosh::manager::WarmBinding;
 use crate::core::command::operation::Configured;
 use crate::core::external::System;
 use crate::core::policy::Policy;
@@ -78,6 +79,8 @@ pub struct Config {
     pub keys: Keys,
     /// Accounts that may run operators' commands.
     pub operators: Vec<BareJid>,
+    /// Who binds BOSH sessions for others, and where, if anybody.
+    pub warm_binding: Option<WarmBinding>,
     /// XEP-0157 addresses: the field's name (`abuse-addresses`) and its URIs.
     pub contact: Vec<(&'static str, Vec<String>)>,
     /// Where the log goes.

@@ -10,10 +10,12 @@ use serde::{Deserialize, Serialize};
 mod external;
 mod guard;
 mod tables;
+mod warm;
 
 pub use external::RawExternal;
 pub use guard::{RawAdmin, RawBans};
 pub use tables::Tables;
+pub use warm::RawWarmBinding;
 
 /// The whole file.
 #[derive(Deserialize, Serialize)]
@@ -33,6 +35,7 @@ pub struct RawConfig {
     pub(super) retention: RawRetention,
     pub(super) keys: RawKeys,
     pub(super) operators: RawOperators,
+    pub(super) warm_binding: Option<RawWarmBinding>,
     pub(super) contact: RawContact,
     pub(super) log: RawLog,
 }
@@ -58,6 +61,8 @@ impl Default for RawConfig {
             retention: RawRetention::default(),
             keys: RawKeys::default(),
             operators: RawOperators::default(),
+            // Nobody else than a server should have passwords, but for whoever wants just this.
+            warm_binding: None,
             contact: RawContact::default(),
             log: RawLog::default(),
         }

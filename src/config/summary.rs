@@ -7,6 +7,7 @@ use bytesize::ByteSize;
 
 use super::{Component, Config, Listen, ServerAddress, value};
 use crate::core::accel::Accel;
+use crate::core::bosh::manager::Door;
 use crate::core::session::network::AddressPolicy;
 
 /// A configuration, told in lines.
@@ -16,6 +17,7 @@ impl fmt::Display for Summary<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.write_edges(f)?;
         self.write_external(f)?;
+        self.write_warm(f)?;
         self.write_limits(f)?;
         match self.0.log.addresses {
             AddressPolicy::Full => {}
@@ -95,15 +97,27 @@ impl Summary<'_> {
     fn write_external(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for system in &self.0.external {
             let formats = system.formats.iter().map(|format| format.name());
-            writeln!(
-                f,
-                "  external   {} with tokens {}, of {}",
-                system.prefix,
-                joined(&formats.collect::<Vec<_>>()),
-                system.domain
-            )?;
+            let (prefix, domain) = (&system.prefix, &system.domain);
+            match joined(&formats.collect::<Vec<_>>()).as_str() {
+                "" => writeln!(f, "  external   {prefix} without tokens, of {domain}")?,
+                tokens => writeln!(f, "  external   {prefix} with tokens {tokens}, of {domain}")?,
+            }
         }
         Ok(())
+    }
+
+    /// Who binds sessions for others.
+    fn write_warm(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Some(warm) = &self.0.warm_binding else {
+            return Ok(());
+        };
+        let domains: Vec<&str> = warm.managers.keys().map(String::as_str).collect();
+        let (domains, path) = (domains.join(", "), &warm.path);
+        let door = match warm.door {
+            Door::Admin => "on the private listener",
+            Door::Http => "where uploads are",
+        };
+        writeln!(f, "  warm       bindings for {domains}, at {path} {door}")
     }
 
     /// How much there may be of what, and for how long.

@@ -82,7 +82,8 @@ impl fmt::Debug for SharedSecret {
 pub struct System {
     /// What its requests' paths begin with; begins and ends in `/`.
     pub prefix: String,
-    /// The formats that are accepted, the strongest first; at least one.
+    /// The formats that are accepted, the strongest first. Where there is none, the files are
+    /// served that are there, and no other comes.
     pub formats: Vec<Format>,
     /// What its tokens are signed with.
     pub secret: SharedSecret,

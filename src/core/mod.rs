@@ -5,6 +5,7 @@
 
 pub mod accel;
 pub mod bans;
+pub mod bosh;
 pub mod command;
 pub mod download;
 pub mod event;

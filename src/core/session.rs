@@ -3,7 +3,8 @@
 //! Each method takes the row and gives the next row, or refuses and changes nothing. Stores run
 //! them inside their transactions, as often as they need to. Bytes never pass here: what is durable
 //! arrives as a number. `attempt` holds what its requests do, `owner` what the owner may do,
-//! `resume` what its resume URL allows, `end` how it ends, `network` where it came from.
+//! `resume` what its resume URL allows, `end` how it ends, `network` where it came from, `import`
+//! what an import does.
 //!
 //! Invariants: the prefix's offset never decreases; only the newest attempt's progress counts; only
 //! the current generation's credentials count; a complete row never changes.
@@ -21,6 +22,7 @@ pub use self::attempt::{Start, WHOLE_BYTES_MAX};
 
 mod attempt;
 pub mod end;
+pub mod import;
 pub mod network;
 pub mod owner;
 mod resume;

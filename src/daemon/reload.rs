@@ -194,7 +194,7 @@ fn is_fixed(key: &str, may_change_tls: bool) -> bool {
     let table = key.split(['.', '[']).next().unwrap_or(key);
     match table {
         "limits" | "quota" | "access" | "bans" | "retention" | "keys" | "operators" | "contact"
-        | "log" => false,
+        | "log" | "warm_binding" => false,
         _ => !(may_change_tls && key.starts_with("http.tls.")),
     }
 }

@@ -58,6 +58,7 @@ pub fn settings(config: &Config) -> Settings {
         legacy_namespaces: config.legacy_namespaces.clone(),
         external: config.external.iter().cloned().map(Arc::new).collect(),
         operators: config.operators.clone(),
+        warm_binding: config.warm_binding.clone().map(Arc::new),
         contact: config.contact.clone(),
         configured: Vec::new(),
     }

@@ -41,6 +41,7 @@ pub struct Happenings {
     sweep_resting: IntGauge,
     commands: Words<IntCounter>,
     commands_refused: IntCounterVec,
+    warm_bindings: IntCounterVec,
     keys_changed: IntCounter,
     reloads: Words<IntCounter>,
     bans: Words<IntCounter>,
@@ -93,6 +94,7 @@ impl Happenings {
             sweep_resting: book.gauge("slotd_sweep_resting", "Whether the last sweep could look at nothing"),
             commands: book.counters_of("slotd_commands_total", "Commands that came to their end", "by", &["operator", "account"]),
             commands_refused: book.counters("slotd_commands_refused_total", "Commands that came to nothing", "reason"),
+            warm_bindings: book.counters("slotd_warm_bindings_total", "BOSH sessions asked for to hand on, and what came of it", "outcome"),
             keys_changed: book.counter("slotd_keys_changed_total", "How often other signing keys came into use"),
             reloads: book.counters_of("slotd_reloads_total", "How often the configuration was read again", "outcome", &["taken", "refused"]),
             bans: book.counters_of("slotd_bans_total", "Bans of accounts, domains and networks", "by", &["operator", "failures"]),
@@ -172,6 +174,7 @@ impl Meters {
                     inc(&all.commands_refused, refusal.name());
                 }
             }
+            Event::WarmBinding { outcome, .. } => inc(&all.warm_bindings, outcome),
             Event::KeysChanged { .. } => all.keys_changed.inc(),
             Event::Reloaded { outcome } => {
                 all.reloads

@@ -32,8 +32,10 @@ pub mod events;
 mod external;
 mod hashes;
 pub mod health;
+pub mod import;
 mod intake;
 mod keys;
+pub mod logins;
 pub mod operations;
 mod orders;
 mod rates;
@@ -55,6 +57,7 @@ use bans::Gatekeeper;
 use events::Listeners;
 use hashes::Hashes;
 use health::Streams;
+use logins::Logins;
 use orders::OrderBook;
 use rates::Rates;
 use recent::Recent;
@@ -106,6 +109,7 @@ pub struct Service {
     transfers: Arc<Transfers>,
     rates: Rates,
     bans: Gatekeeper,
+    logins: Logins,
     hashes: Hashes,
     gathering: Arc<Gathering>,
     is_draining: AtomicBool,
@@ -129,6 +133,7 @@ impl Service {
             transfers: Arc::default(),
             rates: Rates::default(),
             bans: Gatekeeper::default(),
+            logins: Logins::default(),
             hashes: Hashes::default(),
             gathering: Arc::default(),
             is_draining: AtomicBool::new(false),

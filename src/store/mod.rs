@@ -38,7 +38,7 @@ pub use content::{Body, BodyError, Content, Handle, Opened};
 pub use error::{Failure, OpenError, StoreError};
 use error::{changed, issued_twice, named_twice};
 pub use local::handles::kept_max as files_kept_max;
-pub use open::{open, open_read_only, written_at};
+pub use open::{check_heir, open, open_read_only, written_at};
 
 /// Decides a slot request on what is in use; run inside the store's transaction.
 pub type Admit = Box<dyn FnMut(&Usage) -> Result<UploadSession, Refusal> + Send>;

@@ -36,6 +36,19 @@ pub fn open(data_dir: &Path, durability: Durability) -> Result<Stores, OpenError
     })
 }
 
+/// Refuses where root would make the database of a directory that is somebody else's: the service
+/// could not open it.
+///
+/// What root adds to a store that is there belongs to whom the directory belongs to.
+pub fn check_heir(data_dir: &Path) -> Result<(), OpenError> {
+    let path = data_dir.join(DATABASE);
+    if local::place::heir_of(data_dir).is_none() || path.exists() {
+        return Ok(());
+    }
+    let problem = "does not exist: start slotd once, so that its own user makes it";
+    Err(OpenError::new(&path, problem))
+}
+
 /// The store id of a database that is yet to be made.
 ///
 /// Where there are files already, their rows were lost: a new database is not theirs.

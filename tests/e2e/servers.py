@@ -56,6 +56,15 @@ class Prosody(Server):
         self.conf.write_text(text + "\n" + as_shipped("prosody/slotd.cfg.lua") + neighbor)
         self.process = bed.process(self.name, ["prosody", "-F", "--config", self.conf])
 
+    def with_bosh(self):
+        """Adds a BOSH connection manager, as the README says; its URL."""
+        port = free_port()
+        text = self.conf.read_text().replace('"offline" }', '"offline", "bosh" }').replace(
+            "http_ports = {}", f"http_ports = {{ {port} }}\nhttp_interfaces = {{ \"127.0.0.1\" }}\n"
+            "consider_bosh_secure = true")
+        self.conf.write_text(text)
+        return f"http://127.0.0.1:{port}/http-bind"
+
     def account(self, user):
         """Creates an account."""
         run("prosodyctl", "--config", self.conf, "register", user, DOMAIN, PASSWORD)
@@ -92,6 +101,16 @@ class Ejabberd(Server):
     def start(self):
         seconds = super().start()
         return seconds + self.process.wait_for_port(self.api_port)
+
+    def with_bosh(self):
+        """Adds a BOSH connection manager, as the README says; its URL."""
+        port, conf = free_port(), self.dir / "ejabberd.yml"
+        text = conf.read_text().replace("modules:\n", "modules:\n  mod_bosh: {}\n", 1).replace(
+            "auth_password_format: scram", "auth_password_format: scram\nauth_scram_hash: sha512")
+        conf.write_text(f"{text.rstrip()}\n  -\n    port: {port}\n    ip: \"127.0.0.1\"\n"
+                        "    module: ejabberd_http\n    request_handlers:\n"
+                        "      /http-bind: mod_bosh\n")
+        return f"http://127.0.0.1:{port}/http-bind"
 
     def account(self, user):
         """Creates an account, through the API of the server's own machine."""

@@ -118,6 +118,7 @@ pub fn settings() -> Settings {
         stop_within: Duration::from_secs(10),
         addresses: AddressPolicy::Full,
         operators: vec![BareJid::new("admin@example.org").expect("a JID")],
+        warm_binding: None,
         contact: vec![(
             "abuse-addresses",
             vec!["mailto:abuse@example.org".to_owned()],

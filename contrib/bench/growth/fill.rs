@@ -196,6 +196,7 @@ fn settings() -> Settings {
         stop_within: Duration::ZERO,
         addresses: AddressPolicy::Full,
         operators: Vec::new(),
+        warm_binding: None,
         contact: Vec::new(),
         legacy_namespaces: Vec::new(),
         external: Vec::new(),

@@ -57,18 +57,45 @@ impl Checker {
             None => Err(missing("[external]", "path", "/upload/")),
         };
         let path = self.take(key.name("path"), path);
-        let formats = self.formats(&key.name("protocol"), &raw.protocol);
         let domain = match &raw.domain {
             Some(domain) => value::domain(domain, "name its domain: \"example.org\""),
             None => Err(missing("[external]", "domain", "example.org")),
         };
         let domain = self.take(key.name("domain"), domain);
+        let (formats, secret, delete_secret) = self.tokens(key, raw, read_secret)?;
+        Some(System {
+            prefix: path?,
+            formats,
+            secret,
+            delete_secret,
+            domain: BareJid::new(&domain?).ok()?,
+        })
+    }
+
+    /// The tokens that are taken, and the secrets of those who make them; none where nobody does:
+    /// then the files that are there are served, and no other comes.
+    fn tokens(
+        &mut self,
+        key: &Key,
+        raw: &RawExternal,
+        read_secret: &ReadSecret<'_>,
+    ) -> Option<(Vec<Format>, SharedSecret, Option<SharedSecret>)> {
         let said = Said {
             prefix: "",
             inline: raw.secret.as_ref(),
             file: raw.secret_file.as_ref(),
             credential: raw.secret_credential.as_ref(),
         };
+        let delete_said = Said {
+            prefix: "delete_",
+            inline: raw.delete_secret.as_ref(),
+            file: raw.delete_secret_file.as_ref(),
+            credential: raw.delete_secret_credential.as_ref(),
+        };
+        if raw.protocol.is_empty() && !said.is_any() && !delete_said.is_any() {
+            return Some((Vec::new(), SharedSecret::new(String::new()), None));
+        }
+        let formats = self.formats(&key.name("protocol"), &raw.protocol);
         if !said.is_any() && read_secret(None).is_err() {
             let remedy = "write secret_file = \"/etc/slotd/external.secret\", with what that \
                 system has";
@@ -76,17 +103,11 @@ impl Checker {
             return None;
         }
         let secret = self.secret(key, said, read_secret).map(shared);
-        let said = Said {
-            prefix: "delete_",
-            inline: raw.delete_secret.as_ref(),
-            file: raw.delete_secret_file.as_ref(),
-            credential: raw.delete_secret_credential.as_ref(),
-        };
-        let delete_secret = match said.is_any() {
-            true => Some(self.secret(key, said, read_secret).map(shared)?),
+        let delete_secret = match delete_said.is_any() {
+            true => Some(self.secret(key, delete_said, read_secret).map(shared)?),
             false => None,
         };
-        if said.is_any()
+        if delete_said.is_any()
             && formats
                 .as_ref()
                 .is_some_and(|it| !it.contains(&Format::Token))
@@ -94,13 +115,7 @@ impl Checker {
             let words = "changes nothing: protocol does not have \"token\"";
             self.warn(key.name("delete_secret"), words);
         }
-        Some(System {
-            prefix: path?,
-            formats: formats?,
-            secret: secret?,
-            delete_secret,
-            domain: BareJid::new(&domain?).ok()?,
-        })
+        Some((formats?, secret?, delete_secret))
     }
 
     /// The formats, the strongest first.

@@ -22,6 +22,7 @@ mod component;
 mod external;
 mod http;
 mod policy;
+mod warm_binding;
 
 const SECOND: Duration = Duration::from_secs(1);
 const HOUR: Duration = Duration::from_secs(3600);
@@ -79,6 +80,7 @@ impl Checker {
         let retention = self.retention(&raw.retention, policy.as_ref());
         let keys = self.keys(raw);
         let operators = self.operators(&raw.operators);
+        let warm_binding = self.warm_binding(raw, operators.as_deref(), http.as_ref());
         let contact = self.contact(&raw.contact);
         let log = self.log(&raw.log);
         Some(Config {
@@ -96,6 +98,7 @@ impl Checker {
             retention: retention?,
             keys: keys?,
             operators: operators?,
+            warm_binding: warm_binding?,
             contact: contact?,
             log: log?,
         })

@@ -66,6 +66,7 @@ impl Part {
             Err(Errno::NOENT) => return Err(damaged(id.slot)),
             opened => File::from(opened.map_err(|e| trouble(doing, e.into()))?),
         };
+        inner.hand_over(&file).map_err(|e| trouble(doing, e))?;
         let part = Self {
             inner,
             id,

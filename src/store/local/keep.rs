@@ -53,6 +53,7 @@ impl Inner {
 
     fn try_keep(&self, id: SlotId, bytes: &[u8]) -> std::io::Result<()> {
         let mut file = self.make(id)?;
+        self.hand_over(&file)?;
         file.write_all(bytes)?;
         if self.durability != Durability::None {
             let _timed = work().time_sync(Synced::File);

@@ -7,8 +7,10 @@
 //!
 //! Assumptions: a rename is atomic; after a sync of a file and of its directory both survive.
 
+use std::fs::File;
 use std::io;
 use std::ops::Range;
+use std::os::unix::fs::fchown;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -57,6 +59,8 @@ struct Inner {
     in_line: InLine,
     handles: Handles,
     room: Mutex<Option<(Instant, Room)>>,
+    /// Whose the files shall be that root makes: the data directory's owner and group.
+    heir: Option<(u32, u32)>,
 }
 
 impl LocalFiles {
@@ -82,6 +86,7 @@ impl LocalFiles {
             in_line: InLine::default(),
             handles: Handles::new(handles::kept_max()),
             room: Mutex::new(None),
+            heir: place::heir_of(data_dir),
         };
         Ok(Self {
             inner: Arc::new(inner),
@@ -148,6 +153,14 @@ impl Inner {
         match self.how {
             Use::Write(_) => Ok(()),
             Use::Read => Err(trouble(doing, io::ErrorKind::ReadOnlyFilesystem.into())),
+        }
+    }
+
+    /// What root makes belongs to whom the data directory belongs to: the service has to read it.
+    fn hand_over(&self, file: &File) -> io::Result<()> {
+        match self.heir {
+            Some((user, group)) => fchown(file, Some(user), Some(group)),
+            None => Ok(()),
         }
     }
 

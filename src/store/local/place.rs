@@ -295,11 +295,18 @@ pub(crate) fn replace_file(path: &Path, content: &[u8]) -> io::Result<()> {
 
 /// What root makes belongs to whom the directory belongs to: the service has to read it.
 pub(crate) fn give_to_owner_of(directory: &Path, file: &File) -> io::Result<()> {
-    let (wanted, seen) = (fs::metadata(directory)?, file.metadata()?);
-    if rustix::process::geteuid().is_root() && wanted.uid() != seen.uid() {
-        fchown(file, Some(wanted.uid()), Some(wanted.gid()))?;
+    match heir_of(directory) {
+        Some((user, group)) => fchown(file, Some(user), Some(group)),
+        None => Ok(()),
     }
-    Ok(())
+}
+
+/// Whose shall be what we make in a directory, by user and group: nobody's but ours, unless we are
+/// root in somebody else's.
+pub(crate) fn heir_of(directory: &Path) -> Option<(u32, u32)> {
+    let seen = fs::metadata(directory).ok()?;
+    let is_anothers = rustix::process::geteuid().is_root() && seen.uid() != 0;
+    is_anothers.then(|| (seen.uid(), seen.gid()))
 }
 
 #[cfg(test)]
