@@ -7,7 +7,7 @@ use prometheus::{Histogram, IntCounter, IntCounterVec, IntGauge};
 use super::Meters;
 use super::book::{Book, DISK_SECONDS, LIFE_SECONDS, SIZE_BYTES, TRANSFER_SECONDS, Words};
 use crate::core::event::{Event, Resumed};
-use crate::core::session::UploadSession;
+use crate::core::session::{Agreement, UploadSession};
 use crate::core::time::Timestamp;
 
 /// Counters of events.
@@ -48,17 +48,24 @@ pub struct Happenings {
     unbans: Words<IntCounter>,
 }
 
-const KINDS: &[&str] = &["plain", "session"];
+const KINDS: &[&str] = &["plain", "session", "external"];
 const FAILURES: &[&str] = &["digest-mismatch", "size-mismatch", "policy"];
 const CANCELLERS: &[&str] = &["owner", "resume-url", "command"];
-const REMOVALS: &[&str] = &["retention", "total-size", "unfinished", "command", "purge"];
+const REMOVALS: &[&str] = &[
+    "retention",
+    "total-size",
+    "unfinished",
+    "command",
+    "purge",
+    "external",
+];
 
 impl Happenings {
     /// All at zero.
     #[rustfmt::skip]
     pub fn new(book: &Book<'_>) -> Self {
         Self {
-            slots_issued: book.counters_of("slotd_slots_issued_total", "Slots given out, plain or with an upload session", "kind", KINDS),
+            slots_issued: book.counters_of("slotd_slots_issued_total", "Slots given out, plain or with an upload session, and uploads that other systems let in", "kind", KINDS),
             slots_issued_bytes: book.counter("slotd_slots_issued_bytes_total", "Bytes of the files that slots were given out for"),
             slots_refused: book.counters("slotd_slots_refused_total", "Slot requests refused, quotas and rates among them", "reason"),
             uploads_begun: book.counter("slotd_uploads_begun_total", "Uploads whose first request was admitted"),
@@ -126,8 +133,12 @@ impl Meters {
         let inc = |counters: &IntCounterVec, word| counters.with_label_values(&[word]).inc();
         match *event {
             Event::SlotIssued { row } => {
-                let has_session = row.session_id().is_some();
-                all.slots_issued.get(KINDS[usize::from(has_session)]).inc();
+                let kind = match row.agreement {
+                    Agreement::Slot | Agreement::Resumable => "plain",
+                    Agreement::Session(_) => "session",
+                    Agreement::External { .. } => "external",
+                };
+                all.slots_issued.get(kind).inc();
                 all.slots_issued_bytes.inc_by(row.file.size_bytes);
             }
             Event::SlotRefused { refusal, .. } => inc(&all.slots_refused, refusal.name()),

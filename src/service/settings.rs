@@ -53,6 +53,8 @@ pub struct Settings {
     pub stop_within: Duration,
     /// How much of clients' addresses is written down.
     pub addresses: AddressPolicy,
+    /// Namespaces of before XEP-0363 that are answered, too.
+    pub legacy_namespaces: Vec<&'static str>,
     /// Other systems whose tokens are taken.
     pub external: Vec<Arc<System>>,
     /// Accounts that may run operators' commands.

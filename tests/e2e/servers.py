@@ -25,7 +25,8 @@ class Server:
     def start(self):
         """Starts it and waits until clients and components are answered; the seconds it took."""
         self.process.start()
-        return (self.process.wait_for_port(self.c2s_port)
+        # A busy machine takes its time for ejabberd.
+        return (self.process.wait_for_port(self.c2s_port, within_s=120)
                 + self.process.wait_for_port(self.component_port))
 
     def stop(self):

@@ -123,6 +123,7 @@ pub fn settings() -> Settings {
             "abuse-addresses",
             vec!["mailto:abuse@example.org".to_owned()],
         )],
+        legacy_namespaces: Vec::new(),
         external: Vec::new(),
         configured: Vec::new(),
         bans: BanPolicy {

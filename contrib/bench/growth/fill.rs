@@ -198,6 +198,7 @@ fn settings() -> Settings {
         operators: Vec::new(),
         warm_binding: None,
         contact: Vec::new(),
+        legacy_namespaces: Vec::new(),
         external: Vec::new(),
         configured: Vec::new(),
         bans: BanPolicy::default(),
