@@ -279,15 +279,19 @@ fn start_parts(
     let mut parts = JoinSet::new();
     if config.components.is_empty() {
         info!("no component is configured: files are served, slots cannot be asked for");
-    } else {
+    }
+    if config.logins().next().is_some() {
         let operations = Operations::new(
             service.clone(),
             (sweeper.clone(), deletions),
             reloads,
             config.data_dir.clone(),
         );
-        let components = config.components.clone();
-        parts.spawn(xmpp::run(components, operations, stopped.clone()));
+        let hosts = xmpp::Hosts {
+            components: config.components.clone(),
+            relay: config.relay.clone(),
+        };
+        parts.spawn(xmpp::run(hosts, operations, stopped.clone()));
     }
     if is_watched(config) {
         let (data_dir, service) = (config.data_dir.clone(), service.clone());

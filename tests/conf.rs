@@ -120,9 +120,19 @@ fn the_sample_tells_the_defaults() {
     assert!(30 < pairs.filter(|(before, after)| before != after).count());
 }
 
+/// The lines of a table that is an example as a whole.
+fn table_of_examples(head: &str) -> std::ops::Range<usize> {
+    let is_head = |line: &str| line.strip_prefix("##") == Some(head);
+    let begin = SAMPLE.lines().position(is_head).expect(head);
+    let rest = SAMPLE.lines().skip(begin);
+    let n_lines = rest.take_while(|line| !line.starts_with('[')).count();
+    begin..begin + n_lines
+}
+
 #[test]
 fn the_samples_examples_are_good() {
     let dir = scene();
+    let relay = table_of_examples("[relay]");
     for (n, example) in examples() {
         // Tried alone, in its place; the tables and their first keys as they must go together.
         let needs: &[&str] = match example {
@@ -133,11 +143,12 @@ fn the_samples_examples_are_good() {
         };
         let is_wanted = |i: usize, line: &str| {
             i == n
+                || relay.contains(&n) && relay.contains(&i)
                 || needs
                     .iter()
                     .any(|need| line.starts_with(&format!("##{need}")))
         };
-        let is_secret = example.starts_with("secret");
+        let is_secret = example.starts_with("secret") && !relay.contains(&n);
         let line = |(i, line): (usize, &str)| match line.strip_prefix("##") {
             Some(rest) if is_wanted(i, line) => format!("{rest}\n"),
             None if is_secret && line.starts_with("secret_file") => "\n".to_owned(),
@@ -160,6 +171,7 @@ fn the_sample_has_every_option() {
     for table in [
         "",
         "component",
+        "relay",
         "http",
         "http.tls",
         "limits",

@@ -20,7 +20,7 @@ pub fn check(args: ConfigArgs, connect: bool) -> Result<ExitCode, End> {
     say(&format!("{file} is good:\n{}", Summary(&config)))?;
     if connect {
         let runtime = runtime(Some(1))?;
-        for component in &config.components {
+        for component in config.logins() {
             if let Err(error) = runtime.block_on(xmpp::try_login(component)) {
                 return Err(failed(format!("{}: {error}", component.jid)));
             }

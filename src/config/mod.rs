@@ -21,6 +21,7 @@ use crate::core::bans::failures::FailureLimit;
 use crate::core::command::operation::Configured;
 use crate::core::policy::Policy;
 use crate::core::rate::Rate;
+use crate::core::relay;
 use crate::core::session::network::AddressPolicy;
 
 use self::check::Checker;
@@ -53,6 +54,8 @@ pub struct Config {
     pub worker_threads: Option<usize>,
     /// The component streams; none is a service without XMPP.
     pub components: Vec<Component>,
+    /// The client-proxy relay.
+    pub relay: Option<Relay>,
     /// The HTTP side.
     pub http: Http,
     /// The private listener.
@@ -97,6 +100,25 @@ pub struct Component {
     pub secret: Secret,
     /// How many streams to hold: several only with a server that takes several for one host.
     pub connections: u8,
+}
+
+/// The client-proxy relay: a host of its own, whose requests an account answers.
+#[derive(Clone, Debug)]
+pub struct Relay {
+    /// Its host: one stream.
+    pub component: Component,
+    /// The account.
+    pub target: BareJid,
+    /// How many may ask for how long.
+    pub terms: relay::Terms,
+}
+
+impl Config {
+    /// All that we log in as.
+    pub fn logins(&self) -> impl Iterator<Item = &Component> {
+        let relay = self.relay.iter().map(|relay| &relay.component);
+        self.components.iter().chain(relay)
+    }
 }
 
 /// Where an XMPP server listens.

@@ -10,8 +10,10 @@ use serde::de::{MapAccess, SeqAccess, Visitor, value};
 use serde::{Deserialize, Serialize, Serializer};
 
 mod guard;
+mod relay;
 
 pub use guard::{RawAdmin, RawBans};
+pub use relay::RawRelay;
 
 /// The whole file.
 #[derive(Deserialize, Serialize)]
@@ -21,6 +23,7 @@ pub struct RawConfig {
     pub(super) durability: String,
     pub(super) worker_threads: i64,
     pub(super) component: RawComponents,
+    pub(super) relay: Option<RawRelay>,
     pub(super) http: RawHttp,
     pub(super) admin: RawAdmin,
     pub(super) limits: RawLimits,
@@ -44,6 +47,7 @@ impl Default for RawConfig {
             // As many as there are cores.
             worker_threads: 0,
             component: RawComponents::default(),
+            relay: None,
             http: RawHttp::default(),
             admin: RawAdmin::default(),
             limits: RawLimits::default(),
@@ -62,7 +66,9 @@ impl Default for RawConfig {
 impl RawConfig {
     /// Whether a secret stands in the file itself.
     pub fn has_inline_secret(&self) -> bool {
+        let mut relay = self.relay.iter();
         self.component.list.iter().any(|one| one.secret.is_some())
+            || relay.any(|relay| relay.secret.is_some())
     }
 }
 

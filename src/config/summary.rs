@@ -33,10 +33,15 @@ impl Summary<'_> {
             http,
             admin,
             policy,
+            relay,
             ..
         } = self.0;
         for component in components {
             writeln!(f, "  component  {}", told(component))?;
+        }
+        if let Some(relay) = relay {
+            let (host, target) = (told(&relay.component), &relay.target);
+            writeln!(f, "  relay      {host}, to {target}")?;
         }
         let access = &policy.access;
         let who: Vec<String> = access

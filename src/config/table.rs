@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Serialize, Serializer};
 use serde_json::Value;
 
-use super::raw::{RawComponent, RawConfig};
+use super::raw::{RawComponent, RawConfig, RawRelay};
 use crate::core::command::operation::Configured;
 
 /// What stands in place of a secret.
@@ -16,6 +16,9 @@ pub fn rows(raw: &RawConfig) -> Vec<Configured> {
     let mut defaults = flat(&RawConfig::default());
     for (key, value) in flat(&RawComponent::default()) {
         defaults.insert(format!("component.{key}"), value);
+    }
+    for (key, value) in flat(&RawRelay::default()) {
+        defaults.insert(format!("relay.{key}"), value);
     }
     let row = |(key, value): (String, Value)| {
         let default = defaults.get(&without_index(&key));

@@ -16,6 +16,7 @@ pub mod policy;
 pub mod range;
 pub mod rate;
 pub mod refusal;
+pub mod relay;
 pub mod resume;
 pub mod session;
 pub mod slot;

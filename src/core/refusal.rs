@@ -10,6 +10,7 @@ use http::StatusCode;
 use xmpp_parsers::stanza_error::{DefinedCondition, ErrorType};
 
 use crate::core::command::fault::CommandFault;
+use crate::core::relay::fault::RelayFault;
 use crate::core::session::FailReason;
 use crate::core::time::Timestamp;
 
@@ -191,6 +192,11 @@ pub enum Refusal {
         note: Option<Box<str>>,
     },
 
+    // The relay
+    /// What is not relayed.
+    #[strum(transparent)]
+    Relay(RelayFault),
+
     // Trouble of our own
     /// Something broke on our side; the log says what.
     Broken,
@@ -294,13 +300,13 @@ impl Refusal {
             Self::RefreshLimitReached { .. } => row(C::NotAllowed,      Cancel, App::RefreshLimit, 403, "The upload session cannot be refreshed any more"),
             Self::RefreshTooSoon { .. }  => row(C::ResourceConstraint,  Wait,   App::Retry,        429, "The upload session was refreshed just now, try again later"),
             Self::TooManySessions { .. } => row(C::ResourceConstraint,  Wait,   App::SessionsLimit, 429, "Too many upload sessions are open, try again later"),
-
             Self::CredentialExpired      => row(C::NotAuthorized,       Auth,   App::None,         403, "The upload has to be refreshed over XMPP before it goes on"),
             Self::InconsistentLength     => row(C::BadRequest,          Modify, App::None,         400, "The lengths contradict each other or the upload slot"),
             Self::OtherMediaType         => row(C::NotAcceptable,       Modify, App::None,         415, "The content type is not that of an append"),
             Self::ChecksumMismatch       => row(C::NotAcceptable,       Modify, App::None,         460, "The checksum does not fit the bytes"),
             Self::OtherTusVersion        => row(C::NotAcceptable,       Modify, App::None,         412, "This version of tus is not supported"),
             Self::Command(fault)         => fault.row(),
+            Self::Relay(fault)           => fault.row(),
             Self::Draining { .. }        => row(C::ResourceConstraint,  Wait,   App::Retry,        503, "No uploads are taken just now, try again later"),
             Self::Broken                 => row(C::InternalServerError, Wait,   App::None,         500, "Something went wrong here, try again later"),
         }

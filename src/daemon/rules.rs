@@ -55,13 +55,14 @@ pub fn settings(config: &Config) -> Settings {
         addresses: config.log.addresses,
         operators: config.operators.clone(),
         contact: config.contact.clone(),
+        relay: config.relay.as_ref().map(|relay| relay.terms),
         configured: Vec::new(),
     }
 }
 
 /// Who may be banned, from all over the configuration.
 fn ban_policy(config: &Config) -> BanPolicy {
-    let hosts = config.components.iter();
+    let hosts = config.logins();
     let hosts = hosts.filter_map(|component| BareJid::new(&component.jid).ok());
     BanPolicy {
         failures: config.bans,

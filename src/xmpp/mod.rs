@@ -4,7 +4,8 @@
 //! `outbox` writes past the stream's own writer (`shared` is the socket of both), `elements`,
 //! `session`, `commands` with `forms`, and `disco` translate; `pings` asks the server for a sign of
 //! life; `guard`, with `filter`, `at`, `limits` and `names`, keeps the parser safe, and `plain`
-//! keeps most slot requests from it; `head` is what is around any answer.
+//! keeps most slot requests from it; `head` is what is around any answer. `relay` has a host of its
+//! own, whose stanzas go on to somebody else.
 //! Here is what happens between two streams: how long to wait, and what to say.
 //! Nothing is kept for a lost stream: XEP-0114 has no resumption, so every IQ can be asked again.
 
@@ -20,7 +21,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 use tracing::{error, info, warn};
 
-use crate::config::Component;
+use crate::config::{self, Component};
 use crate::meters::work;
 use crate::service::health::Streams;
 use crate::service::operations::Operations;
@@ -41,6 +42,7 @@ mod outbox;
 mod pings;
 mod places;
 mod plain;
+mod relay;
 mod route;
 mod session;
 mod shared;
@@ -49,6 +51,7 @@ mod stream;
 pub(crate) use guard::Guard;
 pub use login::{Connect, LOGIN_WITHIN, LoginError, Socket};
 pub(crate) use login::{StreamError, Wire};
+use relay::Relay;
 use route::Desk;
 use stream::End;
 
@@ -72,15 +75,32 @@ const COMING_AND_GOING_MAX: usize = 5;
 /// How many lines are remembered for that.
 const LINES_MAX: usize = 16;
 
-/// Holds the streams of all components until `stop` turns true; then closes them and returns.
+/// Whose streams are held.
+pub struct Hosts {
+    /// The hosts of the upload service.
+    pub components: Vec<Component>,
+    /// The relay's.
+    pub relay: Option<config::Relay>,
+}
+
+impl From<Vec<Component>> for Hosts {
+    fn from(components: Vec<Component>) -> Self {
+        Self {
+            components,
+            relay: None,
+        }
+    }
+}
+
+/// Holds the streams of all hosts until `stop` turns true; then closes them and returns.
 ///
 /// Never gives up: whatever is wrong on the server's side may be mended while we wait.
 pub async fn run(
-    components: Vec<Component>,
+    hosts: impl Into<Hosts>,
     operations: Arc<Operations>,
     stop: watch::Receiver<bool>,
 ) {
-    run_over(over_sockets(), components, operations, stop).await;
+    run_over(over_sockets(), hosts, operations, stop).await;
 }
 
 /// TCP and Unix sockets.
@@ -91,10 +111,14 @@ fn over_sockets() -> Connect {
 /// `run` over other connections.
 pub async fn run_over(
     connect: Connect,
-    components: Vec<Component>,
+    hosts: impl Into<Hosts>,
     operations: Arc<Operations>,
     stop: watch::Receiver<bool>,
 ) {
+    let Hosts {
+        mut components,
+        relay,
+    } = hosts.into();
     let hosts = components.iter().filter_map(|component| {
         let host = BareJid::new(&component.jid);
         // The configuration has checked it.
@@ -102,7 +126,10 @@ pub async fn run_over(
             .ok()
     });
     let streams_up = operations.service().streams().clone();
-    let desk = Desk::new(operations, hosts.collect());
+    let hosts = hosts.collect();
+    components.extend(relay.iter().map(|relay| relay.component.clone()));
+    let relay = relay.map(|relay| Relay::new(relay, operations.service()));
+    let desk = Desk::new(operations, hosts, relay);
     let mut streams = JoinSet::new();
     for component in components {
         let lines = Arc::new(Lines::default());

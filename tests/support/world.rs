@@ -122,6 +122,7 @@ pub fn settings() -> Settings {
             "abuse-addresses",
             vec!["mailto:abuse@example.org".to_owned()],
         )],
+        relay: None,
         configured: Vec::new(),
         bans: BanPolicy {
             failures: Some(FailureLimit {

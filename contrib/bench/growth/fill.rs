@@ -197,6 +197,7 @@ fn settings() -> Settings {
         addresses: AddressPolicy::Full,
         operators: Vec::new(),
         contact: Vec::new(),
+        relay: None,
         configured: Vec::new(),
         bans: BanPolicy::default(),
     }

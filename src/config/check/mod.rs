@@ -21,6 +21,7 @@ mod bans;
 mod component;
 mod http;
 mod policy;
+mod relay;
 
 const SECOND: Duration = Duration::from_secs(1);
 const HOUR: Duration = Duration::from_secs(3600);
@@ -61,6 +62,7 @@ impl Checker {
         );
         let worker_threads = self.number("worker_threads", raw.worker_threads, 0..=1024);
         let components = self.components(&raw.component, read_secret);
+        let relay = self.relay(raw.relay.as_ref(), components.as_deref(), read_secret);
         let http = self.http(&raw.http);
         let admin = self.admin(&raw.admin, http.as_ref());
         let limits = self.limits(&raw.limits);
@@ -76,6 +78,7 @@ impl Checker {
             durability: durability?,
             worker_threads: Some(worker_threads? as usize).filter(|n| 0 < *n),
             components: components?,
+            relay: relay?,
             http: http?,
             admin: admin?,
             policy: policy?,
