@@ -42,6 +42,7 @@ impl Relay {
     /// A relay that knows nobody yet.
     pub fn new(config: config::Relay, service: Arc<Service>) -> Arc<Self> {
         let (host, target) = (&config.component.jid, config.target.clone());
+        service.streams().tell_resources(host, 0);
         Arc::new(Self {
             decisions: Mutex::new(Decisions::new(
                 host,
