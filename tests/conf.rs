@@ -163,6 +163,26 @@ fn the_samples_examples_are_good() {
     }
 }
 
+/// A relay needs no upload service beside it on XMPP.
+#[test]
+fn a_relay_may_stand_alone() {
+    let dir = scene();
+    let text = "[relay]\njid = \"relay.example.org\"\ntarget = \"service@example.org\"\n\
+        [http]\npublic_url = \"https://upload.example.org/\"\n";
+    let loaded = load_text(&dir, text).expect("good");
+    let logins: Vec<_> = loaded.config.logins().map(|it| it.jid.as_str()).collect();
+    assert_eq!(logins, ["relay.example.org"]);
+    let told = Summary(&loaded.config).to_string();
+    let line = "  relay      relay.example.org at 127.0.0.1:5347, to service@example.org";
+    assert!(told.lines().any(|it| it == line), "{told}");
+    assert!(
+        loaded
+            .warnings
+            .iter()
+            .any(|it| it.contains("nobody can ask for slots"))
+    );
+}
+
 /// What each table says of an unknown key, which is all keys that it knows.
 #[test]
 fn the_sample_has_every_option() {

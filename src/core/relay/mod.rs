@@ -141,13 +141,13 @@ impl<S: Clone> Relay<S> {
         }
     }
 
-    /// `None` where the address is none.
+    /// `None` where the address is none, which nobody could be answered at.
     fn sender<'a>(&self, from: &'a str) -> Option<Sender<'a>> {
         let (bare, resource) = match from.split_once('/') {
             Some((bare, resource)) => (bare, Some(resource)),
             None => (from, None),
         };
-        let user = BareJid::new(bare).ok()?;
+        let user = BareJid::new(bare).ok().filter(|_| resource != Some(""))?;
         Some(if user.domain().as_str() == self.host {
             Sender::Itself
         } else if user == self.target {

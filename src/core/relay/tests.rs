@@ -1,5 +1,6 @@
 //! Each rule of the relay, and who is asked when.
 
+use super::pending::KEPT_BYTES_MAX;
 use super::*;
 
 pub const HOST: &str = "relay.example.org";
@@ -227,6 +228,41 @@ fn so_many_wait_and_no_more() {
     assert_eq!(fates[3..], [refused, "request", "request", refused]);
     assert_eq!(bench.wait(60).len(), 5);
     assert_eq!(faults(&[bench.ask(Kind::Get, ROMEO, "1")]), ["request"]);
+}
+
+/// Only so much is kept to be asked again; the rest is told when its resource goes.
+#[test]
+fn what_is_kept_to_be_asked_again_is_bounded() {
+    let mut bench = Bench::new(&["a"]);
+    let large = |id: &str| {
+        Event::Stanza(Incoming {
+            what: What::Ask(Kind::Get),
+            from: ROMEO.to_owned(),
+            to: HOST.to_owned(),
+            id: id.to_owned(),
+            stanza: 0,
+            n_bytes: KEPT_BYTES_MAX / 2 + 1,
+        })
+    };
+    for _ in 0..2 {
+        for id in ["1", "2"] {
+            assert_eq!(faults(&bench.handle(large(id))), ["request"]);
+        }
+        bench.appear("b");
+        assert_eq!(faults(&bench.leave("a")), ["retry", "target-gone"]);
+        bench.appear("a");
+        assert_eq!(faults(&bench.leave("b")), ["target-gone"]);
+    }
+}
+
+#[test]
+fn addresses_that_are_none_are_not_answered() {
+    let mut bench = Bench::new(&[]);
+    let available = What::Presence(Presence::Available);
+    for from in ["service@example.org/", "@example.org/x", ""] {
+        assert_eq!(bench.hear(available, from, HOST, ""), [Effect::Drop]);
+    }
+    assert_eq!(bench.relay.n_targets(), 0);
 }
 
 #[test]
