@@ -279,19 +279,20 @@ fn start_parts(
     let (deletions, told) = Deletions::new();
     service.report_to(deletions.clone());
     let mut parts = JoinSet::new();
-    let identities = xmpp::identities(&config.components, config.account.as_ref());
-    if identities.is_empty() {
+    if config.hosts().next().is_none() {
         info!(
             "no component and no account is configured: files are served, slots cannot be asked for"
         );
-    } else {
+    }
+    let hosts = xmpp::Hosts::of(config);
+    if !hosts.is_empty() {
         let operations = Operations::new(
             service.clone(),
             (sweeper.clone(), deletions),
             reloads,
             config.data_dir.clone(),
         );
-        parts.spawn(xmpp::run(identities, operations, stopped.clone()));
+        parts.spawn(xmpp::run(hosts, operations, stopped.clone()));
     }
     if is_watched(config) {
         let (data_dir, service) = (config.data_dir.clone(), service.clone());

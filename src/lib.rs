@@ -100,6 +100,12 @@
 //! * Cancel: the row first, then the writer is cut and the bytes go. Delete and purge: what is open
 //!   is cancelled; then the file goes, and its row last.
 //!
+//! **Ask to reply, through the relay** (as Prosody's mod_client_proxy)
+//! * Whatever is sent to the relay's host, `xmpp::route` gives to `xmpp::relay`, on whatever stream
+//!   it came. `core::relay` decides: an ask goes on to a resource of the target's account, and is
+//!   pending until its reply comes back, its resource goes, or its time is over.
+//! * The payload is passed on as the parser read it. What is pending is not kept across a restart.
+//!
 //! **SIGHUP to other rules**
 //! * `daemon::reload` reads the whole file and the certificate; what is wrong changes nothing.
 //! * `Service::set_settings` swaps all rules at once. Who needs them asks the service each time,

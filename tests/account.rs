@@ -15,7 +15,7 @@ use jid::BareJid;
 use minidom::Element;
 use rcgen::CertifiedKey;
 use slotd::config::{Account, Secret};
-use slotd::xmpp::{Identity, Socket, run, try_login};
+use slotd::xmpp::{Hosts, Identity, Socket, run, try_login};
 use support::world::{Bench, bench, settings};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -256,7 +256,11 @@ fn start(account: Account) -> Running {
     let bench = bench(settings());
     let (stop, stopped) = watch::channel(false);
     let operations = xmpp::operations(bench.service.clone());
-    let running = tokio::spawn(run(vec![Identity::Account(account)], operations, stopped));
+    let hosts = Hosts {
+        identities: vec![Identity::Account(account)],
+        relay: None,
+    };
+    let running = tokio::spawn(run(hosts, operations, stopped));
     Running {
         bench,
         stop,

@@ -135,10 +135,20 @@ fn is_of_external(example: &str) -> bool {
     names.into_iter().any(|name| example.starts_with(name))
 }
 
+/// The lines of a table that is an example as a whole.
+fn table_of_examples(head: &str) -> std::ops::Range<usize> {
+    let is_head = |line: &str| line.strip_prefix("##") == Some(head);
+    let begin = SAMPLE.lines().position(is_head).expect(head);
+    let rest = SAMPLE.lines().skip(begin);
+    let is_head = |line: &&str| line.starts_with('[') || line.starts_with("##[");
+    let n_lines = rest.skip(1).take_while(|line| !is_head(line)).count();
+    begin..begin + 1 + n_lines
+}
+
 #[test]
 fn the_samples_examples_are_good() {
     let dir = scene();
-    let account = account_lines();
+    let [account, relay] = ["[account]", "[relay]"].map(table_of_examples);
     for (n, example) in examples() {
         if account.contains(&n) {
             continue;
@@ -161,11 +171,12 @@ fn the_samples_examples_are_good() {
         };
         let is_wanted = |i: usize, line: &str| {
             i == n
+                || relay.contains(&n) && relay.contains(&i)
                 || needs
                     .iter()
                     .any(|need| line.starts_with(&format!("##{need}")))
         };
-        let is_secret = example.starts_with("secret");
+        let is_secret = example.starts_with("secret") && !relay.contains(&n);
         let line = |(i, line): (usize, &str)| match line.strip_prefix("##") {
             Some(rest) if is_wanted(i, line) => format!("{rest}\n"),
             None if is_secret && line.starts_with("secret_file") => "\n".to_owned(),
@@ -180,17 +191,11 @@ fn the_samples_examples_are_good() {
     }
 }
 
-/// The lines of the sample's `[account]`, which stands in place of `[component]`.
-fn account_lines() -> std::ops::Range<usize> {
-    let lines: Vec<&str> = SAMPLE.lines().collect();
-    let at = |wanted: &str| lines.iter().position(|line| *line == wanted).expect(wanted);
-    at("##[account]")..at("[http]")
-}
-
+/// It stands in place of `[component]`.
 #[test]
 fn the_samples_account_is_good() {
     let dir = scene();
-    let account = account_lines();
+    let account = table_of_examples("[account]");
     let component = SAMPLE.lines().position(|line| line == "[component]");
     let component = component.expect("the component")..account.start;
     for without in ["password", "insecure"] {
@@ -226,6 +231,26 @@ fn the_samples_account_is_good() {
     }
 }
 
+/// A relay needs no upload service beside it on XMPP.
+#[test]
+fn a_relay_may_stand_alone() {
+    let dir = scene();
+    let text = "[relay]\njid = \"relay.example.org\"\ntarget = \"service@example.org\"\n\
+        [http]\npublic_url = \"https://upload.example.org/\"\n";
+    let loaded = load_text(&dir, text).expect("good");
+    assert_eq!(loaded.config.relay_host(), Some("relay.example.org"));
+    assert_eq!(loaded.config.hosts().next(), None);
+    let told = Summary(&loaded.config).to_string();
+    let line = "  relay      relay.example.org at 127.0.0.1:5347, to service@example.org";
+    assert!(told.lines().any(|it| it == line), "{told}");
+    assert!(
+        loaded
+            .warnings
+            .iter()
+            .any(|it| it.contains("nobody can ask for slots"))
+    );
+}
+
 /// What each table says of an unknown key, which is all keys that it knows.
 #[test]
 fn the_sample_has_every_option() {
@@ -235,6 +260,7 @@ fn the_sample_has_every_option() {
         "",
         "component",
         "account",
+        "relay",
         "http",
         "http.tls",
         "limits",

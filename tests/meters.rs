@@ -40,6 +40,7 @@ fn now() -> Now {
         streams: vec![StreamCount {
             host: "upload.example.org".to_owned(),
             n_up: 1,
+            n_resources: None,
             n_wanted: 2,
         }],
         reserve: Room {

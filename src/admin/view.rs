@@ -66,11 +66,13 @@ fn stream(count: StreamCount) -> Health {
         host,
         n_up,
         n_wanted,
+        n_resources,
     } = count;
     Health {
-        is_well: 0 < n_up,
+        is_well: 0 < n_up && n_resources != Some(0),
         words: match (n_up, n_wanted) {
             (0, _) => "no stream to the XMPP server".to_owned(),
+            _ if n_resources == Some(0) => "nobody answers: no resource is known".to_owned(),
             (1, 1) => "connected to the XMPP server".to_owned(),
             _ => format!("{n_up} of {n_wanted} streams to the XMPP server"),
         },
@@ -98,4 +100,34 @@ fn in_words(steps: &[(&str, Duration)]) -> String {
     let step =
         |(name, took): &(&str, Duration)| format!("{name} {:.1} ms", took.as_secs_f64() * 1000.0);
     steps.iter().map(step).collect::<Vec<_>>().join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_relay_without_resources_is_not_well() {
+        let host = |n_up, n_resources| {
+            let health = stream(StreamCount {
+                host: "relay.example.org".to_owned(),
+                n_up,
+                n_wanted: 1,
+                n_resources,
+            });
+            (health.is_well, health.words)
+        };
+        let words = |is_well, words: &str| (is_well, words.to_owned());
+        let connected = "connected to the XMPP server";
+        assert_eq!(host(1, None), words(true, connected));
+        assert_eq!(host(1, Some(2)), words(true, connected));
+        assert_eq!(
+            host(1, Some(0)),
+            words(false, "nobody answers: no resource is known")
+        );
+        assert_eq!(
+            host(0, Some(0)),
+            words(false, "no stream to the XMPP server")
+        );
+    }
 }

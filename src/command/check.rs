@@ -20,7 +20,7 @@ pub fn check(args: ConfigArgs, connect: bool) -> Result<ExitCode, End> {
     say(&format!("{file} is good:\n{}", Summary(&config)))?;
     if connect {
         let runtime = runtime(Some(1))?;
-        for identity in xmpp::identities(&config.components, config.account.as_ref()) {
+        for identity in xmpp::Hosts::of(&config).logins() {
             let name = identity.name();
             if let Err(error) = runtime.block_on(xmpp::try_login(&identity)) {
                 return Err(failed(format!("{name}: {error}")));

@@ -36,7 +36,8 @@ pub enum Command {
     ///
     /// On SIGHUP it reads the configuration anew, while all goes on: a broken file changes nothing,
     /// and the log says what is wrong. data_dir, durability, worker_threads, [component],
-    /// [account] and [http], but for the files of [http.tls], take a restart.
+    /// [account], [relay], but for its last three options, and [http], but for the files of
+    /// [http.tls], take a restart.
     ///
     /// Takes sockets of a service manager (LISTEN_FDS) for addresses in http.listen, and tells it
     /// how it is (NOTIFY_SOCKET, WATCHDOG_USEC): contrib/systemd.
@@ -54,7 +55,7 @@ Examples:
     Check {
         #[command(flatten)]
         config: ConfigArgs,
-        /// Also logs in to the XMPP server as each component or the account, and out again.
+        /// Also logs in to the XMPP server as each component, the account and the relay, and out again.
         ///
         /// Beside a service that is running with the same configuration Prosody refuses it with a
         /// conflict, unless component_conflict_resolve is "kick_old": then the running one is

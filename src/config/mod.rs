@@ -23,6 +23,7 @@ use crate::core::command::operation::Configured;
 use crate::core::external::System;
 use crate::core::policy::Policy;
 use crate::core::rate::Rate;
+use crate::core::relay;
 use crate::core::session::network::AddressPolicy;
 
 use self::check::Checker;
@@ -63,6 +64,8 @@ pub struct Config {
     pub account: Option<Account>,
     /// Namespaces of before XEP-0363 that are answered, too: some of `LEGACY_NAMESPACES`.
     pub legacy_namespaces: Vec<&'static str>,
+    /// The client-proxy relay.
+    pub relay: Option<Relay>,
     /// The HTTP side.
     pub http: Http,
     /// The private listener.
@@ -93,6 +96,12 @@ impl Config {
     /// The hosts that requesters know us by.
     pub fn hosts(&self) -> impl Iterator<Item = &str> {
         hosts(&self.components, self.account.as_ref())
+    }
+
+    /// The relay's host.
+    pub fn relay_host(&self) -> Option<&str> {
+        let relay = self.relay.as_ref();
+        relay.map(|relay| relay.component.jid.as_str())
     }
 }
 
@@ -146,6 +155,17 @@ pub struct Account {
     pub resource: Option<String>,
     /// The relay's host: the service's JID to everybody, and the one that is believed about others.
     pub relay: String,
+}
+
+/// The client-proxy relay: a host of its own, whose requests an account answers.
+#[derive(Clone, Debug)]
+pub struct Relay {
+    /// Its host: one stream.
+    pub component: Component,
+    /// The account.
+    pub target: BareJid,
+    /// How many may ask for how long.
+    pub terms: relay::Terms,
 }
 
 /// Where an XMPP server listens.

@@ -10,12 +10,14 @@ use serde::{Deserialize, Serialize};
 mod account;
 mod external;
 mod guard;
+mod relay;
 mod tables;
 mod warm;
 
 pub use account::RawAccount;
 pub use external::RawExternal;
 pub use guard::{RawAdmin, RawBans};
+pub use relay::RawRelay;
 pub use tables::Tables;
 pub use warm::RawWarmBinding;
 
@@ -28,6 +30,7 @@ pub struct RawConfig {
     pub(super) worker_threads: i64,
     pub(super) component: RawComponents,
     pub(super) account: Option<RawAccount>,
+    pub(super) relay: Option<RawRelay>,
     pub(super) http: RawHttp,
     pub(super) admin: RawAdmin,
     pub(super) external: Tables<RawExternal>,
@@ -54,6 +57,7 @@ impl Default for RawConfig {
             worker_threads: 0,
             component: RawComponents::default(),
             account: None,
+            relay: None,
             http: RawHttp::default(),
             admin: RawAdmin::default(),
             // Whoever stood here before slotd is the operator's to name.
@@ -76,7 +80,7 @@ impl Default for RawConfig {
 impl RawConfig {
     /// Which option has a secret stand in the file itself.
     pub fn inline_secret(&self) -> Option<&'static str> {
-        let account = self.account.as_ref();
+        let (account, relay) = (self.account.as_ref(), self.relay.as_ref());
         let mut components = self.component.list.iter();
         let mut systems = self.external.list.iter();
         let of_system = |one: &RawExternal| one.secret.is_some() || one.delete_secret.is_some();
@@ -90,6 +94,10 @@ impl RawConfig {
                 "component.secret",
             ),
             (systems.any(of_system), "external.secret"),
+            (
+                relay.is_some_and(|relay| relay.secret.is_some()),
+                "relay.secret",
+            ),
         ];
         let found = found.into_iter().find(|(is_there, _)| *is_there);
         found.map(|(_, key)| key)

@@ -37,6 +37,7 @@ impl Summary<'_> {
             http,
             admin,
             policy,
+            relay,
             ..
         } = self.0;
         for component in components {
@@ -44,6 +45,10 @@ impl Summary<'_> {
         }
         if let Some(account) = account {
             writeln!(f, "  account    {}", told_account(account))?;
+        }
+        if let Some(relay) = relay {
+            let (host, target) = (told(&relay.component), &relay.target);
+            writeln!(f, "  relay      {host}, to {target}")?;
         }
         let access = &policy.access;
         let who: Vec<String> = access

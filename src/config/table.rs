@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Serialize, Serializer};
 use serde_json::Value;
 
-use super::raw::{RawAccount, RawComponent, RawConfig, RawExternal, RawWarmBinding};
+use super::raw::{RawAccount, RawComponent, RawConfig, RawExternal, RawRelay, RawWarmBinding};
 use crate::core::command::operation::Configured;
 
 /// What stands in place of a secret.
@@ -25,6 +25,9 @@ pub fn rows(raw: &RawConfig) -> Vec<Configured> {
     }
     for (key, value) in flat(&RawAccount::default()) {
         defaults.insert(format!("account.{key}"), value);
+    }
+    for (key, value) in flat(&RawRelay::default()) {
+        defaults.insert(format!("relay.{key}"), value);
     }
     let row = |(key, value): (String, Value)| {
         let default = defaults.get(&without_index(&key));

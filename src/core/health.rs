@@ -11,6 +11,8 @@ pub struct StreamCount {
     pub n_up: usize,
     /// How many there shall be.
     pub n_wanted: usize,
+    /// Of the relay's host: how many resources of its target are known.
+    pub n_resources: Option<usize>,
 }
 
 /// What was seen.
@@ -109,6 +111,7 @@ mod tests {
             host: format!("upload{n_up}.example.org"),
             n_up,
             n_wanted: 2,
+            n_resources: None,
         }
     }
 

@@ -10,6 +10,7 @@ use http::StatusCode;
 use xmpp_parsers::stanza_error::{DefinedCondition, ErrorType};
 
 use crate::core::command::fault::CommandFault;
+use crate::core::relay::fault::RelayFault;
 use crate::core::session::FailReason;
 use crate::core::time::Timestamp;
 
@@ -195,6 +196,11 @@ pub enum Refusal {
         note: Option<Box<str>>,
     },
 
+    // The relay
+    /// What is not relayed.
+    #[strum(transparent)]
+    Relay(RelayFault),
+
     // Trouble of our own
     /// Something broke on our side; the log says what.
     Broken,
@@ -305,6 +311,7 @@ impl Refusal {
             Self::ChecksumMismatch       => row(C::NotAcceptable,       Modify, App::None,         460, "The checksum does not fit the bytes"),
             Self::OtherTusVersion        => row(C::NotAcceptable,       Modify, App::None,         412, "This version of tus is not supported"),
             Self::Command(fault)         => fault.row(),
+            Self::Relay(fault)           => fault.row(),
             Self::Draining { .. }        => row(C::ResourceConstraint,  Wait,   App::Retry,        503, "No uploads are taken just now, try again later"),
             Self::Broken                 => row(C::InternalServerError, Wait,   App::None,         500, "Something went wrong here, try again later"),
         }

@@ -138,7 +138,9 @@ fn read(source: &Source, has_tls: bool) -> Result<(Loaded, Option<Pair>), Vec<St
 fn keep_fixed(new: Loaded, running: &Loaded) -> (Loaded, Vec<String>) {
     let has_tls = |loaded: &Loaded| loaded.config.http.tls.is_some();
     let may_change_tls = has_tls(&new) && has_tls(running);
-    let is_fixed = |row: &&Configured| is_fixed(&row.key, may_change_tls);
+    let has_relay = |loaded: &Loaded| loaded.config.relay.is_some();
+    let may_change_relay = has_relay(&new) && has_relay(running);
+    let is_fixed = |row: &&Configured| is_fixed(&row.key, may_change_tls, may_change_relay);
     let [before, wanted] = [running, &new].map(|it| {
         it.configured
             .iter()
@@ -154,6 +156,11 @@ fn keep_fixed(new: Loaded, running: &Loaded) -> (Loaded, Vec<String>) {
     let is_named = fixed.iter().any(|key| key.starts_with("account"));
     if !is_named && new.config.account != running.config.account {
         fixed.push("the account's password".to_owned());
+    }
+    let is_named = fixed.iter().any(|key| key.starts_with("relay"));
+    let relays = [&new, running].map(|it| it.config.relay.as_ref().map(|relay| &relay.component));
+    if !is_named && relays[0] != relays[1] {
+        fixed.push("the relay's secret".to_owned());
     }
     let says = |key| {
         new.configured
@@ -176,7 +183,13 @@ fn keep_fixed(new: Loaded, running: &Loaded) -> (Loaded, Vec<String>) {
         true => config.http.tls,
         false => kept.http.tls,
     };
+    let terms = config.relay.map(|relay| relay.terms);
+    let relay = kept.relay.map(|kept| config::Relay {
+        terms: terms.unwrap_or(kept.terms),
+        ..kept
+    });
     let config = Config {
+        relay,
         data_dir: kept.data_dir,
         durability: kept.durability,
         worker_threads: kept.worker_threads,
@@ -195,11 +208,19 @@ fn keep_fixed(new: Loaded, running: &Loaded) -> (Loaded, Vec<String>) {
 }
 
 /// Whether an option is read at the start alone.
-fn is_fixed(key: &str, may_change_tls: bool) -> bool {
+fn is_fixed(key: &str, may_change_tls: bool, may_change_relay: bool) -> bool {
     let table = key.split(['.', '[']).next().unwrap_or(key);
     match table {
         "limits" | "quota" | "access" | "bans" | "retention" | "keys" | "operators" | "contact"
         | "log" | "warm_binding" => false,
+        "relay" => {
+            let rules = [
+                "relay.answer_within",
+                "relay.pending_max",
+                "relay.pending_total_max",
+            ];
+            !(may_change_relay && rules.contains(&key))
+        }
         _ => !(may_change_tls && key.starts_with("http.tls.")),
     }
 }

@@ -60,13 +60,15 @@ pub fn settings(config: &Config) -> Settings {
         operators: config.operators.clone(),
         warm_binding: config.warm_binding.clone().map(Arc::new),
         contact: config.contact.clone(),
+        relay: config.relay.as_ref().map(|relay| relay.terms),
         configured: Vec::new(),
     }
 }
 
 /// Who may be banned, from all over the configuration.
 fn ban_policy(config: &Config) -> BanPolicy {
-    let hosts = config.hosts().filter_map(|host| BareJid::new(host).ok());
+    let hosts = config.hosts().chain(config.relay_host());
+    let hosts = hosts.filter_map(|host| BareJid::new(host).ok());
     BanPolicy {
         failures: config.bans,
         proxies: config.http.trusted_proxies.clone(),

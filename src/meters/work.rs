@@ -17,6 +17,9 @@ pub struct Work {
     iqs_refused: IntCounterVec,
     logins: Words<IntCounter>,
     streams_ended: Words<IntCounter>,
+    relayed: Words<IntCounter>,
+    relay_pending: IntGauge,
+    relay_resources: IntGauge,
     row_write_seconds: Histogram,
     commit_seconds: Histogram,
     commit_writes: Histogram,
@@ -38,6 +41,14 @@ const ASKS: &[&str] = &[
     "command",
 ];
 const ENDS: &[&str] = &["stopped", "closed", "silent", "stuck", "broken", "error"];
+const FATES: &[&str] = &[
+    "request",
+    "retry",
+    "reply",
+    "refused",
+    "timed-out",
+    "dropped",
+];
 const STORE_ERRORS: &[&str] = &["no-space", "corrupt", "unavailable"];
 
 /// What is synced.
@@ -66,6 +77,9 @@ impl Work {
             iqs_refused: book.counters("slotd_iqs_refused_total", "IQs answered with an error, slot requests among them", "reason"),
             logins: book.counters_of("slotd_logins_total", "Attempts to log in to an XMPP server", "outcome", &["done", "failed"]),
             streams_ended: book.counters_of("slotd_streams_ended_total", "Component streams that ended", "reason", ENDS),
+            relayed: book.counters_of("slotd_relayed_total", "Stanzas of the relay's host, by what became of them", "fate", FATES),
+            relay_pending: book.gauge("slotd_relay_pending", "Requests at the relay that wait for an answer"),
+            relay_resources: book.gauge("slotd_relay_resources", "Resources of the relay's target that are known"),
             row_write_seconds: book.histogram("slotd_row_write_seconds", "How long writers waited until their row was durable", disk),
             commit_seconds: book.histogram("slotd_commit_seconds", "How long commits of the database took", disk),
             commit_writes: book.histogram("slotd_commit_writes", "Writers that shared a commit", COUNTS),
@@ -128,6 +142,17 @@ impl Work {
     /// Counts the end of a stream.
     pub fn count_stream_end(&self, reason: &str) {
         self.streams_ended.get(reason).inc();
+    }
+
+    /// Counts a stanza of the relay's host.
+    pub fn count_relayed(&self, fate: &str) {
+        self.relayed.get(fate).inc();
+    }
+
+    /// Tells how many requests wait at the relay, and how many resources may answer.
+    pub fn set_relay(&self, n_pending: usize, n_resources: usize) {
+        self.relay_pending.set(n_pending as i64);
+        self.relay_resources.set(n_resources as i64);
     }
 
     /// Measures a writer until its row is durable, which is when this is dropped.

@@ -78,6 +78,7 @@ pub struct Streams(Mutex<BTreeMap<String, Count>>);
 struct Count {
     n_up: usize,
     n_wanted: usize,
+    n_resources: Option<usize>,
 }
 
 impl Streams {
@@ -85,6 +86,12 @@ impl Streams {
     pub fn expect(&self, host: &str, n_wanted: u8) {
         let mut counts = self.lock();
         counts.entry(host.to_owned()).or_default().n_wanted = n_wanted.into();
+    }
+
+    /// Tells how many resources of its target the relay at `host` knows.
+    pub fn tell_resources(&self, host: &str, n_resources: usize) {
+        let mut counts = self.lock();
+        counts.entry(host.to_owned()).or_default().n_resources = Some(n_resources);
     }
 
     /// Counts a stream that is logged in, until what this returns is dropped.
@@ -103,6 +110,7 @@ impl Streams {
             host: host.clone(),
             n_up: count.n_up,
             n_wanted: count.n_wanted,
+            n_resources: count.n_resources,
         });
         told.collect()
     }

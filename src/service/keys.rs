@@ -41,7 +41,8 @@ impl Service {
         (next != *keys).then_some(next)
     }
 
-    pub(super) fn random_secret(&self) -> [u8; 32] {
+    /// Random bytes of the operating system that nobody else knows.
+    pub fn random_secret(&self) -> [u8; 32] {
         let halves = [self.world.random(), self.world.random()];
         let mut secret = [0; 32];
         secret[..16].copy_from_slice(&halves[0].to_be_bytes());

@@ -14,6 +14,7 @@ use crate::core::command::operation::Configured;
 use crate::core::external::System;
 use crate::core::policy::Policy;
 use crate::core::rate::Rate;
+use crate::core::relay;
 use crate::core::session::network::AddressPolicy;
 
 /// The rules, as service and edges need them: all that may change while the service runs.
@@ -63,6 +64,8 @@ pub struct Settings {
     pub warm_binding: Option<Arc<WarmBinding>>,
     /// XEP-0157 addresses: the field's name and its URIs.
     pub contact: Vec<(&'static str, Vec<String>)>,
+    /// The rules of the relay, where there is one.
+    pub relay: Option<relay::Terms>,
     /// What is configured, for operators to look at.
     pub configured: Vec<Configured>,
 }

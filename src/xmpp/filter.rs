@@ -1,9 +1,10 @@
 //! What may reach the XML parser, byte by byte: any account of the server can send us XML.
 //!
 //! What reaches the parser is bounded: each stanza arrives whole, or, where it is too deep, too
-//! wide or too long, as the bare tag it began with. An IQ without a payload is a bad request by
-//! itself, so its sender is told so and the stream goes on; nothing of the rest was kept. XML that
-//! RFC 6120 #11.1 forbids, tags that do not match and stanzas without end break the stream.
+//! wide or too long, as the bare tag it began with, and one attribute of ours (`SKIPPED`). An IQ
+//! without a payload is a bad request by itself, so its sender is told so and the stream goes on;
+//! nothing of the rest was kept. XML that RFC 6120 #11.1 forbids, tags that do not match and
+//! stanzas without end break the stream.
 //!
 //! It does not check characters, names and namespaces: that is the parser's work.
 
@@ -14,7 +15,7 @@ use xmpp_parsers::ns;
 
 use super::at::{At, is_kept, is_name, is_space};
 use super::limits::{
-    ATTRIBUTES_MAX, Broken, DEPTH_MAX, ELEMENTS_MAX, KEPT_BYTES_MAX, SKIPPED_BYTES_MAX,
+    ATTRIBUTES_MAX, Broken, DEPTH_MAX, ELEMENTS_MAX, KEPT_BYTES_MAX, SKIPPED, SKIPPED_BYTES_MAX,
     STANZA_BYTES_MAX, TOKEN_BYTES_MAX,
 };
 use super::names::Names;
@@ -369,7 +370,9 @@ impl Filter {
         self.at = At::Text;
         if self.cut {
             out.append(&mut self.head);
-            out.extend_from_slice(b"/>");
+            out.extend_from_slice(b" ");
+            out.extend_from_slice(SKIPPED.as_bytes());
+            out.extend_from_slice(b"=''/>");
         } else {
             out.extend_from_slice(&self.stanza);
         }
@@ -390,7 +393,7 @@ mod tests {
     const HEADER: &str = "<?xml version='1.0'?><stream:stream id=\"1\" \
         xmlns='jabber:component:accept' xmlns:stream='http://etherx.jabber.org/streams'>";
     const FIRST: &str = "<iq type='get' id='i' from='a@b/\u{1f980}' to='c'";
-    const CUT: &str = "<iq type='get' id='i' from='a@b/\u{1f980}' to='c'/>";
+    const CUT: &str = "<iq type='get' id='i' from='a@b/\u{1f980}' to='c' slotd-skipped=''/>";
     const NEXT: &str = "\n<iq id='n'><x/></iq>";
 
     /// What passes, in pieces of `n` bytes, and how it ends.
@@ -491,12 +494,12 @@ mod tests {
         let attributes: String = (0..1000).map(|n| format!(" a{n}='>/'")).collect();
         passes(
             &format!("<c:iq{attributes} id=\"&apos;\" xmlns:c='jabber:client' xmlns:d='u'/>"),
-            "<c:iq id=\"&apos;\" xmlns:c='jabber:client'/>",
+            "<c:iq id=\"&apos;\" xmlns:c='jabber:client' slotd-skipped=''/>",
         );
         let long = "x".repeat(TOKEN_BYTES_MAX + 1);
         passes(
             &format!("<iq to='b' id='{long}' from='a'/>"),
-            "<iq to='b' from='a'/>",
+            "<iq to='b' from='a' slotd-skipped=''/>",
         );
     }
 

@@ -14,6 +14,9 @@ pub const ELEMENTS_MAX: usize = 1024;
 pub const STANZA_BYTES_MAX: usize = 512 * 1024;
 /// Longest stanza that is skipped, in bytes; a longer one ends the stream.
 pub const SKIPPED_BYTES_MAX: u64 = 16 * 1024 * 1024;
+/// The attribute of a stanza that was skipped, of which its bare first tag alone passes: an empty
+/// result is good, one that was too long is none.
+pub const SKIPPED: &str = "slotd-skipped";
 /// A buffer that one large stanza made larger than this is given back.
 pub const KEPT_BYTES_MAX: usize = 64 * 1024;
 

@@ -81,7 +81,7 @@ pub enum LoginError {
     },
     /// The secret is wrong; ejabberd says the same of hosts it does not know.
     #[error(
-        "the XMPP server refused the secret of {jid}: component.secret must equal \
+        "the XMPP server refused the secret of {jid}: ours must equal \
          component_secret of Component \"{jid}\" in Prosody; in ejabberd, the password of \
          \"{jid}\" under hosts of ejabberd_service, and the host must be listed there"
     )]
@@ -93,8 +93,8 @@ pub enum LoginError {
     #[error(
         "the XMPP server does not know the component {jid}: add Component \"{jid}\" with its \
          component_secret to the configuration of Prosody and restart it, since a reload adds no \
-         host (or add \"{jid}\" to hosts of ejabberd_service); or correct component.jid, or \
-         component.server if that is not the port for components"
+         host (or add \"{jid}\" to hosts of ejabberd_service); or correct its jid in our \
+         configuration, or its server if that is not the port for components"
     )]
     HostUnknown {
         /// `component.jid`

@@ -6,7 +6,7 @@
 //! is the socket of both), `elements`, `session`, `commands` with `forms`, and `disco` translate;
 //! `pings` asks the server for a sign of life; `guard`, with `filter`, `at`, `limits` and `names`,
 //! keeps the parser safe, and `plain` keeps most slot requests from it; `head` is what is around
-//! any answer.
+//! any answer. `relay` has a host of its own, whose stanzas go on to somebody else.
 //! Here is what happens between two streams: how long to wait, and what to say.
 //! Nothing is kept for a lost stream: XEP-0114 has no resumption, so every IQ can be asked again.
 
@@ -22,7 +22,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 use tracing::{error, info, warn};
 
-use crate::config::{Account, Component};
+use crate::config::{self, Account, Component, Config};
 use crate::meters::work;
 use crate::service::health::Streams;
 use crate::service::operations::Operations;
@@ -46,6 +46,7 @@ mod outbox;
 mod pings;
 mod places;
 mod plain;
+mod relay;
 mod route;
 mod session;
 mod shared;
@@ -55,6 +56,7 @@ mod stream;
 pub use identity::Identity;
 pub(crate) use login::Wire;
 pub use login::{Connect, LOGIN_WITHIN, LoginError, Socket};
+use relay::Relay;
 use route::Desk;
 use stream::End;
 
@@ -78,24 +80,52 @@ const COMING_AND_GOING_MAX: usize = 5;
 /// How many lines are remembered for that.
 const LINES_MAX: usize = 16;
 
-/// Holds the streams of all components, or of the account, until `stop` turns true; then closes
-/// them and returns.
-///
-/// Never gives up: whatever is wrong on the server's side may be mended while we wait.
-pub async fn run(
-    identities: Vec<Identity>,
-    operations: Arc<Operations>,
-    stop: watch::Receiver<bool>,
-) {
-    run_over(over_sockets(), identities, operations, stop).await;
+/// Whose streams are held.
+pub struct Hosts {
+    /// As whom the upload service is there: components, or the account.
+    pub identities: Vec<Identity>,
+    /// The relay.
+    pub relay: Option<config::Relay>,
 }
 
-/// As whom to log in.
-pub fn identities(components: &[Component], account: Option<&Account>) -> Vec<Identity> {
-    let components = components.iter().cloned().map(Identity::Component);
-    components
-        .chain(account.cloned().map(Identity::Account))
-        .collect()
+impl Hosts {
+    /// Those of a configuration.
+    pub fn of(config: &Config) -> Self {
+        let components = config.components.iter().cloned().map(Identity::Component);
+        let account = config.account.iter().cloned().map(Identity::Account);
+        Self {
+            identities: components.chain(account).collect(),
+            relay: config.relay.clone(),
+        }
+    }
+
+    /// Whether there is nobody to log in as.
+    pub fn is_empty(&self) -> bool {
+        self.identities.is_empty() && self.relay.is_none()
+    }
+
+    /// As whom to log in.
+    pub fn logins(&self) -> Vec<Identity> {
+        let relay = self.relay.iter();
+        let relay = relay.map(|relay| Identity::Component(relay.component.clone()));
+        self.identities.iter().cloned().chain(relay).collect()
+    }
+}
+
+impl From<Vec<Component>> for Hosts {
+    fn from(components: Vec<Component>) -> Self {
+        Self {
+            identities: components.into_iter().map(Identity::Component).collect(),
+            relay: None,
+        }
+    }
+}
+
+/// Holds the streams of all hosts until `stop` turns true; then closes them and returns.
+///
+/// Never gives up: whatever is wrong on the server's side may be mended while we wait.
+pub async fn run(hosts: Hosts, operations: Arc<Operations>, stop: watch::Receiver<bool>) {
+    run_over(over_sockets(), hosts, operations, stop).await;
 }
 
 /// TCP and Unix sockets.
@@ -106,20 +136,24 @@ fn over_sockets() -> Connect {
 /// `run` over other connections of components.
 pub async fn run_over(
     connect: Connect,
-    identities: Vec<Identity>,
+    hosts: Hosts,
     operations: Arc<Operations>,
     stop: watch::Receiver<bool>,
 ) {
-    let hosts = identities.iter().filter_map(|identity| {
+    let logins = hosts.logins();
+    let ours = hosts.identities.iter().filter_map(|identity| {
         let host = BareJid::new(identity.host());
         // The configuration has checked it.
         host.inspect_err(|error| error!(jid = identity.host(), %error, "no JID"))
             .ok()
     });
     let streams_up = operations.service().streams().clone();
-    let desk = Desk::new(operations, hosts.collect());
+    let ours = ours.collect();
+    let relay = hosts.relay;
+    let relay = relay.map(|relay| Relay::new(relay, operations.service()));
+    let desk = Desk::new(operations, ours, relay);
     let mut streams = JoinSet::new();
-    for identity in identities {
+    for identity in logins {
         let lines = Arc::new(Lines::default());
         streams_up.expect(identity.name(), identity.n_streams());
         for _ in 0..identity.n_streams() {

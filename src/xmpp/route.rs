@@ -24,6 +24,7 @@ use super::legacy;
 use super::pings::Pings;
 use super::places::{Place, Places};
 use super::plain::Plain;
+use super::relay::Relay;
 use super::session;
 use super::speaker::Speaker;
 use crate::core::command::operation::Ping;
@@ -42,17 +43,24 @@ pub struct Desk {
     hosts: Vec<BareJid>,
     places: Arc<Places>,
     pings: Arc<Pings>,
+    /// Has a host of its own, and all that is sent there.
+    pub(super) relay: Option<Arc<Relay>>,
 }
 
 impl Desk {
-    /// A desk for the hosts whose stanzas we answer.
-    pub fn new(operations: Arc<Operations>, hosts: Vec<BareJid>) -> Arc<Self> {
+    /// A desk for the hosts whose stanzas we answer, and for the relay's.
+    pub fn new(
+        operations: Arc<Operations>,
+        hosts: Vec<BareJid>,
+        relay: Option<Arc<Relay>>,
+    ) -> Arc<Self> {
         Arc::new(Self {
             service: operations.service(),
             operations,
             hosts,
             places: Arc::default(),
             pings: Arc::default(),
+            relay,
         })
     }
 }
@@ -63,6 +71,8 @@ pub enum Answer {
     None,
     /// A stanza.
     Now(Element),
+    /// Any number of them, in this order: the relay's.
+    All(Vec<Element>),
     /// A stanza that waits for the store.
     Later(BoxFuture<'static, Reply>),
 }
@@ -159,6 +169,10 @@ pub fn route(desk: &Arc<Desk>, speaker: &Arc<Speaker>, stanza: Element) -> Answe
     if !stanza.has_ns(STANZAS) {
         debug!(name = stanza.name(), "element that is no stanza is ignored");
         return Answer::None;
+    }
+    let to = stanza.attr("to").unwrap_or_default();
+    if let Some(relay) = desk.relay.as_ref().filter(|relay| relay.is_for(to)) {
+        return Answer::All(relay.take(stanza));
     }
     match stanza.name() {
         "iq" => route_iq(desk, speaker, stanza),

@@ -44,6 +44,11 @@ impl Speaker {
         }
     }
 
+    /// Whether it is the component of `host`.
+    pub fn is_component(&self, host: &str) -> bool {
+        matches!(self, Self::Component { host: own } if own == host)
+    }
+
     /// The host that requesters know, of a stanza to `to`.
     pub fn host<'a>(&'a self, to: &'a str) -> &'a str {
         match self {

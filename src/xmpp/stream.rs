@@ -26,6 +26,7 @@ use xmpp_parsers::stream_error::{self, DefinedCondition};
 use super::limits::Broken;
 use super::login::{self, Line, StreamError, Wire};
 use super::outbox::Outbox;
+use super::relay::{OnStream, Relay};
 use super::route::{self, Answer, Desk, Reply};
 use super::shared::Shared;
 use super::speaker::Speaker;
@@ -83,13 +84,19 @@ pub async fn serve(
     speaker: &Arc<Speaker>,
     stop: &mut watch::Receiver<bool>,
 ) -> End {
-    line.wire.get_stream().take_plains();
+    let is_host = |relay: &&Arc<Relay>| speaker.is_component(relay.host());
+    let relay = desk.relay.as_ref().filter(is_host);
+    if relay.is_none() {
+        // They overtake others; what is relayed keeps its order.
+        line.wire.get_stream().take_plains();
+    }
     let mut leaving = desk.service.stopping();
     let mut stream = Served {
         wire: line.wire,
         socket: line.socket,
         desk,
         speaker,
+        relay: relay.cloned().map(OnStream::begin),
         outbox: Outbox::new(),
         running: FuturesUnordered::new(),
         is_stopping: false,
@@ -108,6 +115,9 @@ pub async fn serve(
     };
     if let End::Stopped = end {
         end = stream.leave(stop).await;
+    }
+    if let End::Stopped = end {
+        end = stream.drain_relay().await;
     }
     if let End::Stopped = end {
         stream.is_stopping = true;
@@ -134,6 +144,8 @@ struct Served<'a> {
     socket: Shared,
     desk: &'a Arc<Desk>,
     speaker: &'a Arc<Speaker>,
+    /// On the relay's own stream.
+    relay: Option<OnStream>,
     /// Answers not yet taken by the server.
     outbox: Outbox,
     running: FuturesUnordered<BoxFuture<'static, Reply>>,
@@ -196,6 +208,7 @@ impl Served<'_> {
     }
 
     fn poll_all(&mut self, cx: &mut Context<'_>) -> Poll<End> {
+        self.poll_relay(cx);
         if let Poll::Ready(end) = self.poll_read(cx) {
             return Poll::Ready(end);
         }
@@ -272,6 +285,7 @@ impl Served<'_> {
         match answer {
             Answer::None => {}
             Answer::Now(answer) => self.outbox.push(&answer),
+            Answer::All(answers) => answers.iter().for_each(|it| self.outbox.push(it)),
             Answer::Later(answer) => self.running.push(answer),
         }
     }
@@ -284,6 +298,37 @@ impl Served<'_> {
             ping_at.as_mut().reset(Instant::now() + PING_EVERY);
             self.outbox.push(&self.speaker.keepalive());
         }
+    }
+
+    /// What the relay has to say without having been asked.
+    fn poll_relay(&mut self, cx: &mut Context<'_>) {
+        while let Some(relay) = &mut self.relay
+            && !self.outbox.is_full()
+            && let Poll::Ready(due) = relay.poll_due(cx)
+        {
+            due.iter().for_each(|stanza| self.outbox.push(stanza));
+        }
+    }
+
+    /// Waits a moment for the answers that the relay's target still owes; then the others are told
+    /// that none comes. `Stopped`, or why the stream ended before.
+    async fn drain_relay(&mut self) -> End {
+        let Some(relay) = &mut self.relay else {
+            return End::Stopped;
+        };
+        relay.drain();
+        let drained = poll_fn(|cx| match self.poll(cx) {
+            Poll::Pending if self.relay.as_ref().is_none_or(OnStream::is_idle) => {
+                Poll::Ready(End::Stopped)
+            }
+            polled => polled,
+        });
+        let end = timeout(STOP_WITHIN, drained).await.unwrap_or(End::Stopped);
+        if let Some(mut relay) = self.relay.take() {
+            let left = relay.give_up();
+            left.iter().for_each(|stanza| self.outbox.push(stanza));
+        }
+        end
     }
 
     /// Ready when all is written and flushed.

@@ -125,6 +125,7 @@ pub fn settings() -> Settings {
         )],
         legacy_namespaces: Vec::new(),
         external: Vec::new(),
+        relay: None,
         configured: Vec::new(),
         bans: BanPolicy {
             failures: Some(FailureLimit {

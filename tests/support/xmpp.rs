@@ -18,7 +18,7 @@ use slotd::service::operations::Operations;
 use slotd::service::operations::reload::Reloads;
 use slotd::service::sweep::{Deletions, Sweeper};
 use slotd::store::{Body, Content, Failure, FileStore, Progress, StoreError, Stored};
-use slotd::xmpp::{self, Connect, Identity, Socket};
+use slotd::xmpp::{self, Connect, Hosts, Socket};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinHandle;
@@ -207,7 +207,7 @@ pub struct Fake {
 
 impl Fake {
     /// Starts slotd; each connection takes up `buffer_bytes` in either direction.
-    pub fn start(service: Arc<Service>, components: Vec<Component>, buffer_bytes: usize) -> Self {
+    pub fn start(service: Arc<Service>, hosts: impl Into<Hosts>, buffer_bytes: usize) -> Self {
         let (arrive, peers) = mpsc::unbounded_channel();
         let connect: Connect = Arc::new(move |_| {
             let (ours, theirs) = tokio::io::duplex(buffer_bytes);
@@ -218,10 +218,7 @@ impl Fake {
         });
         let (stop, stopped) = watch::channel(false);
         let operations = operations(service);
-        let running = {
-            let identities = components.into_iter().map(Identity::Component);
-            xmpp::run_over(connect, identities.collect(), operations, stopped)
-        };
+        let running = xmpp::run_over(connect, hosts.into(), operations, stopped);
         Self {
             peers,
             stop,

@@ -200,6 +200,7 @@ fn settings() -> Settings {
         contact: Vec::new(),
         legacy_namespaces: Vec::new(),
         external: Vec::new(),
+        relay: None,
         configured: Vec::new(),
         bans: BanPolicy::default(),
     }

@@ -42,15 +42,23 @@ impl Checker {
         components.into_iter().collect()
     }
 
-    fn component(
+    pub(super) fn component(
         &mut self,
         key: &Key,
         raw: &RawComponent,
         read_secret: &ReadSecret<'_>,
     ) -> Option<Component> {
+        let example = match key.option() {
+            "relay" => "relay",
+            _ => "upload",
+        };
         let jid = match &raw.jid {
-            Some(jid) => value::domain(jid, "name the host: \"upload.example.org\""),
-            None => Err(missing("component", "jid", "upload.example.org")),
+            Some(jid) => value::domain(jid, &format!("name the host: \"{example}.example.org\"")),
+            None => Err(missing(
+                &key.to_string(),
+                "jid",
+                &format!("{example}.example.org"),
+            )),
         };
         let jid = self.take(key.name("jid"), jid);
         let server = self.take(key.name("server"), value::server(&raw.server));

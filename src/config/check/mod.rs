@@ -23,6 +23,7 @@ mod component;
 mod external;
 mod http;
 mod policy;
+mod relay;
 mod warm_binding;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -74,6 +75,7 @@ impl Checker {
         let components = self.components(raw, read_own_secret);
         let account = self.account(raw, read_own_secret);
         let legacy_namespaces = self.legacy_namespaces(&raw.component);
+        let relay = self.relay(raw.relay.as_ref(), components.as_deref(), read_own_secret);
         let http = self.http(&raw.http);
         let admin = self.admin(&raw.admin, http.as_ref());
         let external = self.external(&raw.external, http.as_ref(), read_secret);
@@ -93,6 +95,7 @@ impl Checker {
             components: components?,
             account: account?,
             legacy_namespaces: legacy_namespaces?,
+            relay: relay?,
             http: http?,
             admin: admin?,
             external: external?,
