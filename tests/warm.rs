@@ -22,6 +22,7 @@ use slotd::service::{Service, Settings};
 use support::manager::{Act, Manager, answer, bound, created, failure, features, offer};
 use support::manager::{refused, success};
 use support::site::http;
+use support::sockets;
 use support::world::{bench, settings};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -677,4 +678,15 @@ async fn who_guesses_on_is_banned() {
     assert!(service.check_address(client).is_err());
     let (status, ..) = post_where_uploads_are(&router, None, "secret").await;
     assert_eq!((status, manager.bodies().len()), (403, 60));
+}
+
+/// Over a socket, where plain requests are answered in front of hyper, too.
+#[tokio::test]
+async fn a_plain_request_finds_the_room() {
+    let warm_binding = rules(1, Door::Http).warm_binding;
+    let front = sockets::Front::with(|settings| settings.warm_binding = warm_binding);
+    let asked = sockets::request("GET", "/warm", "Connection: close\r\n");
+    let answer = sockets::ask(&mut front.connect_tls().await, &asked, false).await;
+    let answer = String::from_utf8_lossy(&answer).into_owned();
+    assert!(answer.starts_with("HTTP/1.1 401 "), "{answer}");
 }

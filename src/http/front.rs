@@ -113,7 +113,9 @@ impl<S: Line> Front<S> {
                 Awaited::Over => return self.close(),
             };
             let place = |path: &str| self.edge.place(path);
-            let Some(ask) = Ask::read(&self.buffer[..end], place) else {
+            let ask = Ask::read(&self.buffer[..end], place);
+            // Another room of this listener's is behind hyper.
+            let Some(ask) = ask.filter(|ask| !self.edge.warm.claims(ask.uri.path())) else {
                 return self.hand_over();
             };
             self.buffer.advance(end);
