@@ -28,12 +28,14 @@
 //! configuration anew and talks to the service manager, [`log`] keeps secrets out of the log.
 //! [`import`] reads what other upload servers left, for [`service`] to keep: `slotd import`.
 //! [`send`] is a client beside all this: `slotd send` uses the service from outside, and of these
-//! rooms nothing but the guard under the XML parser.
+//! rooms nothing but the log-in of clients, [`xmpp::client`].
 //!
 //! # The flows
 //!
 //! **Slot request to slot** (XEP-0363 #request)
 //! * `xmpp::stream` reads a stanza that `xmpp::guard` let through, `xmpp::route` finds its handler.
+//!   Who asks is in `from`; behind a relay it is in the resource of the relay's address, which
+//!   `core::relayed` takes apart (`xmpp::speaker` is all that differs).
 //! * `xmpp::elements` makes a `SlotRequest` of it, or refuses. Most need no parser: `xmpp::plain`
 //!   reads them from their bytes.
 //! * `Service::request_slot`: access and size, then the requester's rate, then

@@ -36,8 +36,8 @@ const WALLS: &[(&str, &[&str])] = &[
     ("upkeep",  &["upkeep", "core", "service", "store::history", "store::keys"]),
     // A body is what `take` gets.
     ("import",  &["import", "core", "service", "store::Body", "store::BodyError", "store::StoreError"]),
-    // A client beside the service: of the edges it has the parser's guard alone.
-    ("send",    &["send", "xmpp::Guard", "xmpp::Socket", "xmpp::StreamError", "xmpp::Wire"]),
+    // A client beside the service: of the edges it has the log-in of clients alone.
+    ("send",    &["send", "xmpp::client", "xmpp::Socket", "xmpp::Wire"]),
     ("daemon",  &["admin", "audit_log", "core", "config", "log", "meters", "store", "service", "xmpp",
                   "http", "upkeep"]),
     ("command", &["config", "core", "daemon", "import", "log", "send", "service", "store", "xmpp", "http", "upkeep"]),
@@ -53,7 +53,7 @@ const CRATES: &[(&str, &[&str])] = &[
     ("hyper_util",   &["http", "admin", "send", "warm"]),
     ("maud",         &["admin", "warm"]),
     ("prometheus",   &["meters"]),
-    ("tokio_rustls", &["http", "send", "warm"]),
+    ("tokio_rustls", &["http", "xmpp", "warm"]),
     ("tower",        &["http", "admin"]),
     ("tokio_xmpp",   &["xmpp", "send"]),
     ("redb",         &["store"]),
@@ -62,9 +62,9 @@ const CRATES: &[(&str, &[&str])] = &[
     ("toml",         &["config", "store"]),
     ("clap",         &["main", "command", "send", "import"]),
     ("getrandom",    &["command", "daemon", "store", "send"]),
-    ("sasl",         &["send"]),
+    ("sasl",         &["xmpp"]),
     ("indicatif",    &["send", "import"]),
-    ("hickory_resolver", &["send"]),
+    ("hickory_resolver", &["xmpp"]),
     ("listenfd",     &["http"]),
     ("sd_notify",    &["daemon"]),
     ("arc_swap",     &["service"]),

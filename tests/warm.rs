@@ -16,6 +16,7 @@ use http_body_util::BodyExt as _;
 use slotd::admin::{Listeners, router};
 use slotd::config::{Admin, Listen};
 use slotd::core::bosh::manager::{self as core, Door, Place, WarmBinding};
+use slotd::core::external::{SharedSecret, System};
 use slotd::http::inherited::Inherited;
 use slotd::http::{Origin, router as http_router};
 use slotd::service::{Service, Settings};
@@ -680,13 +681,29 @@ async fn who_guesses_on_is_banned() {
     assert_eq!((status, manager.bodies().len()), (403, 60));
 }
 
-/// Over a socket, where plain requests are answered in front of hyper, too.
+/// Over a socket, where plain requests are answered in front of hyper, and where another system has
+/// all paths that are not ours.
 #[tokio::test]
 async fn a_plain_request_finds_the_room() {
+    let system = System {
+        prefix: "/".to_owned(),
+        formats: Vec::new(),
+        secret: SharedSecret::new(String::new()),
+        delete_secret: None,
+        domain: ADMIN.parse().expect("a JID"),
+    };
     let warm_binding = rules(1, Door::Http).warm_binding;
-    let front = sockets::Front::with(|settings| settings.warm_binding = warm_binding);
-    let asked = sockets::request("GET", "/warm", "Connection: close\r\n");
-    let answer = sockets::ask(&mut front.connect_tls().await, &asked, false).await;
-    let answer = String::from_utf8_lossy(&answer).into_owned();
-    assert!(answer.starts_with("HTTP/1.1 401 "), "{answer}");
+    let front = sockets::Front::with(|settings| {
+        settings.warm_binding = warm_binding;
+        settings.external = vec![Arc::new(system)];
+    });
+    for (target, status) in [("/warm", 401), ("/other", 404)] {
+        let asked = sockets::request("GET", target, "Connection: close\r\n");
+        let answer = sockets::ask(&mut front.connect_tls().await, &asked, false).await;
+        let answer = String::from_utf8_lossy(&answer).into_owned();
+        assert!(
+            answer.starts_with(&format!("HTTP/1.1 {status} ")),
+            "{answer}"
+        );
+    }
 }

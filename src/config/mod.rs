@@ -57,8 +57,10 @@ pub struct Config {
     pub durability: Durability,
     /// Threads of the runtime; `None` is as many as there are cores.
     pub worker_threads: Option<usize>,
-    /// The component streams; none is a service without XMPP.
+    /// The component streams; none, and no account, is a service without XMPP.
     pub components: Vec<Component>,
+    /// The account to log in as, in place of components.
+    pub account: Option<Account>,
     /// Namespaces of before XEP-0363 that are answered, too: some of `LEGACY_NAMESPACES`.
     pub legacy_namespaces: Vec<&'static str>,
     /// The HTTP side.
@@ -87,6 +89,22 @@ pub struct Config {
     pub log: Log,
 }
 
+impl Config {
+    /// The hosts that requesters know us by.
+    pub fn hosts(&self) -> impl Iterator<Item = &str> {
+        hosts(&self.components, self.account.as_ref())
+    }
+}
+
+/// The hosts that requesters know us by: those of components, or that of the account's relay.
+fn hosts<'a>(
+    components: &'a [Component],
+    account: Option<&'a Account>,
+) -> impl Iterator<Item = &'a str> {
+    let components = components.iter().map(|component| component.jid.as_str());
+    components.chain(account.map(|account| account.relay.as_str()))
+}
+
 /// What is durable before it is acknowledged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Durability {
@@ -109,6 +127,25 @@ pub struct Component {
     pub secret: Secret,
     /// How many streams to hold: several only with a server that takes several for one host.
     pub connections: u8,
+}
+
+/// An ordinary account behind a relay.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Account {
+    /// The account.
+    pub jid: BareJid,
+    /// Its password.
+    pub password: Secret,
+    /// Host and port of its server; none is where DNS says.
+    pub server: Option<(String, u16)>,
+    /// Certificates that are trusted beside those of this machine.
+    pub ca: Option<PathBuf>,
+    /// Whether the log-in may go without encryption, to this machine alone.
+    pub insecure: bool,
+    /// The resource; none is one that the server makes.
+    pub resource: Option<String>,
+    /// The relay's host: the service's JID to everybody, and the one that is believed about others.
+    pub relay: String,
 }
 
 /// Where an XMPP server listens.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytesize::ByteSize;
 
-use super::{Component, Config, Listen, ServerAddress, value};
+use super::{Account, Component, Config, Listen, ServerAddress, value};
 use crate::core::accel::Accel;
 use crate::core::bosh::manager::Door;
 use crate::core::session::network::AddressPolicy;
@@ -33,6 +33,7 @@ impl Summary<'_> {
     fn write_edges(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Config {
             components,
+            account,
             http,
             admin,
             policy,
@@ -40,6 +41,9 @@ impl Summary<'_> {
         } = self.0;
         for component in components {
             writeln!(f, "  component  {}", told(component))?;
+        }
+        if let Some(account) = account {
+            writeln!(f, "  account    {}", told_account(account))?;
         }
         let access = &policy.access;
         let who: Vec<String> = access
@@ -187,6 +191,19 @@ fn told(component: &Component) -> String {
         1 => format!("{} at {server}", component.jid),
         n => format!("{} at {server}, {n} connections", component.jid),
     }
+}
+
+fn told_account(account: &Account) -> String {
+    let (jid, relay) = (&account.jid, &account.relay);
+    let server = match &account.server {
+        Some((host, port)) => format!("{host}:{port}"),
+        None => "the server that DNS names".to_owned(),
+    };
+    let resource = match &account.resource {
+        Some(resource) => format!("/{resource}"),
+        None => String::new(),
+    };
+    format!("{jid}{resource} at {server}, behind {relay}")
 }
 
 fn socket(listen: &Listen) -> String {

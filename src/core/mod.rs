@@ -18,6 +18,7 @@ pub mod policy;
 pub mod range;
 pub mod rate;
 pub mod refusal;
+pub mod relayed;
 pub mod resume;
 pub mod session;
 pub mod slot;

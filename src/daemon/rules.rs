@@ -66,8 +66,7 @@ pub fn settings(config: &Config) -> Settings {
 
 /// Who may be banned, from all over the configuration.
 fn ban_policy(config: &Config) -> BanPolicy {
-    let hosts = config.components.iter();
-    let hosts = hosts.filter_map(|component| BareJid::new(&component.jid).ok());
+    let hosts = config.hosts().filter_map(|host| BareJid::new(host).ok());
     BanPolicy {
         failures: config.bans,
         proxies: config.http.trusted_proxies.clone(),

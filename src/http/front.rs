@@ -114,8 +114,7 @@ impl<S: Line> Front<S> {
             };
             let place = |path: &str| self.edge.place(path);
             let ask = Ask::read(&self.buffer[..end], place);
-            // Another room of this listener's is behind hyper.
-            let Some(ask) = ask.filter(|ask| !self.edge.warm.claims(ask.uri.path())) else {
+            let Some(ask) = ask.filter(|ask| !self.edge.is_warm(&ask.place, &ask.uri)) else {
                 return self.hand_over();
             };
             self.buffer.advance(end);

@@ -97,10 +97,10 @@ async fn handle(State(edge): State<Arc<Edge>>, request: Request) -> Response {
     let origin = request.extensions().get::<Origin>().copied();
     let peer = origin.and_then(|origin| origin.peer);
     let client = forwarded::client(peer, request.headers(), &edge.trusted);
-    if edge.warm.claims(request.uri().path()) {
+    let place = edge.place(request.uri().path());
+    if edge.is_warm(&place, request.uri()) {
         return edge.answer_warm(origin, client, request).await;
     }
-    let place = edge.place(request.uri().path());
     let dialect = dialect(&place, &request);
     let manner = reply::Manner {
         style: reply::ErrorStyle::of(request.headers()),

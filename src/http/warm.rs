@@ -4,13 +4,22 @@ use std::net::IpAddr;
 
 use axum::extract::Request;
 use axum::response::Response;
-use http::{HeaderValue, header};
+use http::{HeaderValue, Uri, header};
 
+use super::head::Place;
 use super::{Edge, Origin, guard, reply};
 use crate::core::forwarded;
+use crate::core::refusal::Refusal;
 use crate::warm::{Caller, Way};
 
 impl Edge {
+    /// Whether a request is for the room of warm bindings: files of ours have the first say; what
+    /// another system has is whatever is left.
+    pub(super) fn is_warm(&self, place: &Result<Place, Refusal>, uri: &Uri) -> bool {
+        let is_left = matches!(place, Err(_) | Ok(Place::External(..)));
+        is_left && self.warm.claims(uri.path())
+    }
+
     /// Hands a request on to the room of warm bindings.
     pub(super) async fn answer_warm(
         &self,

@@ -96,7 +96,7 @@ impl Ask {
                 let caller = Caller {
                     ping,
                     account: requester.to_bare(),
-                    from: head.from.clone(),
+                    from: head.requester()?.to_owned(),
                 };
                 let node = step.node.clone();
                 let staged = desk.operations.step_command(&caller, step).await?;

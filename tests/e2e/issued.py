@@ -20,14 +20,14 @@ def remember(text):
     _issued.update(FILE.findall(text))
 
 
-def keep(*secrets):
-    """Notes secrets of no form that is known here."""
-    _issued.update(secrets)
-
-
 def remember_session(sid, rid):
     """Notes what opens a BOSH session."""
     _issued.update(filter(None, (sid, rid)))
+
+
+def keep(*secrets):
+    """Notes secrets of no form that is known here."""
+    _issued.update(secrets)
 
 
 def count():
