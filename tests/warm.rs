@@ -16,12 +16,14 @@ use http_body_util::BodyExt as _;
 use slotd::admin::{Listeners, router};
 use slotd::config::{Admin, Listen};
 use slotd::core::bosh::manager::{self as core, Door, Place, WarmBinding};
+use slotd::core::external::{SharedSecret, System};
 use slotd::http::inherited::Inherited;
 use slotd::http::{Origin, router as http_router};
 use slotd::service::{Service, Settings};
 use support::manager::{Act, Manager, answer, bound, created, failure, features, offer};
 use support::manager::{refused, success};
 use support::site::http;
+use support::sockets;
 use support::world::{bench, settings};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -677,4 +679,31 @@ async fn who_guesses_on_is_banned() {
     assert!(service.check_address(client).is_err());
     let (status, ..) = post_where_uploads_are(&router, None, "secret").await;
     assert_eq!((status, manager.bodies().len()), (403, 60));
+}
+
+/// Over a socket, where plain requests are answered in front of hyper, and where another system has
+/// all paths that are not ours.
+#[tokio::test]
+async fn a_plain_request_finds_the_room() {
+    let system = System {
+        prefix: "/".to_owned(),
+        formats: Vec::new(),
+        secret: SharedSecret::new(String::new()),
+        delete_secret: None,
+        domain: ADMIN.parse().expect("a JID"),
+    };
+    let warm_binding = rules(1, Door::Http).warm_binding;
+    let front = sockets::Front::with(|settings| {
+        settings.warm_binding = warm_binding;
+        settings.external = vec![Arc::new(system)];
+    });
+    for (target, status) in [("/warm", 401), ("/other", 404)] {
+        let asked = sockets::request("GET", target, "Connection: close\r\n");
+        let answer = sockets::ask(&mut front.connect_tls().await, &asked, false).await;
+        let answer = String::from_utf8_lossy(&answer).into_owned();
+        assert!(
+            answer.starts_with(&format!("HTTP/1.1 {status} ")),
+            "{answer}"
+        );
+    }
 }

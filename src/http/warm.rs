@@ -13,9 +13,11 @@ use crate::core::refusal::Refusal;
 use crate::warm::{Caller, Way};
 
 impl Edge {
-    /// Whether a request is for the room of warm bindings: files have the first say.
+    /// Whether a request is for the room of warm bindings: files of ours have the first say; what
+    /// another system has is whatever is left.
     pub(super) fn is_warm(&self, place: &Result<Place, Refusal>, uri: &Uri) -> bool {
-        place.is_err() && self.warm.claims(uri.path())
+        let is_left = matches!(place, Err(_) | Ok(Place::External(..)));
+        is_left && self.warm.claims(uri.path())
     }
 
     /// Hands a request on to the room of warm bindings.
