@@ -37,7 +37,7 @@ def _ejabberd_upload(server, port):
     share = (f'modules:\n  mod_http_upload:\n    host: "{FILES}"\n    access: all\n'
              f'    put_url: "http://127.0.0.1:{port}/upload"\n    docroot: "{docroot}"\n')
     listener = (f'listen:\n  -\n    port: {port}\n    ip: "127.0.0.1"\n'
-                '    module: ejabberd_http\n    request_handlers:\n'
+                '    module: ejabberd_http\n    backlog: 1024\n    request_handlers:\n'
                 '      /upload: mod_http_upload\n')
     text = path.read_text().replace("\nmodules:\n", f"\n{share}", 1)
     path.write_text(text.replace("\nlisten:\n", f"\n{listener}", 1))
