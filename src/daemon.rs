@@ -279,8 +279,11 @@ fn start_parts(
     let (deletions, told) = Deletions::new();
     service.report_to(deletions.clone());
     let mut parts = JoinSet::new();
-    if config.components.is_empty() {
-        info!("no component is configured: files are served, slots cannot be asked for");
+    let identities = xmpp::identities(&config.components, config.account.as_ref());
+    if identities.is_empty() {
+        info!(
+            "no component and no account is configured: files are served, slots cannot be asked for"
+        );
     } else {
         let operations = Operations::new(
             service.clone(),
@@ -288,8 +291,7 @@ fn start_parts(
             reloads,
             config.data_dir.clone(),
         );
-        let components = config.components.clone();
-        parts.spawn(xmpp::run(components, operations, stopped.clone()));
+        parts.spawn(xmpp::run(identities, operations, stopped.clone()));
     }
     if is_watched(config) {
         let (data_dir, service) = (config.data_dir.clone(), service.clone());

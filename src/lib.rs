@@ -21,18 +21,21 @@
 //! themselves, `service::recent` remembers a day of it.
 //!
 //! [`admin`] is the private listener beside them: how the service is, what was counted, and a page
-//! of it that `Service::status` gathers and `admin::page` draws.
+//! of it that `Service::status` gathers and `admin::page` draws. [`warm`] is a room that either
+//! listener lets in, where the configuration says so: it binds BOSH sessions for others.
 //!
 //! [`config`] says what was configured, [`daemon`] puts the rooms together, stops them, reads the
 //! configuration anew and talks to the service manager, [`log`] keeps secrets out of the log.
 //! [`import`] reads what other upload servers left, for [`service`] to keep: `slotd import`.
 //! [`send`] is a client beside all this: `slotd send` uses the service from outside, and of these
-//! rooms nothing but the guard under the XML parser.
+//! rooms nothing but the log-in of clients, [`xmpp::client`].
 //!
 //! # The flows
 //!
 //! **Slot request to slot** (XEP-0363 #request)
 //! * `xmpp::stream` reads a stanza that `xmpp::guard` let through, `xmpp::route` finds its handler.
+//!   Who asks is in `from`; behind a relay it is in the resource of the relay's address, which
+//!   `core::relayed` takes apart (`xmpp::speaker` is all that differs).
 //! * `xmpp::elements` makes a `SlotRequest` of it, or refuses. Most need no parser: `xmpp::plain`
 //!   reads them from their bytes.
 //! * `Service::request_slot`: access and size, then the requester's rate, then
@@ -52,6 +55,12 @@
 //! * Whole: commit the file, then complete the row, then 201. Broken: the bytes stay as the slot's
 //!   prefix, the slot stays usable, the same PUT may come again.
 //! * The slot is complete already: the body is compared, and a lost 201 is given again.
+//!
+//! **PUT of another system to file** (`[[external]]`)
+//! * `http::head` finds the system by the path. `core::external` opens the token that it made, and
+//!   names the row by the path.
+//! * `Service::receive` has a row kept for it by the first PUT (`SessionStore::admit_path`), once
+//!   for ever: the path stays marked when the row is gone. From there on it is a PUT as any other.
 //!
 //! **Append to file**
 //! * `Service::receive` opens the resume URL and asks `UploadSession::append`, which takes the
@@ -107,6 +116,14 @@
 //! * Most figures are there already: `Service::tell` has each event counted (`meters::happenings`),
 //!   and stores, streams and connections count their work (`meters::work`).
 //!
+//! **Form to BOSH session** (XEP-0124, XEP-0206)
+//! * `warm::ask` refuses what nobody may ask; then `warm::job` has the operator's own server say
+//!   whether the password is right, by a login that ends there.
+//! * `core::bosh::form` reads the wish, `core::bosh::Login` writes one body and reads one answer at
+//!   a time, `warm::line` carries them to the manager that the configuration names.
+//! * A lost answer is asked for with the same bytes, once. What fails, or what nobody waits for any
+//!   more, is ended.
+//!
 //! **Failure to ban**
 //! * An edge asks `Service::check_address` or `check_account` before anything else: who is banned
 //!   gets nothing.
@@ -159,4 +176,5 @@ pub mod send;
 pub mod service;
 pub mod store;
 pub mod upkeep;
+pub mod warm;
 pub mod xmpp;

@@ -16,7 +16,7 @@ use slotd::core::rate::Rate;
 use slotd::core::slot::Sha256;
 use slotd::service::Service;
 use slotd::store::{FileStore as _, Stores};
-use slotd::xmpp::{LoginError, try_login};
+use slotd::xmpp::{Identity, LoginError, try_login};
 use support::faulty::{Fault, Plan, faulty};
 use support::upload::{Put, broken_after, whole};
 use support::world::{Bench, bench, settings};
@@ -30,6 +30,10 @@ const ROMEO: &str = "romeo@example.org/phone";
 
 fn server() -> ServerAddress {
     ServerAddress::Tcp("127.0.0.1:5347".to_owned())
+}
+
+fn identity(server: ServerAddress) -> Identity {
+    Identity::Component(component(server))
 }
 
 fn start(bench: &Bench) -> Fake {
@@ -1096,7 +1100,7 @@ async fn each_failure_to_log_in_has_its_words() {
             // Read on, so that what was sent is not lost with a reset.
             let _ = timeout(Duration::from_millis(50), peer.read_to_end()).await;
         });
-        let tried = try_login(&component(ServerAddress::Tcp(address))).await;
+        let tried = try_login(&identity(ServerAddress::Tcp(address))).await;
         let error = tried.expect_err("refused").to_string();
         assert!(error.contains(words), "{words}: {error}");
         assert!(!error.contains(xmpp::SECRET), "{error}");
@@ -1113,7 +1117,7 @@ async fn tcp_and_unix_sockets_are_reached() {
         peer.log_in().await.expect("a log-in");
         peer.read_to_end().await
     });
-    let tcp = component(ServerAddress::Tcp(address.clone()));
+    let tcp = identity(ServerAddress::Tcp(address.clone()));
     try_login(&tcp).await.expect("logged in");
     assert_eq!(served.await.expect("served"), "</stream:stream>");
     let error = try_login(&tcp).await.expect_err("nobody listens");
@@ -1127,7 +1131,7 @@ async fn tcp_and_unix_sockets_are_reached() {
         let mut peer = Peer::new(listener.accept().await.expect("a connection").0);
         peer.log_in().await
     });
-    let unix = component(ServerAddress::Unix(path));
+    let unix = identity(ServerAddress::Unix(path));
     try_login(&unix).await.expect("logged in");
     served.await.expect("served").expect("a log-in");
 }

@@ -13,7 +13,7 @@ const SAMPLE: &str = include_str!("../conf/slotd.toml");
 /// What an example of [[external]] cannot do without.
 const EXTERNAL: [&str; 5] = [
     "[[external]]",
-    "path = ",
+    "path = \"/upload",
     "protocol = ",
     "domain = ",
     "secret_file = ",
@@ -138,12 +138,22 @@ fn is_of_external(example: &str) -> bool {
 #[test]
 fn the_samples_examples_are_good() {
     let dir = scene();
+    let account = account_lines();
     for (n, example) in examples() {
+        if account.contains(&n) {
+            continue;
+        }
         // Tried alone, in its place; the tables and their first keys as they must go together.
         let needs: &[&str] = match example {
-            "[http.tls]" | "[[external]]" => continue,
+            "[http.tls]" | "[[external]]" | "[warm_binding]" => continue,
             // For a service manager, which is not here.
             _ if example.starts_with("delete_secret_credential") => continue,
+            _ if example.starts_with("managers") => {
+                &["[warm_binding]", "listen = [\"127.0.0.1:5051"]
+            }
+            _ if example.starts_with("path = \"/warm") || example.starts_with("listen = \"a") => {
+                &["[warm_binding]", "managers", "listen = [\"127.0.0.1:5051"]
+            }
             _ if example.starts_with("certificate") => &["[http.tls]", "key"],
             _ if example.starts_with("key") => &["[http.tls]", "certificate"],
             _ if is_of_external(example) => &EXTERNAL,
@@ -170,6 +180,52 @@ fn the_samples_examples_are_good() {
     }
 }
 
+/// The lines of the sample's `[account]`, which stands in place of `[component]`.
+fn account_lines() -> std::ops::Range<usize> {
+    let lines: Vec<&str> = SAMPLE.lines().collect();
+    let at = |wanted: &str| lines.iter().position(|line| *line == wanted).expect(wanted);
+    at("##[account]")..at("[http]")
+}
+
+#[test]
+fn the_samples_account_is_good() {
+    let dir = scene();
+    let account = account_lines();
+    let component = SAMPLE.lines().position(|line| line == "[component]");
+    let component = component.expect("the component")..account.start;
+    for without in ["password", "insecure"] {
+        let line = |(n, line): (usize, &'static str)| match line.strip_prefix("##") {
+            _ if component.contains(&n) => "",
+            Some(option) if account.contains(&n) && !option.starts_with(without) => option,
+            _ => line,
+        };
+        let lines: Vec<&str> = SAMPLE.lines().enumerate().map(line).collect();
+        // Of the three passwords one; without TLS the server is here.
+        let text = lines.join("\n").replace("\npassword = ", "\n#");
+        let text = text.replace("\npassword_credential = ", "\n#");
+        let text = match without {
+            "password" => text.replace("xmpp.example.org:5222", "127.0.0.1:5222"),
+            _ => text,
+        };
+        let loaded = load_text(
+            &dir,
+            &text.replace("/etc/slotd", &dir.path().to_string_lossy()),
+        );
+        let config = loaded.unwrap_or_else(|error| panic!("{error}")).config;
+        let account = config.account.as_ref().expect("an account");
+        assert_eq!(account.resource.as_deref(), Some("node-1"));
+        assert_eq!(account.insecure, without == "password");
+        let summary = Summary(&config).to_string();
+        for words in ["slotd@example.org/node-1 at ", "behind upload.example.org"] {
+            assert!(summary.contains(words), "{summary}");
+        }
+        assert!(
+            summary.contains("uploads    accounts of example.org\n"),
+            "{summary}"
+        );
+    }
+}
+
 /// What each table says of an unknown key, which is all keys that it knows.
 #[test]
 fn the_sample_has_every_option() {
@@ -178,6 +234,7 @@ fn the_sample_has_every_option() {
     for table in [
         "",
         "component",
+        "account",
         "http",
         "http.tls",
         "limits",
@@ -187,6 +244,7 @@ fn the_sample_has_every_option() {
         "external",
         "retention",
         "keys",
+        "warm_binding",
         "contact",
         "log",
     ] {

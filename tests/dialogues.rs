@@ -187,6 +187,11 @@ fn give(settings: &mut Settings, room: &mut Option<Room>, key: &str, value: &str
             }
         }
         "token_in" => settings.token_in_header = value == "header",
+        "legacy_namespaces" => {
+            let is_named = |namespace: &&str| value.split_whitespace().any(|it| it == *namespace);
+            let named = slotd::config::LEGACY_NAMESPACES.into_iter();
+            settings.legacy_namespaces = named.filter(is_named).collect();
+        }
         "check_content_type" => settings.check_content_type = value == "true",
         "free_space" => {
             *room = Some(Room {

@@ -192,6 +192,11 @@ fn count_operators(meters: &Meters) {
     let events = [
         run(true, Ok(&draining)),
         run(false, Err(&Refusal::NotAllowed)),
+        Event::WarmBinding {
+            by,
+            account: &jid("somebody@example.org"),
+            outcome: "not-authorized",
+        },
         Event::KeysChanged { n_keys: 2 },
         Event::Draining { is_draining: true },
         Event::Reloaded { outcome: Ok(()) },
@@ -249,6 +254,7 @@ const GROWN: &[(&str, u32)] = &[
     ("slotd_commands_total{by=\"operator\"}", 1),
     ("slotd_commands_total{by=\"account\"}", 1),
     ("slotd_commands_refused_total{reason=\"not-allowed\"}", 1),
+    ("slotd_warm_bindings_total{outcome=\"not-authorized\"}", 1),
     ("slotd_keys_changed_total", 1),
     ("slotd_reloads_total{outcome=\"taken\"}", 1),
     ("slotd_reloads_total{outcome=\"refused\"}", 1),

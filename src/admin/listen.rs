@@ -1,4 +1,4 @@
-//! The sockets of `admin.listen`, and their connections: few, short, and without bodies.
+//! The sockets of `admin.listen`, and their connections: few, short, and mostly without bodies.
 
 use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr};
@@ -11,7 +11,6 @@ use axum::body::Body;
 use axum::response::{IntoResponse as _, Response};
 use http::uri::Authority;
 use http::{HeaderName, HeaderValue, Request, StatusCode, header};
-use http_body::Body as _;
 use hyper::body::Incoming;
 use hyper::server::conn::http1::Builder;
 use hyper::service::service_fn;
@@ -25,6 +24,7 @@ use tower::ServiceExt as _;
 use crate::config::Admin;
 use crate::http::inherited::Inherited;
 use crate::http::listen::{self, BindError, Socket};
+use crate::warm::{Caller, Way};
 
 /// Connections at a time; more wait in the kernel.
 const CONNECTIONS_MAX: usize = 32;
@@ -85,10 +85,14 @@ async fn admit(socket: Socket, router: Router, places: Arc<Semaphore>) {
                         true => Hosts::Loopback,
                         false => Hosts::Any,
                     };
-                    connections.spawn(answer_all(stream, hosts, router.clone(), place));
+                    let address = stream.peer_addr().map(|peer| peer.ip().to_canonical()).ok();
+                    let door = Door { hosts, address, router: router.clone() };
+                    connections.spawn(answer_all(stream, door, place));
                 }
                 (Ok(place), Ok(listen::Incoming::Unix(stream))) => {
-                    connections.spawn(answer_all(stream, Hosts::Any, router.clone(), place));
+                    let (hosts, address) = (Hosts::Any, None);
+                    let door = Door { hosts, address, router: router.clone() };
+                    connections.spawn(answer_all(stream, door, place));
                 }
                 (_, Err(error)) => {
                     tracing::debug!(%error, "cannot accept a connection to admin.listen");
@@ -125,12 +129,21 @@ impl Hosts {
     }
 }
 
+/// What the answers of one connection need.
+#[derive(Clone)]
+struct Door {
+    hosts: Hosts,
+    /// The other end's address; none of a Unix socket.
+    address: Option<IpAddr>,
+    router: Router,
+}
+
 /// Answers a connection's requests, while its time lasts.
-async fn answer_all<S>(stream: S, hosts: Hosts, router: Router, place: OwnedSemaphorePermit)
+async fn answer_all<S>(stream: S, door: Door, place: OwnedSemaphorePermit)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let service = service_fn(move |request| answer(hosts, router.clone(), request));
+    let service = service_fn(move |request| answer(door.clone(), request));
     let mut http = Builder::new();
     http.timer(TokioTimer::new())
         .header_read_timeout(HEAD_WITHIN)
@@ -146,21 +159,19 @@ where
     drop(place);
 }
 
-async fn answer(
-    hosts: Hosts,
-    router: Router,
-    request: Request<Incoming>,
-) -> Result<Response, Infallible> {
-    let mut response = match request.body().is_end_stream() {
-        _ if !hosts.allow(&request) => {
+async fn answer(door: Door, mut request: Request<Incoming>) -> Result<Response, Infallible> {
+    let mut response = match door.hosts.allow(&request) {
+        false => {
             let words = "Ask for an address or localhost: by another name this could be a trick.\n";
             (StatusCode::MISDIRECTED_REQUEST, words).into_response()
         }
-        true => router.oneshot(request.map(Body::new)).await?,
-        // Nothing here takes one; the rest of the connection is not worth reading past it.
-        false => {
-            let close = [(header::CONNECTION, HeaderValue::from_static("close"))];
-            (StatusCode::PAYLOAD_TOO_LARGE, close).into_response()
+        true => {
+            let caller = Caller {
+                address: door.address,
+                way: Way::Private,
+            };
+            request.extensions_mut().insert(caller);
+            door.router.oneshot(request.map(Body::new)).await?
         }
     };
     let fields = response.headers_mut();

@@ -1,22 +1,27 @@
 //! Edge: the private listener, for those who look after the service and for what watches over it.
 //!
 //! Nobody is asked for a password here: `admin.listen` is loopback, a private network or a Unix
-//! socket. So nothing here changes anything, and no answer holds a secret, a link or an address.
+//! socket. So nothing here changes anything, and no answer holds a secret, a link or an address;
+//! but for warm bindings, a room of their own that is let in here and asks for a password.
 //! `listen` holds sockets and connections, `pulse` asks the stores how they are, for all who want
 //! to know, and at most so often. `view` gathers what the status page shows, `page` draws it.
 
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::State;
+use axum::extract::{Request, State};
+use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
-use http::{StatusCode, header};
+use http::{HeaderValue, StatusCode, header};
+use http_body::Body as _;
 use tokio::runtime::Handle;
 
+use crate::core::bosh::manager::Door;
 use crate::core::health::{self, Trouble};
 use crate::meters;
 use crate::service::Service;
+use crate::warm::{Caller, Warm};
 
 mod listen;
 pub mod page;
@@ -36,12 +41,14 @@ struct Admin {
     service: Arc<Service>,
     pulse: Pulse,
     view: View,
+    warm: Arc<Warm>,
 }
 
 /// Everything that can be asked for here; call it in a runtime.
 pub fn router(service: Arc<Service>) -> Router {
     let pulse = Pulse::of(service.clone());
     let admin = Arc::new(Admin {
+        warm: Warm::new(service.clone(), Door::Admin),
         service,
         pulse,
         view: View::default(),
@@ -51,7 +58,33 @@ pub fn router(service: Arc<Service>) -> Router {
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics))
+        .route_layer(from_fn(without_body))
+        .fallback(other)
         .with_state(admin)
+}
+
+/// Nothing here takes a body, but for warm bindings.
+async fn without_body(request: Request, next: Next) -> Response {
+    match refuse_body(&request) {
+        Some(refused) => refused,
+        None => next.run(request).await,
+    }
+}
+
+fn refuse_body(request: &Request) -> Option<Response> {
+    // The rest of the connection is not worth reading past it.
+    let close = [(header::CONNECTION, HeaderValue::from_static("close"))];
+    let refused = || (StatusCode::PAYLOAD_TOO_LARGE, close).into_response();
+    (!request.body().is_end_stream()).then(refused)
+}
+
+/// Warm bindings, and what is not there.
+async fn other(State(admin): State<Arc<Admin>>, request: Request) -> Response {
+    let caller = request.extensions().get::<Caller>().copied();
+    match caller.filter(|_| admin.warm.claims(request.uri().path())) {
+        Some(caller) => admin.warm.answer(caller, request).await,
+        None => refuse_body(&request).unwrap_or_else(|| StatusCode::NOT_FOUND.into_response()),
+    }
 }
 
 /// The process lives, and its runtime gives everybody a turn.

@@ -117,6 +117,10 @@ impl<'a> Line<'a> {
             | Event::UploadCancelled { .. }
             | Event::SessionRefreshed { .. }
             | Event::Removed { .. } => Some(line.of_upload(event)),
+            Event::WarmBinding { account, .. } => Some(Self {
+                account: Some(account.to_string()),
+                ..line.of_service(event)
+            }),
             Event::Banned { whom, .. } | Event::Unbanned { whom, .. } => Some(Self {
                 account: Some(shown(whom, addresses())),
                 ..line.of_service(event)
@@ -237,6 +241,11 @@ impl<'a> Line<'a> {
                     Err(refusal) => refusal.name(),
                 }),
                 ..self.of_command(operation)
+            },
+            Event::WarmBinding { by, outcome, .. } => Self {
+                by: Some(by.to_string()),
+                outcome: Some(outcome),
+                ..self
             },
             Event::KeysChanged { n_keys } => Self {
                 n_keys: Some(n_keys),

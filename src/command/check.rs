@@ -20,11 +20,12 @@ pub fn check(args: ConfigArgs, connect: bool) -> Result<ExitCode, End> {
     say(&format!("{file} is good:\n{}", Summary(&config)))?;
     if connect {
         let runtime = runtime(Some(1))?;
-        for component in &config.components {
-            if let Err(error) = runtime.block_on(xmpp::try_login(component)) {
-                return Err(failed(format!("{}: {error}", component.jid)));
+        for identity in xmpp::identities(&config.components, config.account.as_ref()) {
+            let name = identity.name();
+            if let Err(error) = runtime.block_on(xmpp::try_login(&identity)) {
+                return Err(failed(format!("{name}: {error}")));
             }
-            say(&format!("{}: logged in", component.jid))?;
+            say(&format!("{name}: logged in"))?;
         }
     }
     Ok(ExitCode::SUCCESS)

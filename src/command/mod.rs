@@ -35,8 +35,8 @@ pub enum Command {
     /// uploads cut then go on afterwards, or can be sent again. A second signal ends it at once.
     ///
     /// On SIGHUP it reads the configuration anew, while all goes on: a broken file changes nothing,
-    /// and the log says what is wrong. data_dir, durability, worker_threads, [component] and
-    /// [http], but for the files of [http.tls], take a restart.
+    /// and the log says what is wrong. data_dir, durability, worker_threads, [component],
+    /// [account] and [http], but for the files of [http.tls], take a restart.
     ///
     /// Takes sockets of a service manager (LISTEN_FDS) for addresses in http.listen, and tells it
     /// how it is (NOTIFY_SOCKET, WATCHDOG_USEC): contrib/systemd.
@@ -54,7 +54,7 @@ Examples:
     Check {
         #[command(flatten)]
         config: ConfigArgs,
-        /// Also logs in to the XMPP server as each component, and out again.
+        /// Also logs in to the XMPP server as each component or the account, and out again.
         ///
         /// Beside a service that is running with the same configuration Prosody refuses it with a
         /// conflict, unless component_conflict_resolve is "kick_old": then the running one is
@@ -104,7 +104,8 @@ pub struct ConfigArgs {
     /// The configuration file; conf/slotd.toml is a sample that explains every option.
     #[arg(long, value_name = "FILE")]
     config: PathBuf,
-    /// Reads the secret of every component from this file, whatever the configuration says.
+    /// Reads the secret of every component, or the account's password, from this file, whatever the
+    /// configuration says.
     #[arg(long, value_name = "FILE")]
     component_secret_file: Option<PathBuf>,
 }

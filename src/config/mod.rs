@@ -18,6 +18,7 @@ use jid::BareJid;
 
 use crate::core::accel::Accel;
 use crate::core::bans::failures::FailureLimit;
+use crate::core::bosh::manager::WarmBinding;
 use crate::core::command::operation::Configured;
 use crate::core::external::System;
 use crate::core::policy::Policy;
@@ -43,6 +44,10 @@ mod value;
 /// No configuration file is larger.
 const CONFIG_BYTES_MAX: u64 = 1 << 20;
 
+/// What clients asked for slots in before `urn:xmpp:http:upload:0`.
+pub const LEGACY_NAMESPACES: [&str; 2] =
+    ["urn:xmpp:http:upload", "eu:siacs:conversations:http:upload"];
+
 /// The whole configuration.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -52,8 +57,12 @@ pub struct Config {
     pub durability: Durability,
     /// Threads of the runtime; `None` is as many as there are cores.
     pub worker_threads: Option<usize>,
-    /// The component streams; none is a service without XMPP.
+    /// The component streams; none, and no account, is a service without XMPP.
     pub components: Vec<Component>,
+    /// The account to log in as, in place of components.
+    pub account: Option<Account>,
+    /// Namespaces of before XEP-0363 that are answered, too: some of `LEGACY_NAMESPACES`.
+    pub legacy_namespaces: Vec<&'static str>,
     /// The HTTP side.
     pub http: Http,
     /// The private listener.
@@ -72,10 +81,28 @@ pub struct Config {
     pub keys: Keys,
     /// Accounts that may run operators' commands.
     pub operators: Vec<BareJid>,
+    /// Who binds BOSH sessions for others, and where, if anybody.
+    pub warm_binding: Option<WarmBinding>,
     /// XEP-0157 addresses: the field's name (`abuse-addresses`) and its URIs.
     pub contact: Vec<(&'static str, Vec<String>)>,
     /// Where the log goes.
     pub log: Log,
+}
+
+impl Config {
+    /// The hosts that requesters know us by.
+    pub fn hosts(&self) -> impl Iterator<Item = &str> {
+        hosts(&self.components, self.account.as_ref())
+    }
+}
+
+/// The hosts that requesters know us by: those of components, or that of the account's relay.
+fn hosts<'a>(
+    components: &'a [Component],
+    account: Option<&'a Account>,
+) -> impl Iterator<Item = &'a str> {
+    let components = components.iter().map(|component| component.jid.as_str());
+    components.chain(account.map(|account| account.relay.as_str()))
 }
 
 /// What is durable before it is acknowledged.
@@ -100,6 +127,25 @@ pub struct Component {
     pub secret: Secret,
     /// How many streams to hold: several only with a server that takes several for one host.
     pub connections: u8,
+}
+
+/// An ordinary account behind a relay.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Account {
+    /// The account.
+    pub jid: BareJid,
+    /// Its password.
+    pub password: Secret,
+    /// Host and port of its server; none is where DNS says.
+    pub server: Option<(String, u16)>,
+    /// Certificates that are trusted beside those of this machine.
+    pub ca: Option<PathBuf>,
+    /// Whether the log-in may go without encryption, to this machine alone.
+    pub insecure: bool,
+    /// The resource; none is one that the server makes.
+    pub resource: Option<String>,
+    /// The relay's host: the service's JID to everybody, and the one that is believed about others.
+    pub relay: String,
 }
 
 /// Where an XMPP server listens.

@@ -7,13 +7,17 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+mod account;
 mod external;
 mod guard;
 mod tables;
+mod warm;
 
+pub use account::RawAccount;
 pub use external::RawExternal;
 pub use guard::{RawAdmin, RawBans};
 pub use tables::Tables;
+pub use warm::RawWarmBinding;
 
 /// The whole file.
 #[derive(Deserialize, Serialize)]
@@ -23,6 +27,7 @@ pub struct RawConfig {
     pub(super) durability: String,
     pub(super) worker_threads: i64,
     pub(super) component: RawComponents,
+    pub(super) account: Option<RawAccount>,
     pub(super) http: RawHttp,
     pub(super) admin: RawAdmin,
     pub(super) external: Tables<RawExternal>,
@@ -33,6 +38,7 @@ pub struct RawConfig {
     pub(super) retention: RawRetention,
     pub(super) keys: RawKeys,
     pub(super) operators: RawOperators,
+    pub(super) warm_binding: Option<RawWarmBinding>,
     pub(super) contact: RawContact,
     pub(super) log: RawLog,
 }
@@ -47,6 +53,7 @@ impl Default for RawConfig {
             // As many as there are cores.
             worker_threads: 0,
             component: RawComponents::default(),
+            account: None,
             http: RawHttp::default(),
             admin: RawAdmin::default(),
             // Whoever stood here before slotd is the operator's to name.
@@ -58,6 +65,8 @@ impl Default for RawConfig {
             retention: RawRetention::default(),
             keys: RawKeys::default(),
             operators: RawOperators::default(),
+            // Nobody else than a server should have passwords, but for whoever wants just this.
+            warm_binding: None,
             contact: RawContact::default(),
             log: RawLog::default(),
         }
@@ -65,13 +74,25 @@ impl Default for RawConfig {
 }
 
 impl RawConfig {
-    /// A secret that stands in the file itself, by its key.
+    /// Which option has a secret stand in the file itself.
     pub fn inline_secret(&self) -> Option<&'static str> {
-        let of_component = self.component.list.iter().any(|one| one.secret.is_some());
-        let has_inline = |one: &RawExternal| one.secret.is_some() || one.delete_secret.is_some();
-        let of_external = self.external.list.iter().any(has_inline);
-        let of_component = of_component.then_some("component.secret");
-        of_component.or(of_external.then_some("external.secret"))
+        let account = self.account.as_ref();
+        let mut components = self.component.list.iter();
+        let mut systems = self.external.list.iter();
+        let of_system = |one: &RawExternal| one.secret.is_some() || one.delete_secret.is_some();
+        let found = [
+            (
+                account.is_some_and(|account| account.password.is_some()),
+                "account.password",
+            ),
+            (
+                components.any(|one| one.secret.is_some()),
+                "component.secret",
+            ),
+            (systems.any(of_system), "external.secret"),
+        ];
+        let found = found.into_iter().find(|(is_there, _)| *is_there);
+        found.map(|(_, key)| key)
     }
 }
 
@@ -89,6 +110,7 @@ pub struct RawComponent {
     pub(super) secret_file: Option<String>,
     pub(super) secret_credential: Option<String>,
     pub(super) connections: i64,
+    pub(super) legacy_namespaces: Vec<String>,
 }
 
 impl Default for RawComponent {
@@ -102,6 +124,8 @@ impl Default for RawComponent {
             secret_credential: None,
             // Prosody takes no second one for the same host.
             connections: 1,
+            // No client of today needs them, and one of 2018 was broken by both beside each other.
+            legacy_namespaces: Vec::new(),
         }
     }
 }

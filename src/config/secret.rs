@@ -1,4 +1,4 @@
-//! Secrets of components: where they come from, and which are too weak.
+//! Secrets of components, and passwords of accounts: where they come from, and which are too weak.
 //!
 //! Nothing here puts a secret into a message.
 

@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use bytesize::ByteSize;
 
-use super::{Component, Config, Listen, ServerAddress, value};
+use super::{Account, Component, Config, Listen, ServerAddress, value};
 use crate::core::accel::Accel;
+use crate::core::bosh::manager::Door;
 use crate::core::session::network::AddressPolicy;
 
 /// A configuration, told in lines.
@@ -16,6 +17,7 @@ impl fmt::Display for Summary<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.write_edges(f)?;
         self.write_external(f)?;
+        self.write_warm(f)?;
         self.write_limits(f)?;
         match self.0.log.addresses {
             AddressPolicy::Full => {}
@@ -31,6 +33,7 @@ impl Summary<'_> {
     fn write_edges(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Config {
             components,
+            account,
             http,
             admin,
             policy,
@@ -38,6 +41,9 @@ impl Summary<'_> {
         } = self.0;
         for component in components {
             writeln!(f, "  component  {}", told(component))?;
+        }
+        if let Some(account) = account {
+            writeln!(f, "  account    {}", told_account(account))?;
         }
         let access = &policy.access;
         let who: Vec<String> = access
@@ -102,6 +108,20 @@ impl Summary<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Who binds sessions for others.
+    fn write_warm(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Some(warm) = &self.0.warm_binding else {
+            return Ok(());
+        };
+        let domains: Vec<&str> = warm.managers.keys().map(String::as_str).collect();
+        let (domains, path) = (domains.join(", "), &warm.path);
+        let door = match warm.door {
+            Door::Admin => "on the private listener",
+            Door::Http => "where uploads are",
+        };
+        writeln!(f, "  warm       bindings for {domains}, at {path} {door}")
     }
 
     /// How much there may be of what, and for how long.
@@ -171,6 +191,19 @@ fn told(component: &Component) -> String {
         1 => format!("{} at {server}", component.jid),
         n => format!("{} at {server}, {n} connections", component.jid),
     }
+}
+
+fn told_account(account: &Account) -> String {
+    let (jid, relay) = (&account.jid, &account.relay);
+    let server = match &account.server {
+        Some((host, port)) => format!("{host}:{port}"),
+        None => "the server that DNS names".to_owned(),
+    };
+    let resource = match &account.resource {
+        Some(resource) => format!("/{resource}"),
+        None => String::new(),
+    };
+    format!("{jid}{resource} at {server}, behind {relay}")
 }
 
 fn socket(listen: &Listen) -> String {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Serialize, Serializer};
 use serde_json::Value;
 
-use super::raw::{RawComponent, RawConfig, RawExternal};
+use super::raw::{RawAccount, RawComponent, RawConfig, RawExternal, RawWarmBinding};
 use crate::core::command::operation::Configured;
 
 /// What stands in place of a secret.
@@ -19,6 +19,12 @@ pub fn rows(raw: &RawConfig) -> Vec<Configured> {
     }
     for (key, value) in flat(&RawExternal::default()) {
         defaults.insert(format!("external.{key}"), value);
+    }
+    for (key, value) in flat(&RawWarmBinding::default()) {
+        defaults.insert(format!("warm_binding.{key}"), value);
+    }
+    for (key, value) in flat(&RawAccount::default()) {
+        defaults.insert(format!("account.{key}"), value);
     }
     let row = |(key, value): (String, Value)| {
         let default = defaults.get(&without_index(&key));

@@ -20,6 +20,7 @@
 //!   none: so come phones from a tunnel. What is read is none, be it guessed or gone: a chat's
 //!   links would get everybody banned who looks at them. Malformed requests are none either: a
 //!   proxy that was set up wrongly sends everybody's.
+//! * of an address, a wrong password with which somebody asks for warm bindings.
 //! * of an account, a slot that it asks for in spite of the rate, and an operators' command that it
 //!   may not run and was never offered. What fails within one second is one failure: a client that
 //!   sends an album asks for all of it at once. Who may not upload here at all, or has used up the

@@ -151,6 +151,15 @@ pub enum Event<'a> {
         /// What came of it.
         outcome: Result<&'a Outcome, &'a Refusal>,
     },
+    /// A session was to be bound for somebody else to go on with.
+    WarmBinding {
+        /// The operator who asked.
+        by: &'a BareJid,
+        /// Whose session.
+        account: &'a BareJid,
+        /// What came of it: `bound`, or the failure's name.
+        outcome: &'static str,
+    },
     /// Other keys are in use.
     KeysChanged {
         /// How many.

@@ -2,10 +2,10 @@
 
 use std::fmt;
 
-/// How many streams of a component are up.
+/// How many streams of a component, or of the account, are up.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StreamCount {
-    /// The component's host.
+    /// The component's host, or the account's JID.
     pub host: String,
     /// How many are logged in.
     pub n_up: usize,
@@ -20,7 +20,7 @@ pub struct Seen {
     pub rows: Option<bool>,
     /// Whether files can be written, synced and read; `None` where they do not answer.
     pub files: Option<bool>,
-    /// The streams of all components.
+    /// The streams of all components, or of the account.
     pub streams: Vec<StreamCount>,
     /// An operator said that no slots are given out.
     pub is_draining: bool,
@@ -45,9 +45,9 @@ pub enum Trouble {
         /// Whether they said so themselves.
         answers: bool,
     },
-    /// A component without any stream.
+    /// A component or an account without any stream.
     Offline {
-        /// Its host.
+        /// Its name.
         host: String,
     },
 }

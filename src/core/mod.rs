@@ -5,6 +5,7 @@
 
 pub mod accel;
 pub mod bans;
+pub mod bosh;
 pub mod command;
 pub mod download;
 pub mod event;
@@ -17,6 +18,7 @@ pub mod policy;
 pub mod range;
 pub mod rate;
 pub mod refusal;
+pub mod relayed;
 pub mod resume;
 pub mod session;
 pub mod slot;

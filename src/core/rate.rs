@@ -42,6 +42,14 @@ impl Rate {
         let wait = Duration::from_secs(wait_us.div_ceil(1_000_000));
         Err(now.plus(wait))
     }
+
+    /// Puts back `n` units that were taken and not used.
+    pub fn give_back(self, bucket: Bucket, n: u64) -> Bucket {
+        let cost_us = cost_us(n, self.per_minute);
+        Bucket {
+            full_at_us: bucket.full_at_us.saturating_sub(cost_us),
+        }
+    }
 }
 
 /// How long a bucket takes to fill by `n` units, rounded up so that nothing is free.
@@ -76,6 +84,21 @@ mod tests {
         assert!(rate.take(bucket, 1, later).is_err());
         assert!(!bucket.is_full(Timestamp(NOW.0 + 60)));
         assert!(bucket.is_full(Timestamp(NOW.0 + 61)));
+    }
+
+    #[test]
+    fn what_is_given_back_can_be_taken_again() {
+        let rate = Rate { per_minute: 3 };
+        let mut bucket = Bucket::default();
+        for _ in 0..100 {
+            let taken = rate.take(bucket, 1, NOW).expect("what was given back");
+            bucket = rate.give_back(taken, 1);
+        }
+        for _ in 0..3 {
+            bucket = rate.take(bucket, 1, NOW).expect("a minute's worth");
+        }
+        assert!(rate.take(bucket, 1, NOW).is_err());
+        assert_eq!(rate.give_back(Bucket::default(), 1), Bucket::default());
     }
 
     #[test]

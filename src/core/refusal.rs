@@ -30,6 +30,8 @@ pub enum Refusal {
     BadStanza,
     /// The requester may not use this service.
     NotAllowed,
+    /// A relay asks for somebody whose address it does not tell.
+    UnnamedRequester,
     /// The file is larger than any slot (XEP-0363 #errors).
     FileTooLarge {
         /// The largest size a slot is given for, in bytes.
@@ -247,6 +249,7 @@ impl Refusal {
             Self::BadPurpose             => row(C::BadRequest,          Modify, App::None,         400, "The purpose is unknown or its time is not usable"),
             Self::BadStanza              => row(C::BadRequest,          Modify, App::None,         400, "The request is malformed"),
             Self::NotAllowed             => row(C::Forbidden,           Auth,   App::None,         403, "You may not upload files here"),
+            Self::UnnamedRequester       => row(C::JidMalformed,        Modify, App::None,         400, "Your address cannot be told to this service, try a shorter resource"),
             Self::FileTooLarge { .. }    => row(C::NotAcceptable,       Modify, App::FileTooLarge, 413, "The file is too large"),
             Self::QuotaReached { .. }    => row(C::ResourceConstraint,  Wait,   App::Retry,        429, "The upload quota is used up, try again later"),
             Self::SlotRateReached { .. } => row(C::ResourceConstraint,  Wait,   App::Retry,        429, "Too many uploads in a short time, try again later"),
@@ -296,7 +299,6 @@ impl Refusal {
             Self::RefreshLimitReached { .. } => row(C::NotAllowed,      Cancel, App::RefreshLimit, 403, "The upload session cannot be refreshed any more"),
             Self::RefreshTooSoon { .. }  => row(C::ResourceConstraint,  Wait,   App::Retry,        429, "The upload session was refreshed just now, try again later"),
             Self::TooManySessions { .. } => row(C::ResourceConstraint,  Wait,   App::SessionsLimit, 429, "Too many upload sessions are open, try again later"),
-
             Self::CredentialExpired      => row(C::NotAuthorized,       Auth,   App::None,         403, "The upload has to be refreshed over XMPP before it goes on"),
             Self::InconsistentLength     => row(C::BadRequest,          Modify, App::None,         400, "The lengths contradict each other or the upload slot"),
             Self::OtherMediaType         => row(C::NotAcceptable,       Modify, App::None,         415, "The content type is not that of an append"),

@@ -322,6 +322,17 @@ pub struct Slot {
     pub put_headers: Vec<(&'static str, String)>,
 }
 
+impl Slot {
+    /// Where to send the file by a PUT that carries no headers of the slot's.
+    pub fn put_url_alone(&self) -> String {
+        let bearer = |(_, value): &(&str, String)| Some(value.strip_prefix("Bearer ")?.to_owned());
+        match self.put_headers.iter().find_map(bearer) {
+            Some(token) => [&self.put_url, "?t=", &token].concat(),
+            None => self.put_url.clone(),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -151,6 +151,10 @@ fn keep_fixed(new: Loaded, running: &Loaded) -> (Loaded, Vec<String>) {
     if !is_named && new.config.components != running.config.components {
         fixed.push("the component's secret".to_owned());
     }
+    let is_named = fixed.iter().any(|key| key.starts_with("account"));
+    if !is_named && new.config.account != running.config.account {
+        fixed.push("the account's password".to_owned());
+    }
     let says = |key| {
         new.configured
             .iter()
@@ -161,8 +165,8 @@ fn keep_fixed(new: Loaded, running: &Loaded) -> (Loaded, Vec<String>) {
     let mut configured: Vec<_> = before.into_iter().chain(rest.cloned()).collect();
     configured.sort_by(|a, b| a.key.cmp(&b.key));
     let (mut config, kept) = (new.config, running.config.clone());
-    // Who may upload follows from the component's name, where nothing else is said.
-    if !says_who && jids(&config) != jids(&kept) {
+    // Who may upload follows from the name of the service, where nothing else is said.
+    if !says_who && !config.hosts().eq(kept.hosts()) {
         config.policy.access = Access {
             deny: config.policy.access.deny,
             ..kept.policy.access
@@ -177,6 +181,7 @@ fn keep_fixed(new: Loaded, running: &Loaded) -> (Loaded, Vec<String>) {
         durability: kept.durability,
         worker_threads: kept.worker_threads,
         components: kept.components,
+        account: kept.account,
         http: config::Http { tls, ..kept.http },
         admin: kept.admin,
         ..config
@@ -194,14 +199,9 @@ fn is_fixed(key: &str, may_change_tls: bool) -> bool {
     let table = key.split(['.', '[']).next().unwrap_or(key);
     match table {
         "limits" | "quota" | "access" | "bans" | "retention" | "keys" | "operators" | "contact"
-        | "log" => false,
+        | "log" | "warm_binding" => false,
         _ => !(may_change_tls && key.starts_with("http.tls.")),
     }
-}
-
-fn jids(config: &Config) -> Vec<&str> {
-    let jids = config.components.iter().map(|one| one.jid.as_str());
-    jids.collect()
 }
 
 /// The options that have other values, or are in one of the two alone.

@@ -55,8 +55,10 @@ pub fn settings(config: &Config) -> Settings {
         connections_total_max: config.limits.connections_total_max,
         stop_within: config.limits.stop_within,
         addresses: config.log.addresses,
+        legacy_namespaces: config.legacy_namespaces.clone(),
         external: config.external.iter().cloned().map(Arc::new).collect(),
         operators: config.operators.clone(),
+        warm_binding: config.warm_binding.clone().map(Arc::new),
         contact: config.contact.clone(),
         configured: Vec::new(),
     }
@@ -64,8 +66,7 @@ pub fn settings(config: &Config) -> Settings {
 
 /// Who may be banned, from all over the configuration.
 fn ban_policy(config: &Config) -> BanPolicy {
-    let hosts = config.components.iter();
-    let hosts = hosts.filter_map(|component| BareJid::new(&component.jid).ok());
+    let hosts = config.hosts().filter_map(|host| BareJid::new(host).ok());
     BanPolicy {
         failures: config.bans,
         proxies: config.http.trusted_proxies.clone(),

@@ -113,7 +113,8 @@ impl<S: Line> Front<S> {
                 Awaited::Over => return self.close(),
             };
             let place = |path: &str| self.edge.place(path);
-            let Some(ask) = Ask::read(&self.buffer[..end], place) else {
+            let ask = Ask::read(&self.buffer[..end], place);
+            let Some(ask) = ask.filter(|ask| !self.edge.is_warm(&ask.place, &ask.uri)) else {
                 return self.hand_over();
             };
             self.buffer.advance(end);

@@ -23,6 +23,7 @@ use ipnet::IpNet;
 use tokio::sync::watch;
 
 use crate::config;
+use crate::core::bosh::manager::Door;
 use crate::core::event::Event;
 use crate::core::forwarded;
 use crate::core::refusal::Refusal;
@@ -30,6 +31,7 @@ use crate::core::resume::{Dialect, answer as words};
 use crate::core::session::network::Visitor;
 use crate::service::Service;
 use crate::service::upload::Credential;
+use crate::warm::Warm;
 
 pub mod connection;
 pub mod early;
@@ -49,6 +51,7 @@ mod reply;
 mod resume;
 mod room;
 pub mod tls;
+mod warm;
 
 /// Where a request came from: `listen` puts it beside each request.
 #[derive(Clone, Copy, Debug)]
@@ -69,6 +72,9 @@ struct Edge {
     /// Requests in flight through trusted proxies, by the address they name.
     in_flight: Arc<gate::Gate>,
     told_of_host: AtomicBool,
+    /// Whether TCP connections are encrypted up to here.
+    has_tls: bool,
+    warm: Arc<Warm>,
 }
 
 /// The HTTP side as a tower service: what `listen` serves, and what tests call.
@@ -92,6 +98,9 @@ async fn handle(State(edge): State<Arc<Edge>>, request: Request) -> Response {
     let peer = origin.and_then(|origin| origin.peer);
     let client = forwarded::client(peer, request.headers(), &edge.trusted);
     let place = edge.place(request.uri().path());
+    if edge.is_warm(&place, request.uri()) {
+        return edge.answer_warm(origin, client, request).await;
+    }
     let dialect = dialect(&place, &request);
     let manner = reply::Manner {
         style: reply::ErrorStyle::of(request.headers()),
@@ -202,6 +211,8 @@ fn is_framed(request: &Request) -> bool {
 impl Edge {
     fn new(service: Arc<Service>, http: &config::Http) -> Self {
         Self {
+            warm: Warm::new(service.clone(), Door::Http),
+            has_tls: http.tls.is_some(),
             service,
             site: head::Site::of(&http.public_url),
             trusted: http.trusted_proxies.clone(),

@@ -7,7 +7,7 @@ use prometheus::{Histogram, IntCounter, IntCounterVec, IntGauge};
 use super::Meters;
 use super::book::{Book, DISK_SECONDS, LIFE_SECONDS, SIZE_BYTES, TRANSFER_SECONDS, Words};
 use crate::core::event::{Event, Resumed};
-use crate::core::session::UploadSession;
+use crate::core::session::{Agreement, UploadSession};
 use crate::core::time::Timestamp;
 
 /// Counters of events.
@@ -41,23 +41,31 @@ pub struct Happenings {
     sweep_resting: IntGauge,
     commands: Words<IntCounter>,
     commands_refused: IntCounterVec,
+    warm_bindings: IntCounterVec,
     keys_changed: IntCounter,
     reloads: Words<IntCounter>,
     bans: Words<IntCounter>,
     unbans: Words<IntCounter>,
 }
 
-const KINDS: &[&str] = &["plain", "session"];
+const KINDS: &[&str] = &["plain", "session", "external"];
 const FAILURES: &[&str] = &["digest-mismatch", "size-mismatch", "policy"];
 const CANCELLERS: &[&str] = &["owner", "resume-url", "command"];
-const REMOVALS: &[&str] = &["retention", "total-size", "unfinished", "command", "purge"];
+const REMOVALS: &[&str] = &[
+    "retention",
+    "total-size",
+    "unfinished",
+    "command",
+    "purge",
+    "external",
+];
 
 impl Happenings {
     /// All at zero.
     #[rustfmt::skip]
     pub fn new(book: &Book<'_>) -> Self {
         Self {
-            slots_issued: book.counters_of("slotd_slots_issued_total", "Slots given out, plain or with an upload session", "kind", KINDS),
+            slots_issued: book.counters_of("slotd_slots_issued_total", "Slots given out, plain or with an upload session, and uploads that other systems let in", "kind", KINDS),
             slots_issued_bytes: book.counter("slotd_slots_issued_bytes_total", "Bytes of the files that slots were given out for"),
             slots_refused: book.counters("slotd_slots_refused_total", "Slot requests refused, quotas and rates among them", "reason"),
             uploads_begun: book.counter("slotd_uploads_begun_total", "Uploads whose first request was admitted"),
@@ -86,6 +94,7 @@ impl Happenings {
             sweep_resting: book.gauge("slotd_sweep_resting", "Whether the last sweep could look at nothing"),
             commands: book.counters_of("slotd_commands_total", "Commands that came to their end", "by", &["operator", "account"]),
             commands_refused: book.counters("slotd_commands_refused_total", "Commands that came to nothing", "reason"),
+            warm_bindings: book.counters("slotd_warm_bindings_total", "BOSH sessions asked for to hand on, and what came of it", "outcome"),
             keys_changed: book.counter("slotd_keys_changed_total", "How often other signing keys came into use"),
             reloads: book.counters_of("slotd_reloads_total", "How often the configuration was read again", "outcome", &["taken", "refused"]),
             bans: book.counters_of("slotd_bans_total", "Bans of accounts, domains and networks", "by", &["operator", "failures"]),
@@ -124,8 +133,12 @@ impl Meters {
         let inc = |counters: &IntCounterVec, word| counters.with_label_values(&[word]).inc();
         match *event {
             Event::SlotIssued { row } => {
-                let has_session = row.session_id().is_some();
-                all.slots_issued.get(KINDS[usize::from(has_session)]).inc();
+                let kind = match row.agreement {
+                    Agreement::Slot | Agreement::Resumable => "plain",
+                    Agreement::Session(_) => "session",
+                    Agreement::External { .. } => "external",
+                };
+                all.slots_issued.get(kind).inc();
                 all.slots_issued_bytes.inc_by(row.file.size_bytes);
             }
             Event::SlotRefused { refusal, .. } => inc(&all.slots_refused, refusal.name()),
@@ -161,6 +174,7 @@ impl Meters {
                     inc(&all.commands_refused, refusal.name());
                 }
             }
+            Event::WarmBinding { outcome, .. } => inc(&all.warm_bindings, outcome),
             Event::KeysChanged { .. } => all.keys_changed.inc(),
             Event::Reloaded { outcome } => {
                 all.reloads

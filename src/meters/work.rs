@@ -28,7 +28,15 @@ pub struct Work {
 
 const METHODS: &[&str] = &["GET", "HEAD", "PUT", "PATCH", "DELETE", "OPTIONS", "other"];
 const STATUSES: &[&str] = &["cut", "1xx", "2xx", "3xx", "4xx", "5xx"];
-const ASKS: &[&str] = &["slot", "query", "list", "refresh", "cancel", "command"];
+const ASKS: &[&str] = &[
+    "slot",
+    "legacy-slot",
+    "query",
+    "list",
+    "refresh",
+    "cancel",
+    "command",
+];
 const ENDS: &[&str] = &["stopped", "closed", "silent", "stuck", "broken", "error"];
 const STORE_ERRORS: &[&str] = &["no-space", "corrupt", "unavailable"];
 

@@ -5,9 +5,7 @@ use std::time::Duration;
 use http::{HeaderMap, StatusCode, header};
 
 use super::plan::Event;
-
-/// Longest text of a service that is shown, in characters.
-const WORDS_CHARS_MAX: usize = 200;
+use crate::xmpp::client::shown;
 
 /// What was asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -124,18 +122,6 @@ pub fn words(headers: &HeaderMap, body: &[u8]) -> String {
     shown(&text)
 }
 
-/// A text of somebody else's, fit for a terminal.
-pub fn shown(text: &str) -> String {
-    let bare = |c: char| if c.is_control() { ' ' } else { c };
-    let text: String = text
-        .trim()
-        .chars()
-        .take(WORDS_CHARS_MAX)
-        .map(bare)
-        .collect();
-    text.trim().to_owned()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -222,6 +208,6 @@ mod tests {
         assert_eq!(words(&headers, body), "no [31m room");
         assert_eq!(words(&headers, b"{}"), "");
         assert_eq!(words(&HeaderMap::new(), b"<html>"), "");
-        assert_eq!(shown(&"x".repeat(1000)).len(), WORDS_CHARS_MAX);
+        assert_eq!(shown(&"x".repeat(1000)).len(), 200);
     }
 }

@@ -51,7 +51,7 @@ pub fn read(asked: Asked, error: AskError, now: DateTime<Utc>) -> Event {
         Some(Some(wait)) if wait <= WAIT_MAX => return trouble(words, Some(wait)),
         Some(_) if asked == Asked::Slot => {
             let stamp = refusal.retry_at.unwrap_or_default();
-            let stamp = super::answers::shown(&stamp);
+            let stamp = crate::xmpp::client::shown(&stamp);
             return Event::Refused(format!("{words}; try again after {stamp}"));
         }
         Some(_) => return trouble(words, Some(WAIT_MAX)),

@@ -1,5 +1,7 @@
 //! Why a file was not sent, and the exit status that says so.
 
+use crate::xmpp::client::TrustError;
+
 /// Why a file was not sent.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SendError {
@@ -15,6 +17,15 @@ pub enum SendError {
     /// Anything else.
     #[error("{0}")]
     Failed(String),
+}
+
+impl From<TrustError> for SendError {
+    fn from(error: TrustError) -> Self {
+        match error {
+            TrustError::Unusable(words) => Self::Usage(words),
+            failed @ TrustError::Failed(_) => Self::Failed(failed.to_string()),
+        }
+    }
 }
 
 impl SendError {

@@ -10,10 +10,9 @@ use tokio::time::{Instant, timeout, timeout_at};
 use tokio_xmpp::xmlstream::ReadError;
 use xmpp_parsers::ns;
 
-use super::login::{self, Account, LoginError};
-use super::reach::{Reach, Route};
 use super::stanzas::{Refusal, attr, iq};
 use crate::xmpp::Wire;
+use crate::xmpp::client::{self, Account, LoginError, Reach, Route};
 
 /// How long an answer may take.
 const ANSWER_WITHIN: Duration = Duration::from_secs(15);
@@ -87,7 +86,7 @@ impl<'a> Line<'a> {
             self.wire = None;
         }
         if self.wire.is_none() {
-            let logged_in = match login::log_in(self.account, self.reach).await {
+            let logged_in = match client::log_in(self.account, self.reach).await {
                 // It was the right one before: a captive portal, say, that stands in its place.
                 Err(LoginError::Distrusted(words)) if self.route.is_some() => {
                     return Err(AskError::Lost(words));

@@ -2,9 +2,9 @@
 //! network meanwhile.
 //!
 //! `plan` decides what comes next in an upload, `answers` and `asks` what an answer means; none of
-//! them touches anything. `upload` does the steps: over `line` (`login`, `stanzas`) to the XMPP
-//! server, over `transfer` to the upload service, both by way of `reach` and `trust`. `discover`
-//! finds the service, `deliver` sends the link, `state` remembers for the next run, `show` tells.
+//! them touches anything. `upload` does the steps: over `line` (`stanzas`) to the XMPP server, over
+//! `transfer` to the upload service, both by way of `xmpp::client`. `discover` finds the service,
+//! `deliver` sends the link, `state` remembers for the next run, `show` tells.
 
 use std::io::{self, IsTerminal as _, Write as _};
 use std::time::Duration;
@@ -21,15 +21,12 @@ mod deliver;
 mod discover;
 mod error;
 mod line;
-mod login;
 mod pace;
 mod plan;
-mod reach;
 mod show;
 mod stanzas;
 mod state;
 mod transfer;
-mod trust;
 mod upload;
 
 pub use args::SendArgs;
@@ -38,13 +35,13 @@ use deliver::DeliverError;
 use discover::{FindError, Service};
 pub use error::SendError;
 use line::{AskError, Line, Question};
-use login::Account;
 use pace::Pace;
-use reach::Reach;
 use show::{Show, size};
 use state::{Identity, Record, StateFile, hex};
 use transfer::Http;
 use upload::{Figures, Parts, Upload};
+
+use crate::xmpp::client::{self, Account, DEAD_AFTER, Reach, Terms, Unencrypted};
 
 /// Environment variable with the account's password.
 const PASSWORD_VARIABLE: &str = "SLOTD_PASSWORD";
@@ -53,6 +50,15 @@ const FIRST_ATTEMPTS: u32 = 4;
 const DELIVER_ATTEMPTS: u32 = 8;
 /// The pause between two such attempts, times the attempt.
 const ATTEMPT_PAUSE: Duration = Duration::from_secs(1);
+
+/// How we log in. A silent server is no trouble between two questions: a question has its own time.
+const TERMS: Terms = Terms {
+    names: ["--account", "--server", "--ca", "--insecure"],
+    plain_needs_tls: false,
+    quiet_for: Duration::from_secs(3600),
+    answer_within: Duration::from_secs(3600),
+    dead_after: DEAD_AFTER,
+};
 
 /// What is told of a file that was sent.
 #[derive(Serialize)]
@@ -92,13 +98,17 @@ impl Sending {
         let opened = args.files.iter().map(|path| Content::open(path));
         let contents = opened.collect::<Result<_, _>>()?;
         let reach = Reach {
-            tls: trust::load(args.ca.as_deref())?,
-            is_insecure: args.insecure,
+            tls: client::load(args.ca.as_deref())?,
+            unencrypted: match args.insecure {
+                true => Unencrypted::Anywhere,
+                false => Unencrypted::Loopback,
+            },
             server: args.server.clone(),
         };
         let account = Account {
             jid: args.account.clone(),
             password: password(&args)?,
+            terms: &TERMS,
         };
         Ok(Self {
             args,

@@ -6,8 +6,8 @@ use minidom::Element;
 use minidom::rxml::NcName;
 use xmpp_parsers::ns;
 
-use super::answers::shown;
 use super::plan::State;
+use crate::xmpp::client::shown;
 
 /// The protocol of upload sessions.
 pub const SESSIONS: &str = "urn:slotd:upload-session:0";

@@ -20,8 +20,8 @@ use super::answers::{self, Answer};
 use super::content::Content;
 use super::error::SendError;
 use super::pace::Pace;
-use super::reach::{DEAD_AFTER, Reach, Route, is_distrust, tcp};
 use crate::xmpp::Socket;
+use crate::xmpp::client::{DEAD_AFTER, Reach, Route, is_distrust, tcp};
 
 /// How long the other side may take nothing. A network that is gone is noticed sooner.
 const STALL_FOR: Duration = Duration::from_secs(20);

@@ -165,7 +165,7 @@ impl Service {
         }
     }
 
-    fn count_failure(self: &Arc<Self>, subject: Subject) {
+    pub(super) fn count_failure(self: &Arc<Self>, subject: Subject) {
         let settings = self.settings();
         let policy = &settings.bans;
         let Some(limit) = &policy.failures else {

@@ -5,6 +5,8 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use tokio::sync::watch;
+
 use crate::core::health::StreamCount;
 use crate::core::policy::Room;
 use crate::service::{Service, broken};
@@ -55,6 +57,11 @@ impl Service {
     /// Whether an operator said that no slots shall be given out.
     pub fn is_draining(&self) -> bool {
         self.is_draining.load(Ordering::Relaxed)
+    }
+
+    /// Turns true when the service begins to stop.
+    pub fn stopping(&self) -> watch::Receiver<bool> {
+        self.transfers.stopping()
     }
 
     /// Whether the service is being stopped.

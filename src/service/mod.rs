@@ -35,6 +35,7 @@ pub mod health;
 pub mod import;
 mod intake;
 mod keys;
+pub mod logins;
 pub mod operations;
 mod orders;
 mod rates;
@@ -56,6 +57,7 @@ use bans::Gatekeeper;
 use events::Listeners;
 use hashes::Hashes;
 use health::Streams;
+use logins::Logins;
 use orders::OrderBook;
 use rates::Rates;
 use recent::Recent;
@@ -107,6 +109,7 @@ pub struct Service {
     transfers: Arc<Transfers>,
     rates: Rates,
     bans: Gatekeeper,
+    logins: Logins,
     hashes: Hashes,
     gathering: Arc<Gathering>,
     is_draining: AtomicBool,
@@ -130,6 +133,7 @@ impl Service {
             transfers: Arc::default(),
             rates: Rates::default(),
             bans: Gatekeeper::default(),
+            logins: Logins::default(),
             hashes: Hashes::default(),
             gathering: Arc::default(),
             is_draining: AtomicBool::new(false),

@@ -9,6 +9,7 @@ use jid::BareJid;
 use super::Service;
 use crate::core::accel::Accel;
 use crate::core::bans::BanPolicy;
+use crate::core::bosh::manager::WarmBinding;
 use crate::core::command::operation::Configured;
 use crate::core::external::System;
 use crate::core::policy::Policy;
@@ -52,10 +53,14 @@ pub struct Settings {
     pub stop_within: Duration,
     /// How much of clients' addresses is written down.
     pub addresses: AddressPolicy,
+    /// Namespaces of before XEP-0363 that are answered, too.
+    pub legacy_namespaces: Vec<&'static str>,
     /// Other systems whose tokens are taken.
     pub external: Vec<Arc<System>>,
     /// Accounts that may run operators' commands.
     pub operators: Vec<BareJid>,
+    /// Who binds BOSH sessions for others, and where, if anybody.
+    pub warm_binding: Option<Arc<WarmBinding>>,
     /// XEP-0157 addresses: the field's name and its URIs.
     pub contact: Vec<(&'static str, Vec<String>)>,
     /// What is configured, for operators to look at.

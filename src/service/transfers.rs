@@ -18,6 +18,8 @@ use crate::core::time::Timestamp;
 pub(super) struct Transfers {
     // A std Mutex: it is held for map look-ups only, never across an await.
     live: Mutex<Live>,
+    /// Turns true when nobody may begin any more.
+    stopping: watch::Sender<bool>,
 }
 
 #[derive(Default)]
@@ -182,7 +184,13 @@ impl Transfers {
     pub(super) fn stop(&self) -> usize {
         let mut live = self.lock();
         live.is_stopping = true;
+        self.stopping.send_replace(true);
         live.by_slot.len()
+    }
+
+    /// Turns true when `stop` is called.
+    pub(super) fn stopping(&self) -> watch::Receiver<bool> {
+        self.stopping.subscribe()
     }
 
     /// Whether `stop` was called.

@@ -8,7 +8,7 @@ use minidom::Element;
 
 use super::head::Head;
 use super::route::Desk;
-use super::{commands, elements, session};
+use super::{commands, elements, legacy, session};
 use crate::core::command::operation::Ping;
 use crate::core::command::running::Step;
 use crate::core::refusal::Refusal;
@@ -22,6 +22,8 @@ use crate::service::command::Caller;
 pub enum Ask {
     /// A slot.
     Slot(SlotRequest),
+    /// The same in a namespace of before.
+    LegacySlot(SlotRequest, &'static str),
     /// How an upload session stands.
     Query(SessionId),
     /// The requester's upload sessions, where wanted of those in one state.
@@ -67,6 +69,10 @@ impl Ask {
                 } => return Ok(Payload::Slot(slot)),
                 issued => Some(elements::issued(issued)),
             },
+            Self::LegacySlot(request, namespace) => {
+                let issued = service.request_slot(requester, request).await?;
+                Some(legacy::slot(&issued.slot, namespace))
+            }
             Self::Query(id) => {
                 let view = service.query_session(requester, id).await?;
                 Some(session::session(view))
@@ -90,7 +96,7 @@ impl Ask {
                 let caller = Caller {
                     ping,
                     account: requester.to_bare(),
-                    from: head.from.clone(),
+                    from: head.requester()?.to_owned(),
                 };
                 let node = step.node.clone();
                 let staged = desk.operations.step_command(&caller, step).await?;

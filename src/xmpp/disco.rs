@@ -30,6 +30,8 @@ pub type Contact = Vec<(&'static str, Vec<String>)>;
 pub struct Offer {
     /// The namespaces that are served.
     pub features: Vec<&'static str>,
+    /// Namespaces of before in which slots can be asked for, too.
+    pub legacy: Vec<&'static str>,
     /// The largest file, in bytes.
     pub size_bytes_max: u64,
     /// What upload sessions are like.
@@ -51,13 +53,20 @@ pub fn info(query: &Element, offer: Offer, contact: &Contact) -> Result<Element,
         .attr(xml_ncname!("name").to_owned(), "HTTP File Upload");
     let parts = session::PARTS.map(|name| format!("{}#{name}", session::NS));
     let purposes = Purpose::NAMES.map(|name| format!("{PURPOSE}#{name}"));
-    let features = offer.features.into_iter().map(str::to_owned);
+    let features = offer.features.iter().chain(&offer.legacy);
+    let features = features.map(|name| (*name).to_owned());
     let features = features.chain(parts).chain(purposes);
-    let size = single("max-file-size", offer.size_bytes_max);
+    let size = || single("max-file-size", offer.size_bytes_max);
     let mut answer = Element::builder("query", ns::DISCO_INFO)
         .append(identity)
         .append_all(features.map(feature))
-        .append(form(ns::HTTP_UPLOAD, [size]))
+        .append(form(ns::HTTP_UPLOAD, [size()]))
+        .append_all(
+            offer
+                .legacy
+                .iter()
+                .map(|namespace| form(namespace, [size()])),
+        )
         .append(sessions_form(&offer.sessions));
     if let Some(note) = offer.note {
         answer = answer.append(form(MAINTENANCE, [field("note", None, &[note])]));
@@ -198,6 +207,7 @@ mod tests {
     fn offer(features: Vec<&'static str>) -> Offer {
         Offer {
             features,
+            legacy: Vec::new(),
             size_bytes_max: 1000,
             sessions: SessionTerms {
                 slot_timeout: Duration::from_secs(300),

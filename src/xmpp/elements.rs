@@ -118,13 +118,14 @@ pub fn slot(slot: Slot) -> Element {
         .build()
 }
 
-/// `<error/>` for a refusal, with the words that clients show.
-pub fn error(refusal: &Refusal) -> Element {
+/// `<error/>` for a refusal, with the words that clients show; what is XEP-0363's in it is in the
+/// `namespace` that was asked in.
+pub fn error(refusal: &Refusal, namespace: &str) -> Element {
     let row = refusal.row();
     let app = match row.app {
         App::None => None,
-        App::FileTooLarge => file_too_large(refusal),
-        App::Retry => retry(refusal),
+        App::FileTooLarge => file_too_large(refusal, namespace),
+        App::Retry => retry(refusal, namespace),
         App::Command(name) => Some(Element::bare(name, commands::NS)),
         App::Session(name) => Some(session::app(name)),
         App::SessionFailed => session::failed(refusal),
@@ -135,21 +136,21 @@ pub fn error(refusal: &Refusal) -> Element {
     Element::from(error)
 }
 
-fn file_too_large(refusal: &Refusal) -> Option<Element> {
+fn file_too_large(refusal: &Refusal, namespace: &str) -> Option<Element> {
     let Refusal::FileTooLarge { size_bytes_max } = refusal else {
         return None;
     };
-    let limit = Element::builder("max-file-size", ns::HTTP_UPLOAD)
+    let limit = Element::builder("max-file-size", namespace)
         .append(size_bytes_max.to_string())
         .build();
-    let element = Element::builder("file-too-large", ns::HTTP_UPLOAD);
+    let element = Element::builder("file-too-large", namespace);
     Some(element.append(limit).build())
 }
 
 /// When to ask again, in XEP-0363's words.
-pub(super) fn retry(refusal: &Refusal) -> Option<Element> {
+pub(super) fn retry(refusal: &Refusal, namespace: &str) -> Option<Element> {
     let stamp = refusal.retry_at()?.to_xep0082();
-    let element = Element::builder("retry", ns::HTTP_UPLOAD);
+    let element = Element::builder("retry", namespace);
     Some(element.attr(xml_ncname!("stamp").to_owned(), stamp).build())
 }
 
@@ -208,6 +209,10 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+
+    fn error(refusal: &Refusal) -> Element {
+        super::error(refusal, ns::HTTP_UPLOAD)
+    }
     use crate::core::session::FailReason;
     use crate::core::session::owner::Standing;
     use crate::core::slot::SessionId;

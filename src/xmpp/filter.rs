@@ -30,8 +30,8 @@ pub struct Filter {
     at: At,
     /// The first tag has begun: an XML declaration comes too late.
     has_begun: bool,
-    /// The stream says that stanzas without a namespace of their own are the component's.
-    is_component: bool,
+    /// The stream says that stanzas are those without a namespace of their own.
+    has_stanzas: bool,
     /// Open elements: 1 is the stream.
     depth: usize,
     /// The stanza under way, as it came; empty once it is cut.
@@ -69,7 +69,7 @@ impl Filter {
         while let [byte, after @ ..] = rest {
             let begins = *byte == b'<' && self.depth == 1 && self.at == At::Text;
             if begins
-                && self.is_component
+                && self.has_stanzas
                 && let Some((plain, n_bytes)) = Plain::read(rest)
             {
                 plains.push_back(plain);
@@ -319,7 +319,8 @@ impl Filter {
         let value = value.and_then(|value| value.strip_prefix(&[quote]));
         let value = value.and_then(|value| value.strip_suffix(&[quote]));
         if let Some(value) = value {
-            self.is_component = value == ns::COMPONENT.as_bytes();
+            let known = [ns::COMPONENT, ns::JABBER_CLIENT];
+            self.has_stanzas = known.iter().any(|namespace| value == namespace.as_bytes());
         }
     }
 

@@ -193,7 +193,8 @@ mod tests {
         let some = format!("{PLAIN}{OTHER}\n{PLAIN}");
         assert_eq!(passed(component, &some).await, (format!("{OTHER}\n"), 2));
         assert_eq!(passed(component, PLAIN).await, (" ".to_owned(), 1));
-        assert_eq!(passed("jabber:client", PLAIN).await, (PLAIN.to_owned(), 0));
+        assert_eq!(passed("jabber:client", PLAIN).await, (" ".to_owned(), 1));
+        assert_eq!(passed("urn:example", PLAIN).await, (PLAIN.to_owned(), 0));
         let nested = format!("<message>{PLAIN}</message>");
         assert_eq!(passed(component, &nested).await, (nested.clone(), 0));
     }

@@ -19,6 +19,7 @@ use tokio_xmpp::xmlstream::{
 use xmpp_parsers::component::Handshake;
 use xmpp_parsers::ns;
 
+use super::client;
 use super::guard::Guard;
 use super::shared::Shared;
 use crate::config::{Component, ServerAddress};
@@ -117,6 +118,9 @@ pub enum LoginError {
         /// The condition, and the server's words.
         reason: String,
     },
+    /// An account is not let in.
+    #[error(transparent)]
+    Account(#[from] client::LoginError),
     /// Something else listens there.
     #[error(
         "{server} does not speak the component protocol (XEP-0114): is it the port for \
@@ -133,7 +137,10 @@ impl LoginError {
     pub fn is_refusal(&self) -> bool {
         !matches!(
             self,
-            Self::Unreachable { .. } | Self::TimedOut { .. } | Self::Closed { .. }
+            Self::Unreachable { .. }
+                | Self::TimedOut { .. }
+                | Self::Closed { .. }
+                | Self::Account(client::LoginError::Unreachable(_))
         )
     }
 }

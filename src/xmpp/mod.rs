@@ -1,10 +1,12 @@
 //! Edge: streams to the XMPP server. Logs in, stays logged in, and says in the log why it is not.
 //!
-//! `login` connects, `stream` serves, `route` and `asks` answer (`places` says how many at once),
-//! `outbox` writes past the stream's own writer (`shared` is the socket of both), `elements`,
-//! `session`, `commands` with `forms`, and `disco` translate; `pings` asks the server for a sign of
-//! life; `guard`, with `filter`, `at`, `limits` and `names`, keeps the parser safe, and `plain`
-//! keeps most slot requests from it; `head` is what is around any answer.
+//! `identity` says as whom: as a component by `login`, or by `client` as an account behind a relay.
+//! `speaker` is what these two differ in once they are in. `stream` serves, `route` and `asks`
+//! answer (`places` says how many at once), `outbox` writes past the stream's own writer (`shared`
+//! is the socket of both), `elements`, `session`, `commands` with `forms`, and `disco` translate;
+//! `pings` asks the server for a sign of life; `guard`, with `filter`, `at`, `limits` and `names`,
+//! keeps the parser safe, and `plain` keeps most slot requests from it; `head` is what is around
+//! any answer.
 //! Here is what happens between two streams: how long to wait, and what to say.
 //! Nothing is kept for a lost stream: XEP-0114 has no resumption, so every IQ can be asked again.
 
@@ -20,13 +22,14 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 use tracing::{error, info, warn};
 
-use crate::config::Component;
+use crate::config::{Account, Component};
 use crate::meters::work;
 use crate::service::health::Streams;
 use crate::service::operations::Operations;
 
 mod asks;
 mod at;
+pub mod client;
 mod commands;
 mod disco;
 mod elements;
@@ -34,6 +37,8 @@ mod filter;
 mod forms;
 mod guard;
 mod head;
+mod identity;
+mod legacy;
 mod limits;
 mod login;
 mod names;
@@ -44,11 +49,12 @@ mod plain;
 mod route;
 mod session;
 mod shared;
+mod speaker;
 mod stream;
 
-pub(crate) use guard::Guard;
+pub use identity::Identity;
+pub(crate) use login::Wire;
 pub use login::{Connect, LOGIN_WITHIN, LoginError, Socket};
-pub(crate) use login::{StreamError, Wire};
 use route::Desk;
 use stream::End;
 
@@ -72,15 +78,24 @@ const COMING_AND_GOING_MAX: usize = 5;
 /// How many lines are remembered for that.
 const LINES_MAX: usize = 16;
 
-/// Holds the streams of all components until `stop` turns true; then closes them and returns.
+/// Holds the streams of all components, or of the account, until `stop` turns true; then closes
+/// them and returns.
 ///
 /// Never gives up: whatever is wrong on the server's side may be mended while we wait.
 pub async fn run(
-    components: Vec<Component>,
+    identities: Vec<Identity>,
     operations: Arc<Operations>,
     stop: watch::Receiver<bool>,
 ) {
-    run_over(over_sockets(), components, operations, stop).await;
+    run_over(over_sockets(), identities, operations, stop).await;
+}
+
+/// As whom to log in.
+pub fn identities(components: &[Component], account: Option<&Account>) -> Vec<Identity> {
+    let components = components.iter().cloned().map(Identity::Component);
+    components
+        .chain(account.cloned().map(Identity::Account))
+        .collect()
 }
 
 /// TCP and Unix sockets.
@@ -88,28 +103,28 @@ fn over_sockets() -> Connect {
     Arc::new(|server| login::connect(server).boxed())
 }
 
-/// `run` over other connections.
+/// `run` over other connections of components.
 pub async fn run_over(
     connect: Connect,
-    components: Vec<Component>,
+    identities: Vec<Identity>,
     operations: Arc<Operations>,
     stop: watch::Receiver<bool>,
 ) {
-    let hosts = components.iter().filter_map(|component| {
-        let host = BareJid::new(&component.jid);
+    let hosts = identities.iter().filter_map(|identity| {
+        let host = BareJid::new(identity.host());
         // The configuration has checked it.
-        host.inspect_err(|error| error!(jid = component.jid, %error, "no JID"))
+        host.inspect_err(|error| error!(jid = identity.host(), %error, "no JID"))
             .ok()
     });
     let streams_up = operations.service().streams().clone();
     let desk = Desk::new(operations, hosts.collect());
     let mut streams = JoinSet::new();
-    for component in components {
+    for identity in identities {
         let lines = Arc::new(Lines::default());
-        streams_up.expect(&component.jid, component.connections.max(1));
-        for _ in 0..component.connections.max(1) {
+        streams_up.expect(identity.name(), identity.n_streams());
+        for _ in 0..identity.n_streams() {
             let held = Held {
-                component: component.clone(),
+                identity: identity.clone(),
                 connect: Arc::clone(&connect),
                 desk: Arc::clone(&desk),
                 lines: Arc::clone(&lines),
@@ -121,11 +136,19 @@ pub async fn run_over(
     while streams.join_next().await.is_some() {}
 }
 
-/// Logs in and out again: does `component` work as it is configured?
+/// Logs in and out again: does it work as it is configured?
 ///
-/// With Prosody's `kick_old` this takes the name from a running slotd, which then logs in again.
-pub async fn try_login(component: &Component) -> Result<(), LoginError> {
-    let mut wire = login::log_in(component, &over_sockets()).await?.wire;
+/// With Prosody's `kick_old` this takes a component's name from a running slotd, which then logs in
+/// again. An account gets a resource of its own.
+pub async fn try_login(identity: &Identity) -> Result<(), LoginError> {
+    let identity = match identity.clone() {
+        Identity::Account(account) => Identity::Account(Account {
+            resource: None,
+            ..account
+        }),
+        component => component,
+    };
+    let mut wire = identity.log_in(&over_sockets()).await?.wire;
     // The answer is known; a server that does not say good-bye does not change it.
     let closed = timeout(LOGIN_WITHIN, SinkExt::<&Element>::close(&mut wire)).await;
     drop(closed);
@@ -135,7 +158,7 @@ pub async fn try_login(component: &Component) -> Result<(), LoginError> {
 /// What a stream needs, each time it is made anew.
 #[derive(Clone)]
 struct Held {
-    component: Component,
+    identity: Identity,
     connect: Connect,
     desk: Arc<Desk>,
     lines: Arc<Lines>,
@@ -150,41 +173,42 @@ async fn hold_whatever_happens(held: Held, stop: watch::Receiver<bool>) {
             return;
         }
         error!(
-            jid = held.component.jid,
-            "a component stream ended in a panic; making it anew"
+            jid = held.identity.name(),
+            "a stream ended in a panic; making it anew"
         );
         tokio::time::sleep(REFUSED_WAIT_MIN).await;
     }
 }
 
-/// Keeps one stream of a component up.
+/// Keeps one stream up.
 async fn hold(held: Held, mut stop: watch::Receiver<bool>) {
     let Held {
-        component,
+        mut identity,
         connect,
         desk,
         lines,
         streams_up,
     } = held;
+    let (name, speaker) = (identity.name().to_owned(), Arc::new(identity.speaker()));
     let mut attempts = 0_u32;
     let mut was_refused = false;
     loop {
         let login = tokio::select! {
-            login = login::log_in(&component, &connect) => login,
+            login = identity.log_in(&connect) => login,
             () = stream::stopped(&mut stop) => return,
         };
         work().count_login(login.is_ok());
         let refused = match login {
             Err(error) => {
-                lines.warn(&component.jid, &error.to_string(), 1);
+                lines.warn(&name, &error.to_string(), 1);
                 attempts = attempts.saturating_add(1);
                 error.is_refusal()
             }
             Ok(line) => {
-                lines.info(&component.jid, "component is online", COMING_AND_GOING_MAX);
+                lines.info(&name, &identity.online(), COMING_AND_GOING_MAX);
                 let since = Instant::now();
-                let up = streams_up.begin(&component.jid);
-                let end = stream::serve(line, &desk, &component.jid, &mut stop).await;
+                let up = streams_up.begin(&name);
+                let end = stream::serve(line, &desk, &speaker, &mut stop).await;
                 drop(up);
                 work().count_stream_end(end.kind());
                 if let End::Stopped = end {
@@ -194,15 +218,12 @@ async fn hold(held: Held, mut stop: watch::Receiver<bool>) {
                     End::Closed => COMING_AND_GOING_MAX,
                     _ => 1,
                 };
-                lines.warn(&component.jid, &words(&end, &component), times);
+                lines.warn(&name, &words(&end, &identity), times);
                 if GOOD_AFTER <= since.elapsed() {
                     attempts = 0;
                 }
                 attempts = attempts.saturating_add(1);
-                match end {
-                    End::Error(error) => error.into_login_error(&component).is_refusal(),
-                    _ => false,
-                }
+                identity.learn(&end)
             }
         };
         if refused != was_refused {
@@ -219,25 +240,14 @@ async fn hold(held: Held, mut stop: watch::Receiver<bool>) {
 }
 
 /// Why a stream ended, for an admin.
-fn words(end: &End, component: &Component) -> String {
+fn words(end: &End, identity: &Identity) -> String {
     match end {
         End::Stopped => "stopped".to_owned(),
         End::Closed => "the XMPP server closed the connection; connecting again".to_owned(),
         End::Silent => "the XMPP server is silent; connecting again".to_owned(),
         End::Stuck => "the XMPP server does not take our answers; connecting again".to_owned(),
         End::Broken(broken) => format!("{broken}; connecting again"),
-        End::Error(error) => match error.clone().into_login_error(component) {
-            LoginError::Refused { reason, .. } => {
-                format!("the XMPP server ended the stream: {reason}; connecting again")
-            }
-            LoginError::Closed { .. } => {
-                format!(
-                    "the XMPP server shuts down ({}); connecting again",
-                    error.condition
-                )
-            }
-            known => known.to_string(),
-        },
+        End::Error(error) => identity.words(error),
     }
 }
 

@@ -149,8 +149,13 @@ fn write_slot(out: &mut BytesMut, head: &Head, slot: &Slot) -> bool {
         out.extend_from_slice(before.as_bytes());
         is_sound.set(escape(out, value, is_attribute) && is_sound.get());
     };
-    write(out, "<iq from='", &head.to, true);
-    write(out, "' id='", &head.id, true);
+    match head.sender() {
+        Some(sender) => {
+            write(out, "<iq from='", sender, true);
+            write(out, "' id='", &head.id, true);
+        }
+        None => write(out, "<iq id='", &head.id, true),
+    }
     write(out, "' to='", &head.from, true);
     out.extend_from_slice(b"' type='result'><slot xmlns='");
     out.extend_from_slice(ns::HTTP_UPLOAD.as_bytes());
@@ -204,7 +209,8 @@ static NEEDS_CARE: [bool; 256] = {
     needs_care
 };
 
-/// An encoder inside a stream whose header was sent by another.
+/// An encoder inside a stream whose header was sent by another. Its stanzas are written without a
+/// namespace, so that they are of the stream's own, an account's as well.
 fn encoder() -> Encoder<SimpleNamespaces> {
     let mut encoder = Encoder::new();
     let namespaces = encoder.ns_tracker_mut();
@@ -231,24 +237,38 @@ fn plain_error(answer: &Element) -> Option<Element> {
         .attr(xml_ncname!("from").to_owned(), attribute("from"))
         .attr(xml_ncname!("to").to_owned(), attribute("to"))
         .attr(xml_ncname!("id").to_owned(), attribute("id"))
-        .append(elements::error(&Refusal::Broken));
+        .append(elements::error(&Refusal::Broken, ns::HTTP_UPLOAD));
     Some(plain.build())
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
+    use crate::xmpp::speaker::Speaker;
 
     fn text(outbox: &Outbox) -> &str {
         std::str::from_utf8(&outbox.bytes).expect("UTF-8")
     }
 
+    const HOST: &str = "upload.example.org";
+
+    fn speakers() -> [Arc<Speaker>; 2] {
+        let (host, relay) = (HOST.to_owned(), HOST.to_owned());
+        let domain = "example.org".to_owned();
+        [
+            Arc::new(Speaker::Component { host }),
+            Arc::new(Speaker::Account { domain, relay }),
+        ]
+    }
+
+    fn head_of(speaker: &Arc<Speaker>, id: &str) -> Head {
+        Head::new(speaker, id, "romeo@example.org/\u{1f980}'\"<&>", HOST)
+    }
+
     fn head(id: &str) -> Head {
-        Head {
-            id: id.to_owned(),
-            from: "romeo@example.org/\u{1f980}'\"<&>".to_owned(),
-            to: "upload.example.org".to_owned(),
-        }
+        head_of(&speakers()[0], id)
     }
 
     fn slot(put_headers: Vec<(&'static str, String)>) -> Slot {
@@ -262,15 +282,16 @@ mod tests {
     #[test]
     fn a_slot_is_written_as_its_elements_are() {
         let header = || vec![("Authorization", "Bearer <x>".to_owned())];
-        for headers in [Vec::new, header] {
+        for (headers, speaker) in [Vec::new, header].into_iter().zip(speakers()) {
             for id in ["1", "a'b\"\t<"] {
+                let head = || head_of(&speaker, id);
                 let (mut written, mut made) = (Outbox::new(), Outbox::new());
-                written.push_reply(Reply::Slot(head(id), slot(headers())));
+                written.push_reply(Reply::Slot(head(), slot(headers())));
                 let payload = elements::slot(slot(headers()));
-                made.push(&head(id).result(Some(payload)));
+                made.push(&head().result(Some(payload)));
                 assert_eq!(text(&written), text(&made));
                 let again = format!("{0}{0}", text(&made));
-                written.push_reply(Reply::Slot(head(id), slot(headers())));
+                written.push_reply(Reply::Slot(head(), slot(headers())));
                 assert_eq!(text(&written), again);
             }
         }
@@ -318,7 +339,7 @@ mod tests {
             urls in (strings(), strings()),
             headers in proptest::collection::vec(strings(), 0..3),
         ) {
-            let head = || Head { id: head.0.clone(), from: head.1.clone(), to: head.2.clone() };
+            let head = || Head::new(&speakers()[0], &head.0, &head.1, &head.2);
             let slot = || Slot {
                 put_url: urls.0.clone(),
                 get_url: urls.1.clone(),

@@ -38,13 +38,13 @@ impl Drop for Place {
 }
 
 impl Pings {
-    /// A ping from `host`, one of ours, to the domain above it; and what comes of it. None where
-    /// there is no such domain, or too many are asked for.
+    /// A ping to a server, `from` one of our hosts where that is to be said; and what comes of it.
+    /// None where too many are asked for.
     pub fn ask(
         self: &Arc<Self>,
-        host: &str,
+        from: Option<&str>,
+        server: &str,
     ) -> Option<(Element, impl Future<Output = Ping> + Send + 'static)> {
-        let (_, server) = host.split_once('.')?;
         let id = format!("ping-{:016x}", random());
         let (answered, answer) = oneshot::channel();
         let mut waiting = self.lock();
@@ -58,7 +58,7 @@ impl Pings {
         waiting.insert(id.clone(), asked);
         let ping = Element::builder("iq", ns::COMPONENT)
             .attr(xml_ncname!("type").to_owned(), "get")
-            .attr(xml_ncname!("from").to_owned(), host)
+            .attr(xml_ncname!("from").to_owned(), from)
             .attr(xml_ncname!("to").to_owned(), server)
             .attr(xml_ncname!("id").to_owned(), id.as_str())
             .append(Element::bare("ping", ns::PING))
@@ -101,7 +101,7 @@ mod tests {
     #[test]
     fn places_are_given_back() {
         let pings = Arc::new(Pings::default());
-        let ask = || pings.ask("upload.example.org");
+        let ask = || pings.ask(Some("upload.example.org"), "example.org");
         for _ in 0..2 {
             let asked: Vec<_> = (0..PINGS_MAX).map(|_| ask().expect("a place")).collect();
             assert!(ask().is_none());

@@ -35,7 +35,7 @@ pub struct Plain {
 
 impl Plain {
     /// Reads the stanza at the beginning of `bytes`, and how many bytes it has; `None` where it is
-    /// not plain or not whole. The stream's default namespace must be the component's.
+    /// not plain or not whole. The stream's default namespace must be that of stanzas.
     pub fn read(bytes: &[u8]) -> Option<(Self, usize)> {
         let mut reader = Reader { bytes, at: 0 };
         reader.take(b"<iq")?;

@@ -11,7 +11,6 @@ use std::sync::Arc;
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use jid::{BareJid, Jid};
-use minidom::rxml::xml_ncname;
 use minidom::{Element, NSChoice};
 use tracing::{debug, error};
 use xmpp_parsers::ns;
@@ -21,10 +20,12 @@ use super::commands;
 use super::disco::{self, Offer};
 use super::elements;
 use super::head::{Head, is_address};
+use super::legacy;
 use super::pings::Pings;
 use super::places::{Place, Places};
 use super::plain::Plain;
 use super::session;
+use super::speaker::Speaker;
 use crate::core::command::operation::Ping;
 use crate::core::refusal::Refusal;
 use crate::core::slot::{Slot, SlotRequest};
@@ -127,13 +128,15 @@ fn disco_info(desk: &Desk, head: &Head, query: &Element) -> Result<Work, Refusal
     }
     let mut features: Vec<_> = ROUTES.iter().map(|route| route.namespace).collect();
     features.dedup();
+    let settings = desk.service.settings();
     let offer = Offer {
         features,
+        legacy: settings.legacy_namespaces.clone(),
         size_bytes_max: desk.service.size_bytes_max(),
         sessions: desk.service.session_terms(),
         note: desk.service.note(),
     };
-    done(disco::info(query, offer, &desk.service.settings().contact))
+    done(disco::info(query, offer, &settings.contact))
 }
 
 /// Commands are listed to those alone who may run them.
@@ -147,34 +150,40 @@ fn disco_items(desk: &Desk, head: &Head, query: &Element) -> Result<Work, Refusa
 }
 
 fn account(head: &Head) -> Result<BareJid, Refusal> {
-    let requester = elements::requester(&head.from).ok_or(Refusal::NotAllowed)?;
+    let requester = elements::requester(head.requester()?).ok_or(Refusal::NotAllowed)?;
     Ok(requester.to_bare())
 }
 
 /// Answers a stanza of any kind.
-pub fn route(desk: &Arc<Desk>, stanza: Element) -> Answer {
+pub fn route(desk: &Arc<Desk>, speaker: &Arc<Speaker>, stanza: Element) -> Answer {
     if !stanza.has_ns(STANZAS) {
         debug!(name = stanza.name(), "element that is no stanza is ignored");
         return Answer::None;
     }
     match stanza.name() {
-        "iq" => route_iq(desk, stanza),
-        "presence" => answer_presence(&stanza),
+        "iq" => route_iq(desk, speaker, stanza),
+        "presence" => match speaker.answer_presence(&stanza) {
+            Some(answer) => Answer::Now(answer),
+            None => Answer::None,
+        },
         _ => Answer::None,
     }
 }
 
-fn route_iq(desk: &Arc<Desk>, stanza: Element) -> Answer {
+fn route_iq(desk: &Arc<Desk>, speaker: &Arc<Speaker>, stanza: Element) -> Answer {
     let kind = stanza.attr("type").unwrap_or_default();
     if kind == "result" || kind == "error" {
         desk.pings.hear(&stanza);
         return Answer::None;
     }
-    let Some(head) = Head::read(&stanza) else {
+    let Some(head) = Head::read(speaker, &stanza) else {
         debug!("IQ without usable id or sender is dropped");
         return Answer::None;
     };
     let payload = elements::only_child(&stanza);
+    if let Err(refusal) = head.requester() {
+        return Answer::Now(answer_stranger(&head, payload, &refusal));
+    }
     let refused = match handle(desk, &head, kind, payload) {
         Ok(Work::Done(payload)) => return Answer::Now(head.result(payload)),
         Ok(Work::Ask(ask)) => match admit(desk, &head) {
@@ -192,32 +201,42 @@ fn route_iq(desk: &Arc<Desk>, stanza: Element) -> Answer {
     Answer::Now(head.error(&refused, payload))
 }
 
+/// Answers who is none of the relay's: our own server may want a sign of life.
+fn answer_stranger(head: &Head, payload: Option<&Element>, refusal: &Refusal) -> Element {
+    let is_ping = payload.is_some_and(|payload| payload.is("ping", ns::PING));
+    match is_ping && head.speaker.is_own_server(&head.from) {
+        true => head.result(None),
+        false => head.error(refusal, None),
+    }
+}
+
 /// Answers a slot request that was read without the parser, as `route` does.
-pub fn route_plain(desk: &Arc<Desk>, plain: Plain) -> Answer {
-    let Some((request, (requester, place))) = admit_plain(desk, &plain) else {
+pub fn route_plain(desk: &Arc<Desk>, speaker: &Arc<Speaker>, plain: Plain) -> Answer {
+    let Some((request, (requester, place))) = admit_plain(desk, speaker, &plain) else {
         return match plain.element() {
-            Some(stanza) => route(desk, stanza),
+            Some(stanza) => route(desk, speaker, stanza),
             None => Answer::None,
         };
     };
-    let head = Head {
-        id: plain.id().to_owned(),
-        from: plain.from().to_owned(),
-        to: plain.to().to_owned(),
-    };
+    let head = Head::new(speaker, plain.id(), plain.from(), plain.to());
     let (ask, payload, desk) = (Ask::Slot(request), Asked::Plain(plain), Arc::clone(desk));
     Answer::Later(answer_ask(desk, place, head, requester, ask, payload).boxed())
 }
 
 /// What is asked, by whom, and a place; `None` where something may be wrong with it, which is for
 /// `route` to say. Who asks and who is asked are addresses by being a JID and one of our hosts.
-fn admit_plain(desk: &Desk, plain: &Plain) -> Option<(SlotRequest, (Jid, Place))> {
-    let is_host = |host: &BareJid| host.as_str() == plain.to();
+fn admit_plain(
+    desk: &Desk,
+    speaker: &Speaker,
+    plain: &Plain,
+) -> Option<(SlotRequest, (Jid, Place))> {
+    let is_host = |host: &BareJid| host.as_str() == speaker.host(plain.to());
     if plain.id().is_empty() || !desk.hosts.iter().any(is_host) {
         return None;
     }
     let request = plain.request().ok()?;
-    let requester = Jid::new(plain.from()).ok()?;
+    let at = speaker.find_requester(plain.from()).ok()?;
+    let requester = Jid::new(&plain.from()[at..]).ok()?;
     desk.service.check_account(&requester).ok()?;
     let place = desk.places.take(requester.to_bare()).ok()?;
     Some((request, (requester, place)))
@@ -240,7 +259,7 @@ impl Asked {
 
 /// Who asks, and a place for what waits for the store.
 fn admit(desk: &Desk, head: &Head) -> Result<(Jid, Place), Refusal> {
-    let requester = elements::requester(&head.from).ok_or(Refusal::NotAllowed)?;
+    let requester = elements::requester(head.requester()?).ok_or(Refusal::NotAllowed)?;
     desk.service.check_account(&requester)?;
     let place = desk.places.take(requester.to_bare())?;
     Ok((requester, place))
@@ -260,7 +279,15 @@ fn handle(
     }
     let payload = payload.ok_or(Refusal::BadStanza)?;
     let served = |route: &&Route| payload.is(route.name, route.namespace);
-    let route = ROUTES.iter().find(served).ok_or(Refusal::UnknownPayload)?;
+    let route = ROUTES.iter().find(served);
+    let Some(route) = route else {
+        let namespace = desk.legacy(payload).ok_or(Refusal::UnknownPayload)?;
+        return match kind {
+            "get" => legacy::slot_request(payload)
+                .map(|request| Work::Ask(Ask::LegacySlot(request, namespace))),
+            _ => Err(Refusal::BadStanza),
+        };
+    };
     if route.kind != kind {
         return Err(Refusal::BadStanza);
     }
@@ -268,6 +295,13 @@ fn handle(
 }
 
 impl Desk {
+    /// The namespace of a slot request of before, where it is switched on.
+    fn legacy(&self, payload: &Element) -> Option<&'static str> {
+        let settings = self.service.settings();
+        let mut namespaces = settings.legacy_namespaces.iter().copied();
+        namespaces.find(|namespace| payload.is("request", *namespace))
+    }
+
     /// Whether `to` is one of our hosts, without localpart and resource.
     fn is_ours(&self, to: &str) -> bool {
         // The prepared spelling is the usual one.
@@ -289,7 +323,8 @@ async fn answer_ask(
     let is_test = matches!(&ask, Ask::Command(step, _) if step.is_self_test());
     if is_test
         && desk.operations.is_operator(&requester.to_bare())
-        && let Some((question, answer)) = desk.pings.ask(&head.to)
+        && let Some((from, server)) = head.speaker.server_of(&head.to)
+        && let Some((question, answer)) = desk.pings.ask(from, server)
     {
         let then = async move {
             let ask = ask.with(answer.await);
@@ -309,7 +344,7 @@ async fn answer_asked(
     payload: Asked,
 ) -> Reply {
     let _timed = crate::meters::work().time_iq((&ask).into());
-    let is_logged = matches!(ask, Ask::Slot(_));
+    let is_logged = matches!(ask, Ask::Slot(_) | Ask::LegacySlot(..));
     // A fault in one request must not end the stream of all.
     let answer = AssertUnwindSafe(ask.answer(&desk, &head, &requester)).catch_unwind();
     let answer = answer.await.unwrap_or_else(|_| {
@@ -328,18 +363,4 @@ async fn answer_asked(
             head.error(&refusal, payload.payload().as_ref())
         }
     })
-}
-
-/// Nobody can be told about our presence; whoever asks shall not wait for it.
-fn answer_presence(stanza: &Element) -> Answer {
-    let from = stanza.attr("from").unwrap_or_default();
-    if stanza.attr("type") != Some("subscribe") || !is_address(from) {
-        return Answer::None;
-    }
-    let answer = Element::builder("presence", ns::COMPONENT)
-        .attr(xml_ncname!("type").to_owned(), "unsubscribed")
-        .attr(xml_ncname!("from").to_owned(), stanza.attr("to"))
-        .attr(xml_ncname!("to").to_owned(), from)
-        .attr(xml_ncname!("id").to_owned(), stanza.attr("id"));
-    Answer::Now(answer.build())
 }

@@ -196,7 +196,11 @@ pub fn limit_reached(refusal: &Refusal) -> Option<Element> {
     };
     let element = Element::builder(name, NS);
     let element = element.attr(xml_ncname!("limit").to_owned(), limit);
-    Some(element.append_all(elements::retry(refusal)).build())
+    Some(
+        element
+            .append_all(elements::retry(refusal, ns::HTTP_UPLOAD))
+            .build(),
+    )
 }
 
 #[cfg(test)]

@@ -17,13 +17,10 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
 use futures_util::{SinkExt as _, Stream as _, StreamExt as _};
-use minidom::Element;
-use minidom::rxml::xml_ncname;
 use tokio::sync::watch;
 use tokio::time::{Instant, Sleep, sleep, timeout};
 use tokio_xmpp::xmlstream::ReadError;
 use tracing::debug;
-use xmpp_parsers::ns;
 use xmpp_parsers::stream_error::{self, DefinedCondition};
 
 use super::limits::Broken;
@@ -31,6 +28,7 @@ use super::login::{self, Line, StreamError, Wire};
 use super::outbox::Outbox;
 use super::route::{self, Answer, Desk, Reply};
 use super::shared::Shared;
+use super::speaker::Speaker;
 
 /// Most stanzas read before what they asked for is written.
 const BATCH_MAX: usize = 64;
@@ -42,6 +40,8 @@ const GATHER_FOR: Duration = Duration::from_millis(1);
 const WRITE_WITHIN: Duration = Duration::from_secs(10);
 /// How often a silent server is asked for a sign of life.
 const PING_EVERY: Duration = Duration::from_secs(1);
+/// How long an account serves on, once its relay was told that it goes.
+const LINGER_FOR: Duration = Duration::from_millis(500);
 /// How long answers under way may take when we are stopped.
 const STOP_WITHIN: Duration = Duration::from_secs(2);
 
@@ -80,15 +80,16 @@ impl End {
 pub async fn serve(
     line: Line,
     desk: &Arc<Desk>,
-    host: &str,
+    speaker: &Arc<Speaker>,
     stop: &mut watch::Receiver<bool>,
 ) -> End {
     line.wire.get_stream().take_plains();
+    let mut leaving = desk.service.stopping();
     let mut stream = Served {
         wire: line.wire,
         socket: line.socket,
         desk,
-        host,
+        speaker,
         outbox: Outbox::new(),
         running: FuturesUnordered::new(),
         is_stopping: false,
@@ -97,10 +98,17 @@ pub async fn serve(
         write_by: None,
         ping_at: None,
     };
-    let end = tokio::select! {
+    for stanza in speaker.greeting() {
+        stream.outbox.push(&stanza);
+    }
+    let mut end = tokio::select! {
         end = poll_fn(|cx| stream.poll(cx)) => end,
+        () = stopped(&mut leaving) => End::Stopped,
         () = stopped(stop) => End::Stopped,
     };
+    if let End::Stopped = end {
+        end = stream.leave(stop).await;
+    }
     if let End::Stopped = end {
         stream.is_stopping = true;
         let rest = timeout(STOP_WITHIN, poll_fn(|cx| stream.poll(cx)));
@@ -125,7 +133,7 @@ struct Served<'a> {
     /// What answers are written to, past the wire.
     socket: Shared,
     desk: &'a Arc<Desk>,
-    host: &'a str,
+    speaker: &'a Arc<Speaker>,
     /// Answers not yet taken by the server.
     outbox: Outbox,
     running: FuturesUnordered<BoxFuture<'static, Reply>>,
@@ -142,6 +150,26 @@ struct Served<'a> {
 }
 
 impl Served<'_> {
+    /// Says that we go, where somebody listens to that, and serves on until we are to stop: what
+    /// was sent to us before this is known comes a little later.
+    async fn leave(&mut self, stop: &mut watch::Receiver<bool>) -> End {
+        let farewell = self.speaker.farewell();
+        let linger_for = match &farewell {
+            Some(farewell) => {
+                self.outbox.push(farewell);
+                LINGER_FOR
+            }
+            None => Duration::ZERO,
+        };
+        let stopped = async {
+            tokio::join!(stopped(stop), sleep(linger_for));
+        };
+        tokio::select! {
+            end = poll_fn(|cx| self.poll(cx)) => end,
+            () = stopped => End::Stopped,
+        }
+    }
+
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<End> {
         if self.is_gathering(cx) {
             return Poll::Pending;
@@ -201,7 +229,7 @@ impl Served<'_> {
                 return Poll::Pending;
             }
             if let Some(plain) = self.wire.get_stream().next_plain() {
-                self.take(route::route_plain(self.desk, plain));
+                self.take(route::route_plain(self.desk, self.speaker, plain));
                 continue;
             }
             let Poll::Ready(read) = Pin::new(&mut self.wire).poll_next(cx) else {
@@ -215,7 +243,7 @@ impl Served<'_> {
                     if let Some(error) = StreamError::read(&element) {
                         return Poll::Ready(End::Error(error));
                     }
-                    self.take(route::route(self.desk, element));
+                    self.take(route::route(self.desk, self.speaker, element));
                 }
                 Some(Err(ReadError::SoftTimeout)) => {
                     self.ping_at
@@ -254,7 +282,7 @@ impl Served<'_> {
                 break;
             }
             ping_at.as_mut().reset(Instant::now() + PING_EVERY);
-            self.outbox.push(&ping(self.host));
+            self.outbox.push(&self.speaker.keepalive());
         }
     }
 
@@ -314,21 +342,6 @@ fn ended(wire: &Wire, error: &io::Error) -> End {
         io::ErrorKind::TimedOut => End::Silent,
         _ => End::Closed,
     }
-}
-
-/// A ping through the server to ourselves: XEP-0199 #s2c.
-///
-/// It needs no knowledge of the server's name. Where several streams share the host (ejabberd), the
-/// server picks one by any part of either address, or at random: another local part each time lets
-/// each stream hear from time to time. It is answered like any IQ to an address nobody has.
-fn ping(host: &str) -> Element {
-    let nobody = format!("keepalive-{:016x}@{host}", random());
-    let attributes = Element::builder("iq", ns::COMPONENT)
-        .attr(xml_ncname!("type").to_owned(), "get")
-        .attr(xml_ncname!("from").to_owned(), &nobody)
-        .attr(xml_ncname!("to").to_owned(), &nobody)
-        .attr(xml_ncname!("id").to_owned(), "keepalive");
-    attributes.append(Element::bare("ping", ns::PING)).build()
 }
 
 /// A number that need not be secret: jitter, names nobody has.

@@ -17,7 +17,8 @@ def _toml(value):
 
 
 class Slotd:
-    """One slotd beside one server. `tables` are further configuration: {"limits": {"x": 1}}."""
+    """One slotd beside one server. `tables` are further configuration: {"limits": {"x": 1}},
+    or a list of tables of one name."""
 
     def __init__(self, bed, server, name="slotd", data_dir=None, port=None, group=None, **tables):
         self.bed, self.server, self.name = bed, server, name
@@ -39,7 +40,10 @@ class Slotd:
             "retention": {"report_file": str(self.dir / "deletions.jsonl")},
         }
         for table, values in tables.items():
-            self.tables.setdefault(table, {}).update(values)
+            if isinstance(values, list):
+                self.tables[table] = values
+            else:
+                self.tables.setdefault(table, {}).update(values)
         self.write()
         # As a unit with Group= runs it, the data directory open to the group.
         within = ["setpriv", "--regid", group, "--keep-groups"] if group else []
@@ -53,6 +57,12 @@ class Slotd:
         """Writes the configuration file."""
         lines = [f"data_dir = {_toml(str(self.data_dir))}"]
         for table, values in self.tables.items():
+            # Written several times.
+            for one in values if isinstance(values, list) else []:
+                lines += ["", f"[[{table}]]"]
+                lines += [f"{key} = {_toml(value)}" for key, value in one.items()]
+            if isinstance(values, list):
+                continue
             flat = {key: value for key, value in values.items() if not isinstance(value, dict)}
             lines += ["", f"[{table}]"]
             lines += [f"{key} = {_toml(value)}" for key, value in flat.items()]

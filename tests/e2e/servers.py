@@ -25,7 +25,8 @@ class Server:
     def start(self):
         """Starts it and waits until clients and components are answered; the seconds it took."""
         self.process.start()
-        return (self.process.wait_for_port(self.c2s_port)
+        # A busy machine takes its time for ejabberd.
+        return (self.process.wait_for_port(self.c2s_port, within_s=120)
                 + self.process.wait_for_port(self.component_port))
 
     def stop(self):
@@ -54,6 +55,15 @@ class Prosody(Server):
         neighbor = f'\nComponent "{NEIGHBOR}"\n\tcomponent_secret = "{SECRET}"\n'
         self.conf.write_text(text + "\n" + as_shipped("prosody/slotd.cfg.lua") + neighbor)
         self.process = bed.process(self.name, ["prosody", "-F", "--config", self.conf])
+
+    def with_bosh(self):
+        """Adds a BOSH connection manager, as the README says; its URL."""
+        port = free_port()
+        text = self.conf.read_text().replace('"offline" }', '"offline", "bosh" }').replace(
+            "http_ports = {}", f"http_ports = {{ {port} }}\nhttp_interfaces = {{ \"127.0.0.1\" }}\n"
+            "consider_bosh_secure = true")
+        self.conf.write_text(text)
+        return f"http://127.0.0.1:{port}/http-bind"
 
     def account(self, user):
         """Creates an account."""
@@ -91,6 +101,16 @@ class Ejabberd(Server):
     def start(self):
         seconds = super().start()
         return seconds + self.process.wait_for_port(self.api_port)
+
+    def with_bosh(self):
+        """Adds a BOSH connection manager, as the README says; its URL."""
+        port, conf = free_port(), self.dir / "ejabberd.yml"
+        text = conf.read_text().replace("modules:\n", "modules:\n  mod_bosh: {}\n", 1).replace(
+            "auth_password_format: scram", "auth_password_format: scram\nauth_scram_hash: sha512")
+        conf.write_text(f"{text.rstrip()}\n  -\n    port: {port}\n    ip: \"127.0.0.1\"\n"
+                        "    module: ejabberd_http\n    request_handlers:\n"
+                        "      /http-bind: mod_bosh\n")
+        return f"http://127.0.0.1:{port}/http-bind"
 
     def account(self, user):
         """Creates an account, through the API of the server's own machine."""

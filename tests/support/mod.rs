@@ -3,6 +3,7 @@
 
 pub mod faulty;
 pub mod front;
+pub mod manager;
 pub mod outage;
 pub mod rows;
 pub mod servers;

@@ -118,10 +118,12 @@ pub fn settings() -> Settings {
         stop_within: Duration::from_secs(10),
         addresses: AddressPolicy::Full,
         operators: vec![BareJid::new("admin@example.org").expect("a JID")],
+        warm_binding: None,
         contact: vec![(
             "abuse-addresses",
             vec!["mailto:abuse@example.org".to_owned()],
         )],
+        legacy_namespaces: Vec::new(),
         external: Vec::new(),
         configured: Vec::new(),
         bans: BanPolicy {

@@ -18,7 +18,7 @@ use slotd::service::operations::Operations;
 use slotd::service::operations::reload::Reloads;
 use slotd::service::sweep::{Deletions, Sweeper};
 use slotd::store::{Body, Content, Failure, FileStore, Progress, StoreError, Stored};
-use slotd::xmpp::{self, Connect, Socket};
+use slotd::xmpp::{self, Connect, Identity, Socket};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinHandle;
@@ -218,7 +218,10 @@ impl Fake {
         });
         let (stop, stopped) = watch::channel(false);
         let operations = operations(service);
-        let running = xmpp::run_over(connect, components, operations, stopped);
+        let running = {
+            let identities = components.into_iter().map(Identity::Component);
+            xmpp::run_over(connect, identities.collect(), operations, stopped)
+        };
         Self {
             peers,
             stop,

@@ -1,24 +1,30 @@
 //! Checks `[component]`, or each `[[component]]`.
 
+use std::collections::BTreeSet;
+
 use super::{Checker, ReadSecret, missing};
 use crate::config::error::{Key, Problem};
-use crate::config::raw::{RawComponent, RawComponents};
+use crate::config::raw::{RawComponent, RawComponents, RawConfig};
 use crate::config::secret::SecretSource;
-use crate::config::{Component, Secret, value};
+use crate::config::{Component, LEGACY_NAMESPACES, Secret, value};
 
 /// The most streams of one host.
 const CONNECTIONS_MAX: i64 = 16;
 
+/// Where a secret was said to be, if it was: by three options, inline, a file, or a credential.
+pub(super) type Said<'a> = [(&'static str, Option<&'a str>); 3];
+
 impl Checker {
     pub(super) fn components(
         &mut self,
-        raw: &RawComponents,
+        raw: &RawConfig,
         read_secret: &ReadSecret<'_>,
     ) -> Option<Vec<Component>> {
         let table = Key::of("component");
-        if raw.list.is_empty() {
+        if raw.component.list.is_empty() && raw.account.is_none() {
             self.warn("component", "there is none: nobody can ask for slots");
         }
+        let raw = &raw.component;
         let mut components: Vec<Option<Component>> = Vec::new();
         for (index, one) in raw.list.iter().enumerate() {
             let key = match raw.is_array {
@@ -50,13 +56,15 @@ impl Checker {
         let server = self.take(key.name("server"), value::server(&raw.server));
         let range = 1..=CONNECTIONS_MAX;
         let connections = self.number(key.name("connections"), raw.connections, range);
-        let said = Said {
-            prefix: "",
-            inline: raw.secret.as_ref(),
-            file: raw.secret_file.as_ref(),
-            credential: raw.secret_credential.as_ref(),
-        };
-        let secret = self.secret(key, said, read_secret);
+        let secret = self.secret(
+            key,
+            [
+                ("secret", raw.secret.as_deref()),
+                ("secret_file", raw.secret_file.as_deref()),
+                ("secret_credential", raw.secret_credential.as_deref()),
+            ],
+            read_secret,
+        );
         Some(Component {
             jid: jid?,
             server: server?,
@@ -65,59 +73,53 @@ impl Checker {
         })
     }
 
-    /// The secret that `said` names. Refuses as `read_secret` does where there is none.
+    /// The namespaces of before XEP-0363 that some component names, each once.
+    pub(super) fn legacy_namespaces(&mut self, raw: &RawComponents) -> Option<Vec<&'static str>> {
+        let words = LEGACY_NAMESPACES.map(|namespace| (namespace, namespace));
+        let mut named = BTreeSet::new();
+        for (index, one) in raw.list.iter().enumerate() {
+            let table = Key::of("component");
+            let table = if raw.is_array {
+                table.index(index)
+            } else {
+                table
+            };
+            let key = table.name("legacy_namespaces");
+            for (index, text) in one.legacy_namespaces.iter().enumerate() {
+                named.insert(self.take(key.index(index), value::word(text, &words))?);
+            }
+        }
+        Some(named.into_iter().collect())
+    }
+
+    /// The secret of a table. Refuses as `read_secret` does where there is none.
     pub(super) fn secret(
         &mut self,
         key: &Key,
-        said: Said<'_>,
+        options: Said<'_>,
         read_secret: &ReadSecret<'_>,
     ) -> Option<Secret> {
-        let prefix = said.prefix;
-        let file = match said.file {
-            Some(text) => {
-                let key = key.name(&format!("{prefix}secret_file"));
-                Some(self.take(key, value::path(text))?)
-            }
+        let names = options.map(|(name, _)| name);
+        let [inline, file, credential] = options.map(|(_, text)| text);
+        let file = match file {
+            Some(text) => Some(self.take(key.name(names[1]), value::path(text))?),
             None => None,
         };
-        let mut given = [
-            ("secret", said.inline.cloned().map(SecretSource::Inline)),
-            ("secret_file", file.map(SecretSource::File)),
-            (
-                "secret_credential",
-                said.credential.cloned().map(SecretSource::Credential),
-            ),
-        ]
-        .into_iter()
-        .filter_map(|(name, source)| Some((format!("{prefix}{name}"), source?)));
+        let sources = [
+            inline.map(|text| SecretSource::Inline(text.to_owned())),
+            file.map(SecretSource::File),
+            credential.map(|name| SecretSource::Credential(name.to_owned())),
+        ];
+        let given = names.into_iter().zip(sources);
+        let mut given = given.filter_map(|(name, source)| Some((name, source?)));
         let Some((name, source)) = given.next() else {
             return self.take(key.clone(), read_secret(None));
         };
         if let Some((second, _)) = given.next() {
             let what = format!("{name} is given too");
-            let remedy = format!(
-                "keep one of {prefix}secret, {prefix}secret_file, {prefix}secret_credential"
-            );
-            return self.take(key.name(&second), Err(Problem::new(what, remedy)));
+            let remedy = format!("keep one of {}", names.join(", "));
+            return self.take(key.name(second), Err(Problem::new(what, remedy)));
         }
-        self.take(key.name(&name), read_secret(Some(&source)))
-    }
-}
-
-/// Where a secret was said to be: by three options, whose names begin with `prefix`.
-#[derive(Clone, Copy)]
-pub(super) struct Said<'a> {
-    pub(super) prefix: &'static str,
-    pub(super) inline: Option<&'a String>,
-    pub(super) file: Option<&'a String>,
-    pub(super) credential: Option<&'a String>,
-}
-
-impl Said<'_> {
-    /// Whether it was said at all.
-    pub(super) fn is_any(self) -> bool {
-        [self.inline, self.file, self.credential]
-            .iter()
-            .any(Option::is_some)
+        self.take(key.name(name), read_secret(Some(&source)))
     }
 }

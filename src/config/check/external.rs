@@ -80,34 +80,37 @@ impl Checker {
         raw: &RawExternal,
         read_secret: &ReadSecret<'_>,
     ) -> Option<(Vec<Format>, SharedSecret, Option<SharedSecret>)> {
-        let said = Said {
-            prefix: "",
-            inline: raw.secret.as_ref(),
-            file: raw.secret_file.as_ref(),
-            credential: raw.secret_credential.as_ref(),
-        };
-        let delete_said = Said {
-            prefix: "delete_",
-            inline: raw.delete_secret.as_ref(),
-            file: raw.delete_secret_file.as_ref(),
-            credential: raw.delete_secret_credential.as_ref(),
-        };
-        if raw.protocol.is_empty() && !said.is_any() && !delete_said.is_any() {
+        let said = [
+            ("secret", raw.secret.as_deref()),
+            ("secret_file", raw.secret_file.as_deref()),
+            ("secret_credential", raw.secret_credential.as_deref()),
+        ];
+        let delete_said = [
+            ("delete_secret", raw.delete_secret.as_deref()),
+            ("delete_secret_file", raw.delete_secret_file.as_deref()),
+            (
+                "delete_secret_credential",
+                raw.delete_secret_credential.as_deref(),
+            ),
+        ];
+        let is_said = |options: Said<'_>| options.iter().any(|(_, text)| text.is_some());
+        let (has_secret, may_delete) = (is_said(said), is_said(delete_said));
+        if raw.protocol.is_empty() && !has_secret && !may_delete {
             return Some((Vec::new(), SharedSecret::new(String::new()), None));
         }
         let formats = self.formats(&key.name("protocol"), &raw.protocol);
-        if !said.is_any() && read_secret(None).is_err() {
+        if !has_secret && read_secret(None).is_err() {
             let remedy = "write secret_file = \"/etc/slotd/external.secret\", with what that \
                 system has";
             self.refuse(key.clone(), "has no secret", remedy);
             return None;
         }
         let secret = self.secret(key, said, read_secret).map(shared);
-        let delete_secret = match delete_said.is_any() {
+        let delete_secret = match may_delete {
             true => Some(self.secret(key, delete_said, read_secret).map(shared)?),
             false => None,
         };
-        if delete_said.is_any()
+        if may_delete
             && formats
                 .as_ref()
                 .is_some_and(|it| !it.contains(&Format::Token))

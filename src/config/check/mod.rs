@@ -16,12 +16,14 @@ use super::raw::{RawConfig, RawContact, RawLog, RawOperators, RawRetention};
 use super::secret::SecretSource;
 use super::{Config, Durability, Keys, Log, LogFormat, Retention, Secret, value};
 
+mod account;
 mod admin;
 mod bans;
 mod component;
 mod external;
 mod http;
 mod policy;
+mod warm_binding;
 
 const SECOND: Duration = Duration::from_secs(1);
 const HOUR: Duration = Duration::from_secs(3600);
@@ -33,7 +35,8 @@ const SOME: RangeInclusive<u64> = 1..=u64::MAX;
 /// A size that may be none at all.
 const ANY: RangeInclusive<u64> = 0..=u64::MAX;
 
-/// Reads a component's secret from where the configuration says; `None` where it does not say.
+/// Reads a component's secret, or the account's password, from where the configuration says; `None`
+/// where it does not say.
 pub type ReadSecret<'a> = dyn Fn(Option<&SecretSource>) -> Result<Secret, Problem> + 'a;
 
 /// Gathers what is wrong.
@@ -48,11 +51,11 @@ pub struct Checker {
 impl Checker {
     /// The whole configuration; `None` where there are faults.
     ///
-    /// `read_secret` reads those that are no component's.
+    /// `read_own_secret` reads what slotd logs in with, `read_secret` the others.
     pub fn config(
         &mut self,
         raw: &RawConfig,
-        read_component_secret: &ReadSecret<'_>,
+        read_own_secret: &ReadSecret<'_>,
         read_secret: &ReadSecret<'_>,
     ) -> Option<Config> {
         let data_dir = self.take("data_dir", value::path(&raw.data_dir));
@@ -68,16 +71,19 @@ impl Checker {
             ),
         );
         let worker_threads = self.number("worker_threads", raw.worker_threads, 0..=1024);
-        let components = self.components(&raw.component, read_component_secret);
+        let components = self.components(raw, read_own_secret);
+        let account = self.account(raw, read_own_secret);
+        let legacy_namespaces = self.legacy_namespaces(&raw.component);
         let http = self.http(&raw.http);
         let admin = self.admin(&raw.admin, http.as_ref());
         let external = self.external(&raw.external, http.as_ref(), read_secret);
         let limits = self.limits(&raw.limits);
-        let policy = self.policy(raw, components.as_deref());
+        let policy = self.policy(raw, components.as_deref().zip(account.as_ref()));
         let bans = self.bans(&raw.bans);
         let retention = self.retention(&raw.retention, policy.as_ref());
         let keys = self.keys(raw);
         let operators = self.operators(&raw.operators);
+        let warm_binding = self.warm_binding(raw, operators.as_deref(), http.as_ref());
         let contact = self.contact(&raw.contact);
         let log = self.log(&raw.log);
         Some(Config {
@@ -85,6 +91,8 @@ impl Checker {
             durability: durability?,
             worker_threads: Some(worker_threads? as usize).filter(|n| 0 < *n),
             components: components?,
+            account: account?,
+            legacy_namespaces: legacy_namespaces?,
             http: http?,
             admin: admin?,
             external: external?,
@@ -94,6 +102,7 @@ impl Checker {
             retention: retention?,
             keys: keys?,
             operators: operators?,
+            warm_binding: warm_binding?,
             contact: contact?,
             log: log?,
         })

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use super::{ANY, Checker, DAY, EVER, HOUR, SECOND, SOME};
 use crate::config::error::{Key, Problem};
 use crate::config::raw::{RawAccess, RawConfig, RawQuota};
-use crate::config::{Component, value};
+use crate::config::{Account, Component, hosts, value};
 use crate::core::policy::{self, Access, BUCKET, Policy, Quota, Room};
 use crate::core::session;
 
@@ -16,10 +16,10 @@ impl Checker {
     pub(super) fn policy(
         &mut self,
         raw: &RawConfig,
-        components: Option<&[Component]>,
+        logins: Option<(&[Component], &Option<Account>)>,
     ) -> Option<Policy> {
         let limits = &raw.limits;
-        let access = self.access(&raw.access, components);
+        let access = self.access(&raw.access, logins);
         let size_bytes_max = self.size("limits.max_file_size", &limits.max_file_size, SOME);
         let quota = self.quota(&raw.quota, size_bytes_max);
         let bytes = self.size("limits.reserve_space", &limits.reserve_space, ANY);
@@ -41,7 +41,11 @@ impl Checker {
         })
     }
 
-    fn access(&mut self, raw: &RawAccess, components: Option<&[Component]>) -> Option<Access> {
+    fn access(
+        &mut self,
+        raw: &RawAccess,
+        logins: Option<(&[Component], &Option<Account>)>,
+    ) -> Option<Access> {
         let listed = raw.domains.as_deref().unwrap_or_default();
         let domains = self.list("access.domains", listed, |text| {
             value::domain(text, "accounts stand in access.jids")
@@ -55,12 +59,15 @@ impl Checker {
             deny: deny?,
         };
         if raw.domains.is_none() && raw.jids.is_none() {
-            for (index, component) in components?.iter().enumerate() {
-                let Some((_, parent)) = component.jid.split_once('.') else {
-                    let jid = &component.jid;
+            let (components, account) = logins?;
+            for (index, jid) in hosts(components, account.as_ref()).enumerate() {
+                let Some((_, parent)) = jid.split_once('.') else {
                     let what = format!("{jid:?} is below no domain whose accounts may upload");
                     let remedy = "write domains = [\"example.org\"] under [access]";
-                    let key = Key::of("component").index(index).name("jid");
+                    let key = match account {
+                        Some(_) => Key::of("account.relay"),
+                        None => Key::of("component").index(index).name("jid"),
+                    };
                     return self.take(key, Err(Problem::new(what, remedy)));
                 };
                 access.domains.push(parent.to_owned());

@@ -9,6 +9,7 @@ use base64::engine::general_purpose::STANDARD;
 use futures_util::{SinkExt as _, StreamExt as _};
 use jid::Jid;
 use minidom::Element;
+use minidom::rxml::xml_ncname;
 use sasl::client::Mechanism;
 use sasl::client::mechanisms::{Plain, Scram};
 use sasl::common::scram::{Sha1, Sha256};
@@ -17,16 +18,16 @@ use tokio::io::BufWriter;
 use tokio_xmpp::xmlstream::{ReadError, StreamHeader, Timeouts, initiate_stream};
 use xmpp_parsers::ns;
 
-use super::answers::shown;
-use super::reach::{DEAD_AFTER, Place, Reach, Route, is_distrust, tcp};
-use super::stanzas::{attr, child_text, iq, text_in};
-use crate::xmpp::{Guard, Socket, StreamError, Wire};
+use super::reach::{Place, Reach, Route, is_distrust, tcp};
+use crate::xmpp::guard::Guard;
+use crate::xmpp::login::{Socket, StreamError, Wire};
+use crate::xmpp::shared::Shared;
 
 /// How long a log-in may take, from TLS on.
 const LOGIN_WITHIN: Duration = Duration::from_secs(30);
-/// A silent server is no trouble between two questions; a question has its own time.
-const QUIET_FOR: Duration = Duration::from_secs(3600);
 const WRITE_BYTES: usize = 8 * 1024;
+/// How much is shown of a text that the server wrote.
+const WORDS_CHARS_MAX: usize = 200;
 
 /// Why there is no stream.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -48,12 +49,31 @@ pub struct Account {
     pub jid: Jid,
     /// The password.
     pub password: String,
+    /// What else whoever logs in wants.
+    pub terms: &'static Terms,
+}
+
+/// What those who log in differ in.
+pub struct Terms {
+    /// How their users call the account, the server's place, the certificates that are trusted, and
+    /// the leave to go without encryption: for the words of errors.
+    pub names: [&'static str; 4],
+    /// PLAIN goes over TLS alone, wherever the server is.
+    pub plain_needs_tls: bool,
+    /// After so long without a byte from the server the stream says so.
+    pub quiet_for: Duration,
+    /// After so much more it is dead.
+    pub answer_within: Duration,
+    /// After so long without a word from the other side's kernel the connection is dead.
+    pub dead_after: Duration,
 }
 
 /// A stream that is logged in.
 pub struct LoggedIn {
     /// The stream.
     pub wire: Wire,
+    /// The socket under it.
+    pub socket: Shared,
     /// Our full address, as the server spells it.
     pub jid: String,
     /// The way it takes.
@@ -79,7 +99,7 @@ async fn at_place(account: &Account, reach: &Reach, place: &Place) -> Result<Log
         let words = format!("cannot connect to the XMPP server {named}: {error}");
         LoginError::Unreachable(words)
     };
-    let socket = tcp(&place.host, place.port, DEAD_AFTER).await;
+    let socket = tcp(&place.host, place.port, account.terms.dead_after).await;
     let socket = socket.map_err(unreached)?;
     let route = Route::of(&socket).map_err(unreached)?;
     let allows_plain = reach.allows_plain(&socket);
@@ -88,24 +108,31 @@ async fn at_place(account: &Account, reach: &Reach, place: &Place) -> Result<Log
         if place.is_direct {
             let socket = encrypted(account, reach, socket, Some(b"xmpp-client")).await?;
             let (wire, features) = open(account, socket).await?;
-            return authenticate(account, wire, &features).await;
+            return authenticate(account, wire, &features, true).await;
         }
         let (mut wire, mut features) = open(account, socket).await?;
-        if features.get_child("starttls", ns::TLS).is_some() {
-            let socket = start_tls(wire).await?;
+        let is_encrypted = features.get_child("starttls", ns::TLS).is_some();
+        if is_encrypted {
+            let socket = start_tls(account, wire).await?;
             let socket = encrypted(account, reach, socket, None).await?;
             (wire, features) = open(account, socket).await?;
         } else if !allows_plain {
+            let [.., insecure] = account.terms.names;
             return Err(LoginError::Distrusted(format!(
                 "the XMPP server {named} offers no encryption, and the password would be seen on \
-                 the way; --insecure goes on all the same"
+                 the way; {insecure} goes on all the same"
             )));
         }
-        authenticate(account, wire, &features).await
+        authenticate(account, wire, &features, is_encrypted).await
     };
     let ended = tokio::time::timeout(LOGIN_WITHIN, login).await;
     let ended = ended.unwrap_or_else(|_| Err(lost("it did not finish within 30 seconds")));
-    ended.map(|(wire, jid)| LoggedIn { wire, jid, route })
+    ended.map(|(wire, socket, jid)| LoggedIn {
+        wire,
+        socket,
+        jid,
+        route,
+    })
 }
 
 fn lost(words: &str) -> LoginError {
@@ -125,15 +152,16 @@ async fn encrypted(
         Ok(socket) => Ok(Box::new(socket)),
         Err(error) if is_distrust(&error) => Err(LoginError::Distrusted(format!(
             "the XMPP server's certificate for {domain} is not to be trusted: {error}; if it is \
-             your own server, name its certificate or its authority's with --ca"
+             your own server, name its certificate or its authority's with {}",
+            account.terms.names[2]
         ))),
         Err(error) => Err(lost(&format!("TLS: {error}"))),
     }
 }
 
-async fn start_tls(mut wire: Wire) -> Result<Box<dyn Socket>, LoginError> {
+async fn start_tls(account: &Account, mut wire: Wire) -> Result<Box<dyn Socket>, LoginError> {
     send(&mut wire, &Element::bare("starttls", ns::TLS)).await?;
-    let answer = next(&mut wire).await?;
+    let answer = next(account, &mut wire).await?;
     if !answer.is("proceed", ns::TLS) {
         return Err(lost("it refuses STARTTLS"));
     }
@@ -153,15 +181,15 @@ async fn open(account: &Account, socket: Box<dyn Socket>) -> Result<(Wire, Eleme
         ..StreamHeader::default()
     };
     let timeouts = Timeouts {
-        read_timeout: QUIET_FOR,
-        response_timeout: QUIET_FOR,
+        read_timeout: account.terms.quiet_for,
+        response_timeout: account.terms.answer_within,
     };
     let guard = Guard::new(BufWriter::with_capacity(WRITE_BYTES, socket));
     let begun = initiate_stream(guard, ns::JABBER_CLIENT, header, timeouts).await;
     let mut wire: Wire = begun
         .map_err(|error| lost(&error.to_string()))?
         .skip_features();
-    let features = next(&mut wire).await?;
+    let features = next(account, &mut wire).await?;
     match features.is("features", ns::STREAM) {
         true => Ok((wire, features)),
         false => Err(lost(
@@ -174,6 +202,7 @@ async fn open(account: &Account, socket: Box<dyn Socket>) -> Result<(Wire, Eleme
 fn mechanism(
     account: &Account,
     offered: &[String],
+    is_encrypted: bool,
 ) -> Result<Box<dyn Mechanism + Send>, LoginError> {
     let node = account.jid.node().map(|node| node.as_str().to_owned());
     let name = node.unwrap_or_default();
@@ -194,12 +223,17 @@ fn mechanism(
         let scram = Scram::<Sha1>::from_credentials(credentials(&escaped));
         return Ok(Box::new(scram.map_err(|error| unusable(&error))?));
     }
-    if offers("PLAIN") {
+    if offers("PLAIN") && (is_encrypted || !account.terms.plain_needs_tls) {
         let plain = Plain::from_credentials(credentials(&name));
         return Ok(Box::new(plain.map_err(|error| unusable(&error))?));
     }
     Err(LoginError::Refused(format!(
-        "the XMPP server offers none of SCRAM-SHA-256, SCRAM-SHA-1 and PLAIN, but {}",
+        "the XMPP server offers none of SCRAM-SHA-256, SCRAM-SHA-1 and{} PLAIN, but {}",
+        if account.terms.plain_needs_tls {
+            ", over TLS,"
+        } else {
+            ""
+        },
         shown(&offered.join(", "))
     )))
 }
@@ -208,17 +242,19 @@ async fn authenticate(
     account: &Account,
     mut wire: Wire,
     features: &Element,
-) -> Result<(Wire, String), LoginError> {
+    is_encrypted: bool,
+) -> Result<(Wire, Shared, String), LoginError> {
     let offered: Vec<String> = features
         .get_child("mechanisms", ns::SASL)
         .map(|mechanisms| mechanisms.children().map(Element::text).collect())
         .unwrap_or_default();
-    let mut mechanism = mechanism(account, &offered)?;
+    let mut mechanism = mechanism(account, &offered, is_encrypted)?;
     let initial = mechanism.initial();
-    let auth = Element::builder("auth", ns::SASL).attr(attr("mechanism"), mechanism.name());
+    let auth = Element::builder("auth", ns::SASL)
+        .attr(xml_ncname!("mechanism").to_owned(), mechanism.name());
     send(&mut wire, &auth.append(STANDARD.encode(initial)).build()).await?;
     loop {
-        let answer = next(&mut wire).await?;
+        let answer = next(account, &mut wire).await?;
         let data = || STANDARD.decode(answer.text().trim()).unwrap_or_default();
         match answer.name() {
             _ if !answer.has_ns(ns::SASL) => return Err(lost("an answer that is none")),
@@ -240,8 +276,10 @@ async fn authenticate(
         }
     }
     drop(mechanism);
-    let (wire, _) = open(account, bare(wire)).await?;
-    bind(account, wire).await
+    let socket = Shared::new(bare(wire));
+    let (wire, _) = open(account, Box::new(socket.clone())).await?;
+    let (wire, jid) = bind(account, wire).await?;
+    Ok((wire, socket, jid))
 }
 
 /// The server does not know the password itself: somebody stands between.
@@ -256,7 +294,7 @@ fn not_ours(words: &str) -> LoginError {
 fn refused(account: &Account, failure: &Element) -> LoginError {
     let condition = failure.children().find(|child| child.name() != "text");
     let condition = condition.map_or("failure", Element::name);
-    let text = shown(&child_text(failure, "text", ns::SASL));
+    let text = shown(&text_of(failure, "text", ns::SASL));
     let said = match text.as_str() {
         "" => condition.to_owned(),
         text => format!("{condition}: {text}"),
@@ -264,33 +302,62 @@ fn refused(account: &Account, failure: &Element) -> LoginError {
     let bare = account.jid.to_bare();
     match condition {
         "not-authorized" => LoginError::Refused(format!(
-            "the XMPP server refuses the password of {bare} ({said}); check --account and the \
-             password"
+            "the XMPP server refuses the password of {bare} ({said}); check {} and the password",
+            account.terms.names[0]
         )),
         "temporary-auth-failure" => lost(&said),
         _ => LoginError::Refused(format!("the XMPP server does not let {bare} in ({said})")),
     }
 }
 
-/// Gets a resource: RFC 6120 #7.
+/// Gets a resource: RFC 6120 #7. Where somebody holds the one that is asked for, the server makes
+/// one.
 async fn bind(account: &Account, mut wire: Wire) -> Result<(Wire, String), LoginError> {
-    let mut wish = Element::bare("bind", ns::BIND);
-    if let Some(resource) = account.jid.resource() {
-        wish.append_child(text_in("resource", ns::BIND, resource.as_str()));
-    }
-    send(&mut wire, &iq("set", None, "bind", wish)).await?;
+    let mut resource = account.jid.resource();
     loop {
-        let answer = next(&mut wire).await?;
-        if answer.attr("id") != Some("bind") {
-            continue;
-        }
-        let bound = answer.get_child("bind", ns::BIND);
-        let jid = bound.map(|bound| child_text(bound, "jid", ns::BIND));
-        return match jid {
-            Some(jid) if answer.attr("type") == Some("result") => Ok((wire, jid)),
-            _ => Err(lost("it gives no resource")),
+        let resource_asked = resource.map(|resource| {
+            let element = Element::builder("resource", ns::BIND);
+            element.append(resource.as_str()).build()
+        });
+        let wish = Element::builder("bind", ns::BIND).append_all(resource_asked);
+        let asked = Element::builder("iq", ns::JABBER_CLIENT)
+            .attr(xml_ncname!("type").to_owned(), "set")
+            .attr(xml_ncname!("id").to_owned(), "bind");
+        send(&mut wire, &asked.append(wish).build()).await?;
+        let answer = loop {
+            let answer = next(account, &mut wire).await?;
+            if answer.attr("id") == Some("bind") {
+                break answer;
+            }
         };
+        let bound = answer.get_child("bind", ns::BIND);
+        let jid = bound.map(|bound| text_of(bound, "jid", ns::BIND));
+        let error = answer.get_child("error", ns::JABBER_CLIENT);
+        let is_taken = error.is_some_and(|it| it.has_child("conflict", ns::XMPP_STANZAS));
+        match jid {
+            Some(jid) if answer.attr("type") == Some("result") => return Ok((wire, jid)),
+            _ if is_taken && resource.is_some() => resource = None,
+            _ => return Err(lost("it gives no resource")),
+        }
     }
+}
+
+/// The text of a child, or nothing.
+fn text_of(element: &Element, name: &str, namespace: &str) -> String {
+    let child = element.get_child(name, namespace);
+    child.map(Element::text).unwrap_or_default()
+}
+
+/// A text of somebody else's, fit for a terminal.
+pub fn shown(text: &str) -> String {
+    let bare = |c: char| if c.is_control() { ' ' } else { c };
+    let text: String = text
+        .trim()
+        .chars()
+        .take(WORDS_CHARS_MAX)
+        .map(bare)
+        .collect();
+    text.trim().to_owned()
 }
 
 async fn send(wire: &mut Wire, element: &Element) -> Result<(), LoginError> {
@@ -298,15 +365,17 @@ async fn send(wire: &mut Wire, element: &Element) -> Result<(), LoginError> {
     sent.map_err(|error| lost(&error.to_string()))
 }
 
-async fn next(wire: &mut Wire) -> Result<Element, LoginError> {
+async fn next(account: &Account, wire: &mut Wire) -> Result<Element, LoginError> {
     loop {
         return match wire.next().await {
             Some(Ok(element)) => match StreamError::read(&element) {
-                Some(error) if error.condition == "host-unknown" => Err(LoginError::Refused(
-                    "the XMPP server does not know the account's domain; check --account and \
-                     --server"
-                        .to_owned(),
-                )),
+                Some(error) if error.condition == "host-unknown" => {
+                    let [name, server, ..] = account.terms.names;
+                    Err(LoginError::Refused(format!(
+                        "the XMPP server does not know the account's domain; check {name} and \
+                         {server}"
+                    )))
+                }
                 Some(error) => Err(lost(&error.reason())),
                 None => Ok(element),
             },

@@ -1,4 +1,4 @@
-//! Whom TLS trusts: the authorities of this machine, and the certificates of `--ca`.
+//! Whom TLS trusts: the authorities of this machine, and certificates that a file names.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -14,9 +14,18 @@ use tokio_rustls::rustls::{
     ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme,
 };
 
-use super::error::SendError;
+/// Why TLS cannot be spoken.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TrustError {
+    /// The file of certificates is not usable.
+    #[error("{0}")]
+    Unusable(String),
+    /// Anything else.
+    #[error("TLS: {0}")]
+    Failed(String),
+}
 
-/// Authorities as usual; a server's own certificate in `--ca` is taken as it stands.
+/// Authorities as usual; a server's own certificate in the file is taken as it stands.
 #[derive(Debug)]
 struct Verifier {
     authorities: Arc<WebPkiServerVerifier>,
@@ -65,12 +74,12 @@ impl ServerCertVerifier for Verifier {
 }
 
 /// How TLS is spoken; `None` where nobody is trusted, so that no connection can be.
-pub fn load(ca: Option<&Path>) -> Result<Option<Arc<ClientConfig>>, SendError> {
+pub fn load(ca: Option<&Path>) -> Result<Option<Arc<ClientConfig>>, TrustError> {
     let mut roots = RootCertStore::empty();
     roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
     let mut pinned = Vec::new();
     if let Some(path) = ca {
-        let unusable = |words: String| SendError::Usage(format!("{}: {words}", path.display()));
+        let unusable = |words: String| TrustError::Unusable(format!("{}: {words}", path.display()));
         let found = CertificateDer::pem_file_iter(path)
             .and_then(|found| found.collect::<Result<Vec<_>, _>>())
             .map_err(|error| unusable(error.to_string()))?;
@@ -83,7 +92,7 @@ pub fn load(ca: Option<&Path>) -> Result<Option<Arc<ClientConfig>>, SendError> {
     if roots.is_empty() {
         return Ok(None);
     }
-    let failed = |error: &dyn std::error::Error| SendError::Failed(format!("TLS: {error}"));
+    let failed = |error: &dyn std::error::Error| TrustError::Failed(error.to_string());
     let provider = Arc::new(ring::default_provider());
     let authorities =
         WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider.clone())

@@ -16,7 +16,7 @@ use tokio_rustls::client::TlsStream;
 use tokio_rustls::rustls::ClientConfig;
 use tokio_rustls::rustls::pki_types::ServerName;
 
-use crate::xmpp::Socket;
+use crate::xmpp::login::Socket;
 
 /// How long the connection to one address may take.
 const CONNECT_WITHIN: Duration = Duration::from_secs(8);
@@ -50,10 +50,21 @@ pub struct Place {
 pub struct Reach {
     /// How TLS is spoken, where anybody is trusted.
     pub tls: Option<Arc<ClientConfig>>,
-    /// Plain text goes anywhere, not to loopback alone.
-    pub is_insecure: bool,
+    /// Where plain text may go.
+    pub unencrypted: Unencrypted,
     /// The XMPP server's place, where it was given.
     pub server: Option<(String, u16)>,
+}
+
+/// Where plain text may go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unencrypted {
+    /// Nowhere.
+    Never,
+    /// To this machine.
+    Loopback,
+    /// Everywhere: who asks for that has been told.
+    Anywhere,
 }
 
 impl Reach {
@@ -87,7 +98,7 @@ impl Reach {
     ) -> io::Result<TlsStream<Box<dyn Socket>>> {
         let Some(config) = &self.tls else {
             let words = "this machine trusts no certificate authority; install ca-certificates, \
-                         or name certificates with --ca";
+                         or name certificates that are trusted";
             return Err(io::Error::new(io::ErrorKind::InvalidInput, words));
         };
         let mut config = config.clone();
@@ -102,7 +113,11 @@ impl Reach {
     /// Whether plain text may go over this connection.
     pub fn allows_plain(&self, socket: &TcpStream) -> bool {
         let is_local = |peer: SocketAddr| peer.ip().to_canonical().is_loopback();
-        self.is_insecure || socket.peer_addr().is_ok_and(is_local)
+        match self.unencrypted {
+            Unencrypted::Never => false,
+            Unencrypted::Loopback => socket.peer_addr().is_ok_and(is_local),
+            Unencrypted::Anywhere => true,
+        }
     }
 }
 
