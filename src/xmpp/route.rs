@@ -19,7 +19,7 @@ use super::asks::{Ask, Payload};
 use super::commands;
 use super::disco::{self, Offer};
 use super::elements;
-use super::head::{Head, is_address};
+use super::head::Head;
 use super::legacy;
 use super::pings::Pings;
 use super::places::{Place, Places};

@@ -19,7 +19,7 @@ from servers import SERVERS
 
 SUITES = ["basics", "sessions", "clients", "commands", "bans", "hostile", "restarts", "send", "send_switch",
           "faults", "powercut", "proxies", "tus", "page", "early", "switch", "crowd", "cuts", "races",
-          "reload", "stop", "metrics", "external", "imports", "warm"]
+          "reload", "stop", "metrics", "external", "imports", "warm", "account"]
 
 
 def search(bed, report):

@@ -5,14 +5,15 @@ import asyncio
 import json
 import os
 import signal
+import ssl
 import xml.etree.ElementTree as ET
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
-from urllib.parse import quote_plus
+from urllib.parse import quote_plus, urlsplit
 
 import issued
-from bed import DOMAIN, PASSWORD, free_port
+from bed import DOMAIN, PASSWORD, Trouble, free_port, run
 from clients import Person
 from daemon import Slotd
 from tus import CHROMIUM, JS, NODE_MODULES
@@ -95,6 +96,9 @@ async def suite(bed, server, report):
     rules = {"managers": {DOMAIN: bosh}}
     slotd = Slotd(bed, server, operators={"jids": [ADMIN]},
                   admin={"listen": [f"127.0.0.1:{port}"]}, warm_binding=rules)
+    ca = _authority(bed)
+    # Whom the machine trusts, as other systems name it.
+    slotd.process.env["SSL_CERT_FILE"] = str(ca / "ca.crt")
     slotd.start()
     juliet = Juliet(server, "juliet")
     await juliet.come_online()
@@ -104,12 +108,14 @@ async def suite(bed, server, report):
     await _in_a_browser(bed, scene, bosh, juliet)
     await _who_may_not(scene)
     await _what_may_not(scene)
-    await _reload(slotd, scene)
+    await _where_uploads_are(slotd, scene)
+    await _over_tls(slotd, scene, ca, bosh)
     await juliet.disconnect()
     if server.name == "ejabberd":
         report.check("SCRAM-SHA-512 authentication for romeo" in server.process.log.read_text(),
                      "SCRAM-SHA-512 where the server has it")
     server.stop()
+    await _reload(slotd, scene, f"http://127.0.0.1:{slotd.port}/dead", managers={DOMAIN: bosh})
     await scene.refused("a connection manager that is dead", 502)
     _told(slotd, report)
     report.equal(slotd.stop(), 0, "SIGTERM ends slotd with")
@@ -199,6 +205,8 @@ async def _who_may_not(scene):
     await scene.refused("no form", 415, headers=["Content-Type: text/plain"])
     scene.report.equal((await _curl("-X", "DELETE", scene.url)).status, 400, "another method")
     scene.report.equal((await _curl(f"{scene.url}/x")).status, 400, "a path below")
+    rebound = await _curl("-H", "Host: evil.example", "-u", f"{ADMIN}:{PASSWORD}", scene.url)
+    scene.report.equal(rebound.status, 421, "a name that was bound to loopback")
 
 
 async def _what_may_not(scene):
@@ -218,22 +226,76 @@ async def _what_may_not(scene):
                        "markup in a resource stays text")
 
 
-async def _reload(slotd, scene):
-    """Another path on the other listener, without a restart."""
-    before, scene.url = scene.url, f"http://127.0.0.1:{slotd.port}/prebind"
-    slotd.tables["warm_binding"] |= {"path": "/prebind", "listen": "http"}
+async def _reload(slotd, scene, url, **rules):
+    """Puts other rules into force, and waits until they are."""
+    before, scene.url = scene.url, url
+    slotd.tables["warm_binding"] |= {"path": urlsplit(url).path, **rules}
     slotd.write()
     slotd.process.child.send_signal(signal.SIGHUP)
     for _ in range(600):
         if (await _curl(before)).status == 404:
-            break
+            return
         await asyncio.sleep(0.05)
+    raise Trouble("the reload does not come into force")
+
+
+async def _where_uploads_are(slotd, scene):
+    """Another path on the other listener, without a restart."""
+    report = scene.report
+    await _reload(slotd, scene, f"http://127.0.0.1:{slotd.port}/prebind", listen="http")
     answer = await scene.post()
-    scene.report.equal(_binding(answer)["jid"].split("/")[0], ROMEO, "a reload moves the form to")
-    scene.report.equal(answer.fields.get("access-control-allow-origin"), None,
-                       "where uploads are no page of another site may read it")
+    report.equal(_binding(answer).get("jid", "").split("/")[0], ROMEO, "a reload moves the form to")
+    report.equal(answer.fields.get("access-control-allow-origin"), None,
+                 "where uploads are no page of another site may read it")
     form = await _curl("--basic", "-u", f"{ADMIN}:{PASSWORD}", scene.url)
-    scene.report.equal(form.status, 200, "and the form is there, too")
+    report.equal(form.status, 200, "and the form is there, too")
+
+
+def _authority(bed):
+    """An authority, and a certificate of localhost that it signed: their directory."""
+    ca = bed.sub("authority")
+    new = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
+    run("openssl", "req", "-x509", *new, "-days", "30", "-subj", "/CN=Authority",
+        "-keyout", ca / "ca.key", "-out", ca / "ca.crt")
+    run("openssl", "req", *new, "-subj", "/CN=localhost", "-keyout", ca / "tls.key",
+        "-out", ca / "tls.csr")
+    (ca / "names").write_text("subjectAltName=DNS:localhost\n")
+    run("openssl", "x509", "-req", "-in", ca / "tls.csr", "-CA", ca / "ca.crt", "-CAkey",
+        ca / "ca.key", "-CAcreateserial", "-days", "30", "-extfile", ca / "names",
+        "-out", ca / "tls.crt")
+    return ca
+
+
+async def _pass_on(reader, writer):
+    try:
+        while data := await reader.read(65536):
+            writer.write(data)
+            await writer.drain()
+    except (ConnectionError, OSError):
+        pass
+    finally:
+        writer.close()
+
+
+async def _over_tls(slotd, scene, ca, bosh):
+    """A connection manager behind TLS, whose certificate has one name and not the other."""
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(ca / "tls.crt", ca / "tls.key")
+
+    async def connected(reader, writer):
+        far_reader, far_writer = await asyncio.open_connection("127.0.0.1", urlsplit(bosh).port)
+        await asyncio.gather(_pass_on(reader, far_writer), _pass_on(far_reader, writer))
+
+    terminator = await asyncio.start_server(connected, "127.0.0.1", 0, ssl=context)
+    port = terminator.sockets[0].getsockname()[1]
+    base = f"http://127.0.0.1:{slotd.port}"
+    for host, status in (("localhost", 200), ("127.0.0.1", 502)):
+        managers = {DOMAIN: f"https://{host}:{port}/http-bind"}
+        await _reload(slotd, scene, f"{base}/tls-{status}", managers=managers)
+        answer = await scene.refused(f"TLS as {host}", status)
+        if status == 200:
+            _binding(answer)
+    terminator.close()
 
 
 def _told(slotd, report):
