@@ -372,8 +372,8 @@ pub enum Access {
     Change,
 }
 
-/// Opens the stores for files of another server, and says what time it is: see `service::import`.
-pub fn import(config: &Config, access: Access) -> Result<(Import, Timestamp), RunError> {
+/// Opens the stores for files of another server: see `service::import`.
+pub fn import(config: &Config, access: Access) -> Result<Import, RunError> {
     let stores = match access {
         Access::Look => store::open_read_only(&config.data_dir)?,
         Access::Change => {
@@ -381,9 +381,8 @@ pub fn import(config: &Config, access: Access) -> Result<(Import, Timestamp), Ru
             store::open(&config.data_dir, config.durability)?
         }
     };
-    let now = world().now();
     let lifetimes = config.policy.lifetimes.clone();
-    Ok((Import::new(stores, lifetimes, now), now))
+    Ok(Import::new(stores, lifetimes, world().now()))
 }
 
 /// Adds a new signing key to `data_dir`; a running service takes it up by itself.

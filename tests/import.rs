@@ -189,6 +189,10 @@ fn files_at_their_paths_are_taken_over() {
     assert!(dry.lines.contains("the service makes it"), "{dry:?}");
     let told = site.import(&[]);
     assert_eq!((told.status, told.counts()), (0, [4, 0, 1, 0]), "{told:?}");
+    assert!(
+        told.lines
+            .contains("files of prosody-filer, with links below /upload/")
+    );
     for (name, content, content_type) in files {
         let path = format!("{}/{name}", UUIDS[0]);
         let (row, bytes) = site.find(&path).expect("it is here");
@@ -203,6 +207,16 @@ fn files_at_their_paths_are_taken_over() {
     }
     assert!(site.find(&format!("{}/old.txt", UUIDS[1])).is_none());
     site.assert_clean(&["--deep"]);
+
+    // More than shall be kept: the sweep would take it away again.
+    let conf = site.dir.path().join("slotd.toml");
+    let text = fs::read_to_string(&conf).expect("read");
+    let text = text.replace("keep_for", "total_max = \"1 MiB\"\nkeep_for");
+    let text = text + "[limits]\nmax_file_size = \"1 MiB\"\n";
+    fs::write(&conf, text).expect("written");
+    let dry = site.import(&["--dry-run"]);
+    assert_eq!((dry.status, dry.counts()), (0, [0, 4, 1, 0]), "{dry:?}");
+    assert!(dry.lines.contains("retention.total_max"), "{dry:?}");
 
     let told = site.import(&["--json"]);
     let json: serde_json::Value = serde_json::from_str(&told.table).expect("JSON");
@@ -295,7 +309,9 @@ fn odd_things_are_told_and_stop_nobody() {
     ] {
         assert!(told.lines.contains(part), "{part}: {told:?}");
     }
-    assert!(site.find(&format!("{ACCOUNT}/random/good.txt")).is_some());
+    let good = site.find(&format!("{ACCOUNT}/random/good.txt"));
+    let (row, _) = good.expect("it is here");
+    assert_eq!(row.owner.as_str(), format!("{ACCOUNT}@example.org"));
     site.assert_clean(&["--deep"]);
 }
 
@@ -529,6 +545,11 @@ fn what_is_unclear_is_asked_for() {
         "{told:?}"
     );
 
+    let told = site.run("check", &[]);
+    assert!(
+        told.table.contains("external   /upload/ without tokens"),
+        "{told:?}"
+    );
     let of = |path: &str| format!("[[external]]\npath = {path:?}\ndomain = \"example.org\"\n");
     for (more, words, part) in [
         (String::new(), &[][..], "has no [[external]]"),

@@ -73,20 +73,31 @@ async fn run(args: ImportArgs, config: Config, system: System) -> Result<u8, End
         true => Access::Look,
         false => Access::Change,
     };
-    let (import, now) = daemon::import(&config, access).map_err(failed)?;
-    let job = Job::new(&args.dir, args.from, system, now, args.json).map_err(failed)?;
+    let job = Job::new(&args.dir, args.from, system, args.json).map_err(failed)?;
+    let import = daemon::import(&config, access).map_err(failed)?;
     if !import.belong_together().await.map_err(failed)? {
         return Err(failed(
             "the database and the files in data_dir are of different stores; restore the one that \
              was replaced",
         ));
     }
+    if !args.json {
+        say_aside(&job.to_string());
+    }
     let found = job.look(&import).await.map_err(failed)?;
+    warn_of_total(&import, &config, &found).await?;
+    let missing = missing_room(&import, &config, &found).await?;
+    match (missing, args.dry_run) {
+        (Some(words), false) => {
+            let words = format!("{words}: make room, and run it again");
+            return Err(failed(words));
+        }
+        (Some(words), true) => say_aside(&format!("warning: {words}")),
+        (None, _) => {}
+    }
     if args.dry_run {
-        warn_of_room(&import, &config, &found).await?;
         return tell(&found, Ok(()), args.json);
     }
-    check_room(&import, &config, &found).await?;
     let (tally, ended) = job.take(&import, found.taken).await;
     tell(&tally, ended, args.json)
 }
@@ -107,21 +118,21 @@ fn tell(tally: &Tally, ended: Result<(), ImportError>, is_json: bool) -> Result<
     Ok(if tally.refused == 0 { 0 } else { EXIT_FAILURE })
 }
 
-/// Refuses what would not fit: a disk that is full is nobody's friend.
-async fn check_room(import: &Import, config: &Config, found: &Tally) -> Result<(), End> {
-    match missing_room(import, config, found).await? {
-        Some(words) => Err(failed(format!("{words}: make room, and run it again"))),
-        None => Ok(()),
-    }
-}
-
-async fn warn_of_room(import: &Import, config: &Config, found: &Tally) -> Result<(), End> {
-    if let Some(words) = missing_room(import, config, found).await? {
-        say_aside(&format!("warning: {words}"));
+/// Warns where the next sweep would take files away again.
+async fn warn_of_total(import: &Import, config: &Config, found: &Tally) -> Result<(), End> {
+    let stored = import.stored_bytes().await.map_err(failed)?;
+    let total = stored.saturating_add(found.taken.bytes);
+    if let Some(max) = config.retention.total_bytes_max.filter(|max| *max < total) {
+        let (total, max) = (size(total), size(max));
+        say_aside(&format!(
+            "warning: with these files {total} are kept, and retention.total_max is {max}: slotd \
+             will remove the oldest"
+        ));
     }
     Ok(())
 }
 
+/// What to say where the files would not fit: a full disk is nobody's friend.
 async fn missing_room(
     import: &Import,
     config: &Config,

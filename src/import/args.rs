@@ -19,7 +19,8 @@ served as X/Y below its path. Without a secret there it serves them and takes no
 Files are copied, and durable before the next ones are taken; DIR is not changed. Each is as old as
 its upload was (its mtime, or what Prosody's archive says): it goes when retention says so, and what
 would have gone already is left out. Its bytes count in the quota of the day of its upload. Owners
-are those of Prosody's archive; otherwise the files stand under the domain of [[external]].
+are those of Prosody's archive; ejabberd's links have a name for theirs, and other files stand under
+the domain of [[external]].
 
 Stop slotd first, and the old server, too, or import again after it was stopped. What was cut off
 goes on when the same command is run again, and nothing is taken twice. slotd audit --deep compares

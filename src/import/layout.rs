@@ -31,6 +31,16 @@ pub enum Layout {
 }
 
 impl Layout {
+    /// Its server's name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::ProsodyFiler => "prosody-filer",
+            Self::HmacFileServer => "hmac-file-server",
+            Self::ModHttpFileShare => "mod_http_file_share",
+            Self::Ejabberd => "ejabberd",
+        }
+    }
+
     /// Why a file at `path` has no link, if it has none.
     pub fn objection(self, path: &str) -> Option<&'static str> {
         match self {

@@ -7,6 +7,7 @@
 //!
 //! The directory is believed in nothing: links are not followed, and what is odd stops nobody.
 
+use std::fmt;
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::pin::pin;
@@ -19,7 +20,6 @@ use tokio::task::JoinHandle;
 use crate::core::external::System;
 use crate::core::session::FileFacts;
 use crate::core::slot::Purpose;
-use crate::core::time::Timestamp;
 use crate::service::import::{Bar, Foreign, Import, Standing, Taken};
 use crate::store::StoreError;
 
@@ -66,8 +66,15 @@ pub struct Job {
     layout: Layout,
     /// In whose place we stand.
     system: System,
-    now: Timestamp,
     is_quiet: bool,
+}
+
+/// For people.
+impl fmt::Display for Job {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (name, server, prefix) = (&self.name, self.layout.name(), &self.system.prefix);
+        write!(f, "{name}: files of {server}, with links below {prefix}")
+    }
 }
 
 /// What is done with each file.
@@ -99,7 +106,6 @@ impl Job {
         dir: &Path,
         layout: Option<Layout>,
         system: System,
-        now: Timestamp,
         is_quiet: bool,
     ) -> Result<Self, ImportError> {
         let name = dir.display().to_string();
@@ -115,7 +121,6 @@ impl Job {
             root,
             layout,
             system,
-            now,
             is_quiet,
         })
     }
@@ -230,18 +235,17 @@ impl Job {
     }
 
     fn foreign(&self, candidate: &Candidate) -> Foreign {
-        let owner = candidate.owner.as_ref().unwrap_or(&self.system.domain);
+        let owner = candidate.owner.clone();
         Foreign {
             id: candidate.path.id(),
-            owner: owner.clone(),
+            owner: owner.unwrap_or_else(|| self.system.owner_of(&candidate.path)),
             file: FileFacts {
                 name: candidate.path.file_name(),
                 size_bytes: candidate.source.size_bytes(),
                 content_type: candidate.content_type.clone(),
                 purpose: Purpose::Message,
             },
-            // A clock that ran ahead makes no file live longer.
-            uploaded_at: candidate.uploaded_at.min(self.now),
+            uploaded_at: candidate.uploaded_at,
         }
     }
 }

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use indicatif::{HumanDuration, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
+use rustix::termios::tcgetwinsize;
 
 use super::size;
 use crate::import::tally::Count;
@@ -15,6 +16,8 @@ use crate::import::tally::Count;
 const BAR: &str = "taking [{wide_bar}] {percent:>3}%\n{figures}";
 const LOOKING: &str = "looking at DIR: {human_pos} files";
 const TICK: Duration = Duration::from_millis(200);
+/// The width of a terminal that does not tell it.
+const COLUMNS: u16 = 80;
 
 /// A bar on standard error.
 pub struct Show {
@@ -45,10 +48,10 @@ impl Show {
             let (at, total) = (size(state.pos()), size(all.bytes));
             let speed = size(state.per_sec() as u64);
             let of = all.files;
-            let _ = write!(
-                into,
-                "  {at}/{total}, {done}/{of} files, {speed}/s, {left:#} left"
-            );
+            let line = format!("  {at}/{total}, {done}/{of} files, {speed}/s, {left:#} left");
+            // A line that is too long would wrap, and the next one would not be drawn over it.
+            let line: String = line.chars().take(columns().saturating_sub(1)).collect();
+            let _ = into.write_str(&line);
         };
         if let Ok(style) = ProgressStyle::with_template(BAR) {
             bar.set_style(style.with_key("figures", figures).progress_chars("=> "));
@@ -77,6 +80,11 @@ impl Drop for Show {
     fn drop(&mut self) {
         self.bar.finish_and_clear();
     }
+}
+
+fn columns() -> usize {
+    let told = tcgetwinsize(io::stderr()).map_or(0, |size| size.ws_col);
+    usize::from(if told == 0 { COLUMNS } else { told })
 }
 
 fn target(is_quiet: bool) -> ProgressDrawTarget {

@@ -30,7 +30,7 @@ pub struct Foreign {
     pub owner: BareJid,
     /// What it is.
     pub file: FileFacts,
-    /// Since when the other server has it.
+    /// Since when the other server has it; what lies ahead of our clock is now.
     pub uploaded_at: Timestamp,
 }
 
@@ -100,12 +100,18 @@ impl Import {
         self.stores.files.room().await
     }
 
+    /// Bytes of all files that are here.
+    pub async fn stored_bytes(&self) -> Result<u64, StoreError> {
+        Ok(self.stores.sessions.totals().await?.stored_bytes)
+    }
+
     /// How a file stands. Changes nothing.
     pub async fn standing(&self, foreign: &Foreign) -> Result<Standing, StoreError> {
         let row = self.stores.sessions.get(foreign.id).await?;
         let standing = row.map_or(Standing::New, |row| standing_of(&row, foreign));
         let retention = &self.lifetimes.retention;
-        let keep_until = retention.keep_until(foreign.file.purpose, foreign.uploaded_at);
+        let uploaded_at = foreign.uploaded_at.min(self.now);
+        let keep_until = retention.keep_until(foreign.file.purpose, uploaded_at);
         Ok(match (standing, keep_until) {
             (Standing::New, Some(end)) if end <= self.now => Standing::Over,
             (standing, _) => standing,
@@ -188,6 +194,7 @@ impl Import {
             file,
             uploaded_at,
         } = foreign.clone();
+        let uploaded_at = uploaded_at.min(self.now);
         let path = UsedPath {
             id,
             forget_at: None,

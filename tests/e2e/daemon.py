@@ -119,6 +119,10 @@ class Slotd:
                 continue
         return found
 
+    def files_complete(self):
+        """How many files are complete."""
+        return sum(name.startswith("files/") for name in self.files())
+
     def partials(self):
         """The files of uploads that are not complete."""
         return sorted(name for name in self.files() if name.startswith("parts/"))

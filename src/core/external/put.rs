@@ -194,7 +194,7 @@ impl System {
 
     /// Whose file a path is, where the token does not say it: ejabberd's links begin with the
     /// account's name, or with a digest that stands for it as well.
-    pub(super) fn owner_of(&self, path: &ExternalPath) -> BareJid {
+    pub fn owner_of(&self, path: &ExternalPath) -> BareJid {
         let components = path.components();
         let named = (components.len() == COMPONENTS_WITH_OWNER)
             .then(|| BareJid::new(&format!("{}@{}", components[0], self.domain)).ok());
