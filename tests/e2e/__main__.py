@@ -19,12 +19,8 @@ from servers import SERVERS
 
 SUITES = ["basics", "sessions", "clients", "commands", "bans", "hostile", "restarts", "send", "send_switch",
           "faults", "powercut", "proxies", "tus", "page", "early", "switch", "crowd", "cuts", "races",
-<<<<<<< HEAD
           "reload", "stop", "metrics", "external", "imports", "warm",
           "account", "relay"]
-=======
-          "reload", "stop", "metrics", "external", "imports", "warm", "account"]
->>>>>>> import
 
 
 def search(bed, report):
