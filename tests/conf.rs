@@ -170,11 +170,9 @@ fn the_samples_examples_are_good() {
             _ => &[],
         };
         let is_wanted = |i: usize, line: &str| {
-            i == n
-                || relay.contains(&n) && relay.contains(&i)
-                || needs
-                    .iter()
-                    .any(|need| line.starts_with(&format!("##{need}")))
+            let is_need = |need: &&str| line.starts_with(&format!("##{need}"));
+            let is_there = relay.contains(&n) == relay.contains(&i) && !account.contains(&i);
+            i == n || is_there && (relay.contains(&n) || needs.iter().any(is_need))
         };
         let is_secret = example.starts_with("secret") && !relay.contains(&n);
         let line = |(i, line): (usize, &str)| match line.strip_prefix("##") {

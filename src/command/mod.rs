@@ -55,7 +55,8 @@ Examples:
     Check {
         #[command(flatten)]
         config: ConfigArgs,
-        /// Also logs in to the XMPP server as each component, the account and the relay, and out again.
+        /// Also logs in to the XMPP server as each component, the account and the relay, and out
+        /// again.
         ///
         /// Beside a service that is running with the same configuration Prosody refuses it with a
         /// conflict, unless component_conflict_resolve is "kick_old": then the running one is

@@ -4,8 +4,9 @@
 //! way from one to the other, so that the rooms below never check again.
 //!
 //! `document` reads the text and knows the lines, `raw` has keys and defaults, `value` reads single
-//! values, `check` makes a `Config` of them, `secret` and `files` look at the disk and change
-//! nothing, `error` tells what is wrong and where, `summary` what is right, `table` every option.
+//! values, `check` makes a `Config` of them (`login` is as whom slotd logs in), `secret` and
+//! `files` look at the disk and change nothing, `error` tells what is wrong and where, `summary`
+//! what is right, `table` every option.
 
 use std::fmt;
 use std::io::{self, Read};
@@ -23,7 +24,6 @@ use crate::core::command::operation::Configured;
 use crate::core::external::System;
 use crate::core::policy::Policy;
 use crate::core::rate::Rate;
-use crate::core::relay;
 use crate::core::session::network::AddressPolicy;
 
 use self::check::Checker;
@@ -36,11 +36,14 @@ pub mod data_dir;
 mod document;
 pub mod error;
 mod files;
+mod login;
 mod raw;
 mod secret;
 pub mod summary;
 mod table;
 mod value;
+
+pub use login::{Account, Component, Relay};
 
 /// No configuration file is larger.
 const CONFIG_BYTES_MAX: u64 = 1 << 20;
@@ -123,49 +126,6 @@ pub enum Durability {
     Data,
     /// Neither: a power cut loses what the kernel had not written.
     None,
-}
-
-/// One XEP-0114 component.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Component {
-    /// Its host name: the service's JID.
-    pub jid: String,
-    /// Where the XMPP server listens for components.
-    pub server: ServerAddress,
-    /// The shared secret.
-    pub secret: Secret,
-    /// How many streams to hold: several only with a server that takes several for one host.
-    pub connections: u8,
-}
-
-/// An ordinary account behind a relay.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Account {
-    /// The account.
-    pub jid: BareJid,
-    /// Its password.
-    pub password: Secret,
-    /// Host and port of its server; none is where DNS says.
-    pub server: Option<(String, u16)>,
-    /// Certificates that are trusted beside those of this machine.
-    pub ca: Option<PathBuf>,
-    /// Whether the log-in may go without encryption, to this machine alone.
-    pub insecure: bool,
-    /// The resource; none is one that the server makes.
-    pub resource: Option<String>,
-    /// The relay's host: the service's JID to everybody, and the one that is believed about others.
-    pub relay: String,
-}
-
-/// The client-proxy relay: a host of its own, whose requests an account answers.
-#[derive(Clone, Debug)]
-pub struct Relay {
-    /// Its host: one stream.
-    pub component: Component,
-    /// The account.
-    pub target: BareJid,
-    /// How many may ask for how long.
-    pub terms: relay::Terms,
 }
 
 /// Where an XMPP server listens.

@@ -15,6 +15,7 @@ pub struct Summary<'a>(pub &'a Config);
 
 impl fmt::Display for Summary<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.write_logins(f)?;
         self.write_edges(f)?;
         self.write_external(f)?;
         self.write_warm(f)?;
@@ -29,14 +30,11 @@ impl fmt::Display for Summary<'_> {
 }
 
 impl Summary<'_> {
-    /// Who is served, and where.
-    fn write_edges(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    /// As whom it logs in.
+    fn write_logins(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Config {
             components,
             account,
-            http,
-            admin,
-            policy,
             relay,
             ..
         } = self.0;
@@ -50,6 +48,17 @@ impl Summary<'_> {
             let (host, target) = (told(&relay.component), &relay.target);
             writeln!(f, "  relay      {host}, to {target}")?;
         }
+        Ok(())
+    }
+
+    /// Who is served, and where.
+    fn write_edges(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Config {
+            http,
+            admin,
+            policy,
+            ..
+        } = self.0;
         let access = &policy.access;
         let who: Vec<String> = access
             .domains

@@ -268,7 +268,6 @@ impl Refusal {
             Self::TokenForOther          => row(C::Forbidden,           Auth,   App::None,         403, "The upload token is for another upload"),
             Self::TokenTwice             => row(C::BadRequest,          Modify, App::None,         400, "The request carries two upload tokens"),
             Self::TokenRefused           => row(C::Forbidden,           Auth,   App::None,         403, "The upload token is missing, or not valid for this upload"),
-
             Self::TooShort               => row(C::BadRequest,          Modify, App::None,         400, "The body is shorter than the upload slot"),
             Self::TooLong                => row(C::NotAcceptable,       Modify, App::None,         413, "The body is longer than the upload slot"),
             Self::LengthMissing          => row(C::BadRequest,          Modify, App::None,         411, "The length of the body is needed"),

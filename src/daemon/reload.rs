@@ -149,19 +149,7 @@ fn keep_fixed(new: Loaded, running: &Loaded) -> (Loaded, Vec<String>) {
             .collect::<Vec<_>>()
     });
     let mut fixed = differing(&before, &wanted);
-    let is_named = fixed.iter().any(|key| key.starts_with("component"));
-    if !is_named && new.config.components != running.config.components {
-        fixed.push("the component's secret".to_owned());
-    }
-    let is_named = fixed.iter().any(|key| key.starts_with("account"));
-    if !is_named && new.config.account != running.config.account {
-        fixed.push("the account's password".to_owned());
-    }
-    let is_named = fixed.iter().any(|key| key.starts_with("relay"));
-    let relays = [&new, running].map(|it| it.config.relay.as_ref().map(|relay| &relay.component));
-    if !is_named && relays[0] != relays[1] {
-        fixed.push("the relay's secret".to_owned());
-    }
+    fixed.extend(other_secrets(&new.config, &running.config, &fixed));
     let says = |key| {
         new.configured
             .iter()
@@ -205,6 +193,21 @@ fn keep_fixed(new: Loaded, running: &Loaded) -> (Loaded, Vec<String>) {
         ..new
     };
     (loaded, fixed)
+}
+
+/// What changed of those we log in as, where `named`, the options that differ, do not tell.
+fn other_secrets(new: &Config, running: &Config, named: &[String]) -> Vec<String> {
+    let login = |config: &Config| config.relay.as_ref().map(|relay| relay.component.clone());
+    let logins = [
+        ("component", new.components != running.components, "secret"),
+        ("account", new.account != running.account, "password"),
+        ("relay", login(new) != login(running), "secret"),
+    ];
+    let is_named = |table: &str| named.iter().any(|key| key.starts_with(table));
+    let other = logins.into_iter();
+    let other = other.filter(|(table, is_other, _)| *is_other && !is_named(table));
+    let other = other.map(|(table, _, secret)| format!("the {table}'s {secret}"));
+    other.collect()
 }
 
 /// Whether an option is read at the start alone.
