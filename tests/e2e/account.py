@@ -12,7 +12,7 @@ from bed import DOMAIN, PASSWORD, SERVICE, Trouble, as_shipped
 from clients import Person
 from commands import Commander, notes
 from daemon import Slotd
-from sessions import NEVER, announced, asked, refusal
+from sessions import NEVER, announced, asked, query, refusal
 from xmpp import Client, Refused, read_slot
 
 TARGET = f"slotd@{DOMAIN}"
@@ -22,6 +22,9 @@ N_AT_A_TIME = 4
 # Of a request that mod_client_proxy sends nowhere nobody hears again.
 ANSWER_WITHIN_S = 2
 TRIES = 60
+# By chance all of so many would reach the right one of two nodes once in 64 times.
+N_ASKED = 6
+MOD_CLIENT_PROXY = "mod_client_proxy"
 ITEM_NOT_FOUND = "cancel item-not-found unknown-session"
 
 
@@ -73,7 +76,7 @@ async def suite(bed, server, report):
             server.stop()
             server.conf.write_text(f'plugin_paths = {{ "{original}" }}\n{proxied}')
             server.start()
-            await _behind(bed, server, nodes, "mod_client_proxy", report)
+            await _behind(bed, server, nodes, MOD_CLIENT_PROXY, report)
             server.stop()
             server.conf.write_text(text)
             server.start()
@@ -141,6 +144,8 @@ async def _behind(bed, server, nodes, relay, report):
     await _both_known(bob, nodes)
     await _commands(server, report)
     await _session(bob, nodes, report)
+    if relay != MOD_CLIENT_PROXY:
+        await _found(server, bob, report)
     alice = Person(server, "alice")
     await alice.come_online()
     info = await alice.plugin["xep_0363"].find_upload_service(timeout=10)
@@ -203,6 +208,25 @@ async def _session(bob, nodes, report):
     report.equal(answer.status, 201, "the PUT of the refreshed slot")
     answer = await web.get(slot.get)
     report.check(answer.sha256 == web.sha256(body), "and the same bytes come back")
+
+
+async def _found(server, bob, report):
+    """Our relay finds the node that has a session, or a command under way."""
+    _, session = await announced(bob, "found.bin", 1000)
+    lost = 0
+    for _ in range(N_ASKED):
+        try:
+            await query(bob, session["id"])
+        except Refused:
+            lost += 1
+    report.equal(lost, 0, f"of {N_ASKED} queries of a session those that did not find its node")
+    report.equal(await refusal(bob, "session", NEVER), ITEM_NOT_FOUND, "a session that nobody has")
+    admin = Commander(server, "admin")
+    await admin.come_online()
+    form = {"who": f"carol@{DOMAIN}", "for": "1 hour", "why": "a test"}
+    ends = [(await admin.run("ban", form))["status"] for _ in range(N_ASKED)]
+    report.equal(ends, N_ASKED * ["completed"], "commands of two stages with two nodes")
+    await admin.disconnect()
 
 
 async def _uploads(bed, alice, nodes, relay, report):

@@ -40,6 +40,9 @@ pub struct Terms {
     pub pending_total_max: usize,
 }
 
+/// How many resources are asked for what none of them knows.
+const ASKED_MAX: usize = 8;
+
 /// The relay: what it knows, and what waits.
 pub struct Relay<S> {
     host: String,
@@ -185,38 +188,41 @@ impl<S: Clone> Relay<S> {
         }
         let until = moment.now.saturating_add(self.terms.answer_within);
         let address = self.addressing.of(&came.from);
-        let keeps = kind == Kind::Get && self.pending.has_room(came.n_bytes);
+        let keeps = self.pending.has_room(came.n_bytes);
         let ask = Box::new(Ask {
             address,
             from: came.from,
             to: came.to,
             id: came.id,
             user,
+            kind,
             again: keeps.then(|| (came.stanza.clone(), came.n_bytes)),
+            asked: Vec::new(),
             until,
         });
-        self.send(ask, came.stanza, Way::Request, None, moment.random)
+        self.send(ask, came.stanza, Way::Request, moment.random)
             .unwrap_or_else(|ask| ask.refuse(RelayFault::NobodyThere.into()))
     }
 
-    /// Sends an ask to the resource with the least to do, but for one; gives it back where there
-    /// is none.
+    /// Sends an ask to the resource with the least to do that was not asked yet; gives it back
+    /// where there is none.
     fn send(
         &mut self,
-        ask: Box<Ask<S>>,
+        mut ask: Box<Ask<S>>,
         stanza: S,
         way: Way,
-        but: Option<&str>,
         random: u64,
     ) -> Result<Effect<S>, Box<Ask<S>>> {
         let pending = &self.pending;
         let load = |resource: &str| pending.n_of_resource(resource);
-        let Some(resource) = self.targets.pick(but, load, random) else {
+        let Some(resource) = self.targets.pick(&ask.asked, load, random) else {
             return Err(ask);
         };
         let to = format!("{}/{resource}", self.target);
         let from = format!("{}/{}", self.host, ask.address);
-        let id = self.pending.insert(ask, resource.to_owned());
+        let resource = resource.to_owned();
+        ask.asked.push(resource.clone());
+        let id = self.pending.insert(ask, resource);
         Ok(Effect::Forward {
             way,
             stanza,
@@ -299,21 +305,28 @@ impl<S: Clone> Relay<S> {
         let left = self.pending.take_of_resource(resource).into_iter();
         left.map(|ask| {
             random = shuffled(random);
-            let again = self.ask_again(ask, resource, random);
+            let again = self.ask_again(ask, Answer::Unreachable, random);
             again.unwrap_or_else(|ask| ask.refuse(RelayFault::TargetGone.into()))
         })
         .collect()
     }
 
-    /// Asks another resource, once.
+    /// Asks another resource: what one may not have heard, once, and only what changes nothing;
+    /// what one knows nothing of, until somebody does.
     fn ask_again(
         &mut self,
-        mut ask: Box<Ask<S>>,
-        but: &str,
+        ask: Box<Ask<S>>,
+        answer: Answer,
         random: u64,
     ) -> Result<Effect<S>, Box<Ask<S>>> {
-        match ask.again.take() {
-            Some((stanza, _)) => self.send(ask, stanza, Way::Retry, Some(but), random),
+        let may = match answer {
+            Answer::Unreachable => ask.kind == Kind::Get && ask.asked.len() == 1,
+            Answer::Unknown => ask.asked.len() < ASKED_MAX,
+            Answer::Said | Answer::Unavailable | Answer::TooLong => false,
+        };
+        let stanza = ask.again.as_ref().filter(|_| may);
+        match stanza.map(|(stanza, _)| stanza.clone()) {
+            Some(stanza) => self.send(ask, stanza, Way::Retry, random),
             None => Err(ask),
         }
     }
@@ -338,19 +351,10 @@ impl<S: Clone> Relay<S> {
             self.targets.doubt(resource);
             effects.extend(self.courtship.doubt(moment.now));
         }
-        let ask = match answer {
-            Answer::Unreachable => match self.ask_again(ask, resource, moment.random) {
-                Ok(again) => {
-                    effects.insert(0, again);
-                    return effects;
-                }
-                Err(ask) => ask,
-            },
-            _ => ask,
-        };
-        let effect = match answer {
-            Answer::TooLong => ask.refuse(RelayFault::AnswerTooLong.into()),
-            _ => Effect::Forward {
+        let effect = match self.ask_again(ask, answer, moment.random) {
+            Ok(again) => again,
+            Err(ask) if answer == Answer::TooLong => ask.refuse(RelayFault::AnswerTooLong.into()),
+            Err(ask) => Effect::Forward {
                 way: Way::Reply,
                 stanza: came.stanza,
                 from: ask.to,
@@ -395,8 +399,9 @@ mod any_order {
     }
 
     fn steps() -> impl Strategy<Value = Step> {
-        use Answer::{Said, TooLong, Unavailable, Unreachable};
-        let answers = proptest::sample::select(vec![Said, Said, TooLong, Unavailable, Unreachable]);
+        use Answer::{Said, TooLong, Unavailable, Unknown, Unreachable};
+        let answers = vec![Said, Said, TooLong, Unavailable, Unknown, Unreachable];
+        let answers = proptest::sample::select(answers);
         let presences = proptest::sample::select(vec![
             Presence::Unavailable,
             Presence::Error,

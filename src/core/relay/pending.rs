@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use jid::BareJid;
 
-use super::stanza::{Effect, Stanza};
+use super::stanza::{Effect, Kind, Stanza};
 use crate::core::refusal::Refusal;
 
 /// Most bytes of requests that are kept, all together, to ask another resource.
@@ -24,8 +24,12 @@ pub struct Ask<S> {
     pub id: String,
     /// Who is counted for it.
     pub user: BareJid,
+    /// What it wants.
+    pub kind: Kind,
     /// The request, and about how many bytes it takes up, where it may be asked again.
     pub again: Option<(S, usize)>,
+    /// Which resources were asked.
+    pub asked: Vec<String>,
     /// When it is given up.
     pub until: Duration,
 }

@@ -82,6 +82,9 @@ pub enum Answer {
     /// `service-unavailable`: of a target that does not know the payload, or of its server where
     /// the resource is gone.
     Unavailable,
+    /// `item-not-found`, or XEP-0050's `bad-sessionid`: this resource has nothing of what the
+    /// request is about, and did nothing. Another one may have it.
+    Unknown,
     /// An error that servers alone give: the request did not arrive.
     Unreachable,
     /// A reply beyond our limits, of which nothing was kept.

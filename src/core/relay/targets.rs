@@ -54,17 +54,12 @@ impl Targets {
         }
     }
 
-    /// One of those with the least `load`, at random, but for one.
+    /// One of those with the least `load`, at random, but for some.
     ///
     /// Chance alone gives a resource that hangs its share until it is gone; in turns, clients that
     /// send a cheap request before each dear one would give all the dear ones to the same resource.
-    pub fn pick(
-        &self,
-        but: Option<&str>,
-        load: impl Fn(&str) -> usize,
-        random: u64,
-    ) -> Option<&str> {
-        let others = self.0.iter().filter(|it| Some(it.resource.as_str()) != but);
+    pub fn pick(&self, but: &[String], load: impl Fn(&str) -> usize, random: u64) -> Option<&str> {
+        let others = self.0.iter().filter(|it| !but.contains(&it.resource));
         let rank = |target: &Target| (target.is_doubted, load(&target.resource));
         let ranked: Vec<_> = others.map(|target| (rank(target), target)).collect();
         let best = ranked.iter().map(|(rank, _)| *rank).min()?;
@@ -91,7 +86,8 @@ mod tests {
 
     /// Which are picked, whatever the chance.
     fn picks(targets: &Targets, but: Option<&str>, load: impl Fn(&str) -> usize) -> String {
-        let picked = (0..6).filter_map(|random| targets.pick(but, &load, random));
+        let but: Vec<String> = but.into_iter().map(str::to_owned).collect();
+        let picked = (0..6).filter_map(|random| targets.pick(&but, &load, random));
         let mut picked: Vec<_> = picked.collect();
         picked.sort_unstable();
         picked.dedup();

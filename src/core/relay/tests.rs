@@ -3,6 +3,8 @@
 use super::pending::KEPT_BYTES_MAX;
 use super::*;
 
+mod elsewhere;
+
 pub const HOST: &str = "relay.example.org";
 const ROMEO: &str = "romeo@example.net/phone";
 pub const TARGET: &str = "service@example.org";

@@ -10,9 +10,9 @@ use xmpp_parsers::ns;
 
 use crate::core::refusal::Refusal;
 use crate::core::relay::stanza::{Answer, Incoming, Kind, Presence, Stanza, What};
-use crate::xmpp::elements;
 use crate::xmpp::head::is_address;
 use crate::xmpp::limits::SKIPPED;
+use crate::xmpp::{commands, elements};
 
 /// About what an element takes up in memory, without its texts.
 const ELEMENT_BYTES: usize = 200;
@@ -65,7 +65,10 @@ fn failure(stanza: &Element) -> Answer {
     let error = children.find(|child| child.name() == "error");
     let is_condition = |child: &&Element| child.has_ns(ns::XMPP_STANZAS) && child.name() != "text";
     let condition = error.and_then(|error| error.children().find(is_condition));
+    let says = |name| error.is_some_and(|error| error.has_child(name, commands::NS));
     match condition.map_or("", Element::name) {
+        "item-not-found" => Answer::Unknown,
+        "bad-request" if says("bad-sessionid") => Answer::Unknown,
         "service-unavailable" => Answer::Unavailable,
         "recipient-unavailable" | "remote-server-not-found" | "remote-server-timeout" => {
             Answer::Unreachable
