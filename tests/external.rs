@@ -120,7 +120,8 @@ async fn sweep(front: &Front, seconds: u64) {
 }
 
 fn id(path: &str) -> slotd::core::slot::SlotId {
-    ExternalPath::parse(path).expect("a path").id()
+    let path = ExternalPath::parse(path).expect("a path");
+    system(&[]).id_of(&path)
 }
 
 #[tokio::test]
@@ -270,18 +271,30 @@ async fn a_path_is_never_filled_again() {
     }
 }
 
+/// Any number of tokens may have been made for a path, each with another end.
 #[tokio::test]
-async fn what_expires_by_itself_is_forgotten_some_day() {
+async fn a_path_of_v3_is_never_filled_again() {
     let front = front(&[Format::V3]);
     let path = "9f/a.png";
     let first = format!("{path}?{}", v3(path, START.0 + 60));
     assert_eq!(put(&front, &first, b"a picture").await, 201);
-    let later = START.0 + 365 * DAY;
-    let second = format!("{path}?{}", v3(path, later));
+    let second = format!("{path}?{}", v3(path, START.0 + 365 * DAY));
     assert_eq!(put(&front, &second, b"other bytes").await, 409);
-    sweep(&front, 31 * DAY).await;
-    // The mark went with the last second in which the first token could be good.
+    sweep(&front, 41 * DAY).await;
     assert_eq!(put(&front, &first, b"a picture").await, 403);
+    assert_eq!(put(&front, &second, b"other bytes").await, 410);
+}
+
+#[tokio::test]
+async fn what_expires_by_itself_is_forgotten_some_day() {
+    let front = front(&[Format::Jwt]);
+    let path = "9f/a.png";
+    let token = jwt(path, 9, START.0 + 600);
+    let fields = [("authorization", &*token)];
+    assert_eq!(put_as(&front, path, b"a picture", &fields).await, 201);
+    sweep(&front, 41 * DAY).await;
+    // The mark went after the last second in which the token could be good.
+    assert_eq!(put_as(&front, path, b"a picture", &fields).await, 403);
     let marked = front.site.0.stores.sessions.admit_path(
         slotd::core::external::UsedPath {
             id: id(path),
@@ -359,6 +372,40 @@ async fn limits_are_ours() {
     let fields = [("authorization", &*token)];
     assert_eq!(put_as(&front, "9f/a.png", b"a picture", &fields).await, 403);
     assert_eq!(status(&front, "juliet/9f/a", 9).await, 201);
+    // ejabberd may write SHA-1 of the account: of romeo@montague.lit.
+    let digest = "d011ed1f53dbba99de4fcedabaa4ee6c9282c4c3";
+    assert_eq!(status(&front, &format!("{digest}/9f/a"), 9).await, 403);
+}
+
+/// Who registers such a name would have the other account's files.
+#[tokio::test]
+async fn nobody_asks_under_a_name_that_stands_for_another() {
+    let front = front(&[Format::V]);
+    let service = &front.site.0.service;
+    let asks = |account: &str| service.check_name(&account.parse().expect("a JID")).is_ok();
+    let digest = "d011ed1f53dbba99de4fcedabaa4ee6c9282c4c3";
+    assert!(!asks(&format!("{digest}@montague.lit/phone")));
+    assert!(asks(&format!("{digest}@capulet.lit/phone")));
+    assert!(asks("romeo@montague.lit/phone"));
+}
+
+/// Each has its own files, tokens and secrets, also where paths are alike.
+#[tokio::test]
+async fn two_systems_have_nothing_of_each_other() {
+    let mine = system(&[Format::V]);
+    let other = Arc::new(System {
+        prefix: "/other/".to_owned(),
+        ..System::clone(&mine)
+    });
+    let front = front_with(&[Format::V], |settings| {
+        settings.external.push(other.clone())
+    });
+    let path = "9f/a.png";
+    let target = format!("{path}?{}", v(path, 9));
+    assert_eq!(put(&front, &target, b"a picture").await, 201);
+    assert_eq!(get(&front, path).await.status, 200);
+    let there = front.ask("GET", &format!("/other/{path}"), &[], b"").await;
+    assert_eq!(there.status, 404);
 }
 
 #[tokio::test]

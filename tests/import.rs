@@ -16,7 +16,7 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 use futures_util::{StreamExt as _, stream};
 use slotd::config::Durability;
-use slotd::core::external::{ExternalPath, UsedPath};
+use slotd::core::external::{ExternalPath, SharedSecret, System, UsedPath};
 use slotd::core::policy::Bucket;
 use slotd::core::session::{State, UploadSession};
 use slotd::core::slot::SlotId;
@@ -37,6 +37,18 @@ const DAY: Duration = Duration::from_secs(86_400);
 /// A slotd that is not running, and another server's directory.
 struct Site {
     dir: TempDir,
+}
+
+/// The id of what is at a path below "/upload/".
+fn id(path: &str) -> SlotId {
+    let system = System {
+        prefix: "/upload/".to_owned(),
+        formats: Vec::new(),
+        secret: SharedSecret::new(String::new()),
+        delete_secret: None,
+        domain: "example.org".parse().expect("a domain"),
+    };
+    system.id_of(&ExternalPath::parse(path).expect("a path"))
 }
 
 impl Site {
@@ -108,10 +120,7 @@ impl Site {
     fn find(&self, path: &str) -> Option<(UploadSession, Vec<u8>)> {
         let runtime = tokio::runtime::Runtime::new().expect("threads");
         runtime.block_on(async {
-            let (stores, id) = (
-                self.stores(),
-                ExternalPath::parse(path).expect("a path").id(),
-            );
+            let (stores, id) = (self.stores(), id(path));
             let row = stores.sessions.get(id).await.expect("read")?;
             matches!(row.state, State::Complete { .. }).then_some(())?;
             let content = stores.files.open(id, 0..row.file.size_bytes).await;
@@ -326,10 +335,7 @@ fn what_is_here_is_never_replaced() {
     site.put(&paths[0], b"other bytes", DAY);
     let runtime = tokio::runtime::Runtime::new().expect("threads");
     runtime.block_on(async {
-        let (stores, id) = (
-            site.stores(),
-            ExternalPath::parse(&paths[1]).expect("a path").id(),
-        );
+        let (stores, id) = (site.stores(), id(&paths[1]));
         stores.files.remove(id).await.expect("removed");
         stores.sessions.remove(id).await.expect("removed");
     });

@@ -106,8 +106,8 @@ pub struct ConfigArgs {
     /// The configuration file; conf/slotd.toml is a sample that explains every option.
     #[arg(long, value_name = "FILE")]
     config: PathBuf,
-    /// Reads the secret of every component, or the account's password, from this file, whatever the
-    /// configuration says.
+    /// Reads the secret of every component and of the relay, or the account's password, from this
+    /// file, whatever the configuration says.
     #[arg(long, value_name = "FILE")]
     component_secret_file: Option<PathBuf>,
 }

@@ -6,6 +6,9 @@
 use std::fmt;
 
 use jid::BareJid;
+use sha1::{Digest as _, Sha1};
+
+use crate::core::slot::SlotId;
 
 pub use self::path::{ExternalPath, UsedPath};
 pub use self::put::{Grant, Presented, Put};
@@ -16,6 +19,9 @@ mod put;
 #[cfg(test)]
 mod tests;
 mod token;
+
+/// Characters of a digest that stands for an account in links of ejabberd.
+const DIGEST_CHARS: usize = 40;
 
 /// How a system says that a request may write. In the order of their strength, the strongest
 /// first: of those that a request carries the first that is accepted counts, and no other.
@@ -91,4 +97,34 @@ pub struct System {
     pub delete_secret: Option<SharedSecret>,
     /// The XMPP domain whose accounts send the files.
     pub domain: BareJid,
+}
+
+impl System {
+    /// Names the row and the file of one of its paths; no other system has the same.
+    pub fn id_of(&self, path: &ExternalPath) -> SlotId {
+        path.id_below(&self.prefix)
+    }
+
+    /// Whether the name of an account is a digest that stands for another account's files here:
+    /// who registers such a name must not have them.
+    pub fn stands_for_another(&self, account: &BareJid) -> bool {
+        account.domain() == self.domain.domain() && is_digest(account)
+    }
+}
+
+/// Whether `owner` is what stands for `account` in links of ejabberd: SHA-1 of its JID.
+pub fn stands_for(owner: &BareJid, account: &BareJid) -> bool {
+    let digest = Sha1::digest(account.as_str());
+    let spells = |name: &str| {
+        let pairs = digest.iter().map(|byte| format!("{byte:02x}"));
+        pairs.collect::<String>() == name
+    };
+    let name = owner.node().filter(|_| is_digest(owner));
+    owner.domain() == account.domain() && name.is_some_and(|name| spells(name.as_str()))
+}
+
+fn is_digest(account: &BareJid) -> bool {
+    let is_hex = |b: u8| matches!(b, b'0'..=b'9' | b'a'..=b'f');
+    let name = account.node().map_or("", |name| name.as_str());
+    name.len() == DIGEST_CHARS && name.bytes().all(is_hex)
 }

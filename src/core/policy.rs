@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use jid::BareJid;
 
-use crate::core::external::{ExternalPath, Grant};
+use crate::core::external::{Grant, stands_for};
 use crate::core::orders::Said;
 use crate::core::refusal::Refusal;
 use crate::core::session::{FileFacts, Lifetimes, UploadSession};
@@ -67,7 +67,8 @@ impl Access {
     pub fn check_denied(&self, owner: &BareJid) -> Result<(), Refusal> {
         let is_domain =
             |entry: &BareJid| entry.node().is_none() && entry.domain() == owner.domain();
-        match self.deny.iter().any(|jid| jid == owner || is_domain(jid)) {
+        let is_owner = |entry: &BareJid| entry == owner || stands_for(owner, entry);
+        match self.deny.iter().any(|jid| is_owner(jid) || is_domain(jid)) {
             true => Err(Refusal::NotAllowed),
             false => Ok(()),
         }
@@ -261,7 +262,6 @@ pub fn screen_external(policy: &Policy, grant: &Grant) -> Result<(), Refusal> {
 /// Refuses `QuotaReached` and `StorageFull` as `admit` does.
 pub fn admit_external(
     policy: &Policy,
-    path: &ExternalPath,
     grant: &Grant,
     facts: Facts<'_>,
     now: Timestamp,
@@ -272,12 +272,12 @@ pub fn admit_external(
     check_quotas(policy, (owner, of_requester), size_bytes, facts, now)?;
     check_room(policy, size_bytes, facts.free, now)?;
     let file = FileFacts {
-        name: path.file_name(),
+        name: grant.name.clone(),
         size_bytes,
         content_type: grant.content_type.clone(),
         purpose: Purpose::Message,
     };
-    let row = UploadSession::new(path.id(), owner.clone(), file, &policy.lifetimes, now);
+    let row = UploadSession::new(grant.id, owner.clone(), file, &policy.lifetimes, now);
     Ok(row.external())
 }
 

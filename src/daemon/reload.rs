@@ -215,7 +215,8 @@ fn is_fixed(key: &str, may_change_tls: bool, may_change_relay: bool) -> bool {
     let table = key.split(['.', '[']).next().unwrap_or(key);
     match table {
         "limits" | "quota" | "access" | "bans" | "retention" | "keys" | "operators" | "contact"
-        | "log" | "warm_binding" => false,
+        | "log" | "warm_binding" | "external" => false,
+        "component" if key.contains(".legacy_namespaces") => false,
         "relay" => {
             let rules = [
                 "relay.answer_within",
@@ -244,4 +245,40 @@ fn differing(before: &[Configured], after: &[Configured]) -> Vec<String> {
     differing.extend(after.into_keys());
     differing.sort();
     differing
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_fixed;
+
+    #[test]
+    fn what_a_start_alone_reads_is_fixed() {
+        let fixed = |key: &str| is_fixed(key, true, true);
+        for key in [
+            "data_dir",
+            "component.jid",
+            "component[0].secret_file",
+            "account.relay",
+            "relay.target",
+            "http.listen[0]",
+            "admin.listen[0]",
+        ] {
+            assert!(fixed(key), "{key}");
+        }
+        for key in [
+            "limits.max_file_size",
+            "external[0].protocol[0]",
+            "external.path",
+            "component.legacy_namespaces[0]",
+            "component[1].legacy_namespaces[0]",
+            "warm_binding.path",
+            "relay.answer_within",
+            "http.tls.key",
+        ] {
+            assert!(!fixed(key), "{key}");
+        }
+        // A relay, or TLS, that was not there begins with a start.
+        assert!(is_fixed("relay.answer_within", true, false));
+        assert!(is_fixed("http.tls.key", false, true));
+    }
 }

@@ -31,9 +31,9 @@ impl Place {
         match self {
             Self::File(id, name) => Some((*id, name.into())),
             Self::Upload(_) => None,
-            Self::External(_, path) => {
+            Self::External(system, path) => {
                 let name = path.file_name().as_str().to_owned();
-                Some((path.id(), name.into()))
+                Some((system.id_of(path), name.into()))
             }
         }
     }

@@ -303,7 +303,7 @@ impl Edge {
             }
             (head::Place::External(system, path), Method::DELETE) => {
                 system.check_delete(&path, &head::presented(uri, headers)?)?;
-                self.service.delete_external(&path).await?;
+                self.service.delete_external(system.id_of(&path)).await?;
                 Ok(reply::empty(StatusCode::NO_CONTENT))
             }
             (head::Place::File(..) | head::Place::External(..), _) => {

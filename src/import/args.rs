@@ -46,7 +46,7 @@ pub struct ImportArgs {
     /// Whose directory it is; without it, it is recognized by what is in it.
     #[arg(long, value_name = "SERVER")]
     pub from: Option<Layout>,
-    /// The path of the [[external]] that the links are below, where there are several.
+    /// The path of the external section that the links are below, where there are several.
     #[arg(long, value_name = "PATH")]
     pub under: Option<String>,
     /// Says what would be taken, also beside a running slotd, and changes nothing.

@@ -237,7 +237,7 @@ impl Job {
     fn foreign(&self, candidate: &Candidate) -> Foreign {
         let owner = candidate.owner.clone();
         Foreign {
-            id: candidate.path.id(),
+            id: self.system.id_of(&candidate.path),
             owner: owner.unwrap_or_else(|| self.system.owner_of(&candidate.path)),
             file: FileFacts {
                 name: candidate.path.file_name(),

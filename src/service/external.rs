@@ -6,7 +6,7 @@ use jid::Jid;
 use tracing::{debug, info};
 
 use crate::core::event::{Event, Removal};
-use crate::core::external::{ExternalPath, Grant, UsedPath};
+use crate::core::external::{Grant, UsedPath};
 use crate::core::policy::{self, Facts, Usage};
 use crate::core::refusal::Refusal;
 use crate::core::session::{State, UploadSession};
@@ -32,7 +32,7 @@ impl Service {
         let ExternalPut { system, put } = external;
         let now = self.world.now();
         let grant = system.open(put, now)?;
-        if let Some(row) = self.row_of_path(put.path.id()).await? {
+        if let Some(row) = self.row_of_path(grant.id).await? {
             let row = self.with_live_byte(row);
             row.clone().begin(&row.put_claims(), now)?;
             let is_complete = matches!(row.state, State::Complete { .. });
@@ -44,9 +44,11 @@ impl Service {
             return Ok(row);
         }
         check_lengths(upload, grant.size_bytes)?;
-        self.check_content_type(upload, &grant.content_type)?;
+        if grant.names_type {
+            self.check_content_type(upload, &grant.content_type)?;
+        }
         let (owner, size_bytes) = (grant.owner.clone(), grant.size_bytes);
-        let kept = self.keep_external(&put.path, grant, now).await;
+        let kept = self.keep_external(grant, now).await;
         match &kept {
             Ok(row) => {
                 let slot = row.id.short();
@@ -71,12 +73,7 @@ impl Service {
     }
 
     /// Keeps the row of a path that has none: it is durable before this returns.
-    async fn keep_external(
-        &self,
-        path: &ExternalPath,
-        grant: Grant,
-        now: Timestamp,
-    ) -> Result<UploadSession, Refusal> {
+    async fn keep_external(&self, grant: Grant, now: Timestamp) -> Result<UploadSession, Refusal> {
         let settings = self.settings.load_full();
         let owner = grant.owner.clone();
         self.check_account(&Jid::from(owner.clone()))?;
@@ -91,13 +88,12 @@ impl Service {
         let since = settings.policy.quota.since(now);
         let said = self.orders.said_of(&owner);
         let used = UsedPath {
-            id: path.id(),
+            id: grant.id,
             forget_at: grant.forget_at,
         };
-        let path = path.clone();
         let decide = Box::new(move |usage: &Usage| {
             let facts = Facts { usage, free, said };
-            policy::admit_external(&settings.policy, &path, &grant, facts, now)
+            policy::admit_external(&settings.policy, &grant, facts, now)
         });
         let sessions = &self.stores.sessions;
         let row = sessions.admit_path(used, owner, since, decide).await;
@@ -105,8 +101,8 @@ impl Service {
     }
 
     /// Removes what is at a path: the system that let it in said so. Refuses `UnknownFile`.
-    pub async fn delete_external(self: &Arc<Self>, path: &ExternalPath) -> Result<(), Refusal> {
-        let row = self.row_of_path(path.id()).await?;
+    pub async fn delete_external(self: &Arc<Self>, id: SlotId) -> Result<(), Refusal> {
+        let row = self.row_of_path(id).await?;
         let row = row.filter(|row| !row.is_tombstone());
         let seen = self.seen(row.ok_or(Refusal::UnknownFile)?);
         self.remove_upload(&seen, Removal::External).await?;
@@ -114,6 +110,20 @@ impl Service {
             deletions.tell(&seen.row, self.world.now()).await;
         }
         Ok(())
+    }
+
+    /// Refuses `NotAllowed` for an account whose name stands for another one's files.
+    pub fn check_name(&self, requester: &Jid) -> Result<(), Refusal> {
+        let settings = self.settings.load();
+        if settings.external.is_empty() {
+            return Ok(());
+        }
+        let account = requester.to_bare();
+        let mut systems = settings.external.iter();
+        match systems.any(|system| system.stands_for_another(&account)) {
+            true => Err(Refusal::NotAllowed),
+            false => Ok(()),
+        }
     }
 
     /// Where deletions that come over HTTP are told; once, at the start.

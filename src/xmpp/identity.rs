@@ -26,6 +26,9 @@ const TERMS: Terms = Terms {
     dead_after: Duration::from_secs(login::QUIET_FOR.as_secs() + login::ANSWER_WITHIN.as_secs()),
 };
 
+/// Stream errors by which a server sends an account away; after others it may be let in at once.
+const REFUSALS: [&str; 3] = ["host-unknown", "not-authorized", "policy-violation"];
+
 /// As whom a stream is logged in.
 #[derive(Clone, Debug)]
 pub enum Identity {
@@ -102,7 +105,7 @@ impl Identity {
             Self::Account(account) if error.condition == "conflict" => {
                 account.resource.take().is_none()
             }
-            Self::Account(_) => error.condition != "system-shutdown",
+            Self::Account(_) => REFUSALS.contains(&error.condition.as_str()),
         }
     }
 

@@ -252,6 +252,7 @@ fn admit_plain(
     let at = speaker.find_requester(plain.from()).ok()?;
     let requester = Jid::new(&plain.from()[at..]).ok()?;
     desk.service.check_account(&requester).ok()?;
+    desk.service.check_name(&requester).ok()?;
     let place = desk.places.take(requester.to_bare()).ok()?;
     Some((request, (requester, place)))
 }
@@ -275,6 +276,7 @@ impl Asked {
 fn admit(desk: &Desk, head: &Head) -> Result<(Jid, Place), Refusal> {
     let requester = elements::requester(head.requester()?).ok_or(Refusal::NotAllowed)?;
     desk.service.check_account(&requester)?;
+    desk.service.check_name(&requester)?;
     let place = desk.places.take(requester.to_bare())?;
     Ok((requester, place))
 }

@@ -31,6 +31,8 @@ use super::route::{self, Answer, Desk, Reply};
 use super::shared::Shared;
 use super::speaker::Speaker;
 
+mod ending;
+
 /// Most stanzas read before what they asked for is written.
 const BATCH_MAX: usize = 64;
 /// Where so many stanzas came and went at once, the next wake-up would cost more than it brings.
@@ -162,26 +164,6 @@ struct Served<'a> {
 }
 
 impl Served<'_> {
-    /// Says that we go, where somebody listens to that, and serves on until we are to stop: what
-    /// was sent to us before this is known comes a little later.
-    async fn leave(&mut self, stop: &mut watch::Receiver<bool>) -> End {
-        let farewell = self.speaker.farewell();
-        let linger_for = match &farewell {
-            Some(farewell) => {
-                self.outbox.push(farewell);
-                LINGER_FOR
-            }
-            None => Duration::ZERO,
-        };
-        let stopped = async {
-            tokio::join!(stopped(stop), sleep(linger_for));
-        };
-        tokio::select! {
-            end = poll_fn(|cx| self.poll(cx)) => end,
-            () = stopped => End::Stopped,
-        }
-    }
-
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<End> {
         if self.is_gathering(cx) {
             return Poll::Pending;
@@ -308,27 +290,6 @@ impl Served<'_> {
         {
             due.iter().for_each(|stanza| self.outbox.push(stanza));
         }
-    }
-
-    /// Waits a moment for the answers that the relay's target still owes; then the others are told
-    /// that none comes. `Stopped`, or why the stream ended before.
-    async fn drain_relay(&mut self) -> End {
-        let Some(relay) = &mut self.relay else {
-            return End::Stopped;
-        };
-        relay.drain();
-        let drained = poll_fn(|cx| match self.poll(cx) {
-            Poll::Pending if self.relay.as_ref().is_none_or(OnStream::is_idle) => {
-                Poll::Ready(End::Stopped)
-            }
-            polled => polled,
-        });
-        let end = timeout(STOP_WITHIN, drained).await.unwrap_or(End::Stopped);
-        if let Some(mut relay) = self.relay.take() {
-            let left = relay.give_up();
-            left.iter().for_each(|stanza| self.outbox.push(stanza));
-        }
-        end
     }
 
     /// Ready when all is written and flushed.

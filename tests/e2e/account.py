@@ -112,6 +112,8 @@ async def _without_relay(server, node, report):
         if "is online" in node.process.tail(1000):
             break
         await asyncio.sleep(0.1)
+    else:
+        raise Trouble("the node never logs in")
     outcome = await _told(bob, "<request xmlns='urn:xmpp:http:upload:0' filename='a' size='1'/>",
                           to=f"{TARGET}/{node.name}")
     report.equal(outcome, "cancel/service-unavailable", "a stranger's request to the account gets")

@@ -68,11 +68,13 @@ impl ExternalPath {
         self.0.split('/').collect()
     }
 
-    /// Names the row and the file of this path. Made of the path alone, so that no index is needed;
-    /// the path can be found out from it no more than it can be guessed.
-    pub fn id(&self) -> SlotId {
+    /// Names the row and the file of this path below `prefix`. Made of the two alone, so that no
+    /// index is needed; the path can be found out from it no more than it can be guessed.
+    pub(super) fn id_below(&self, prefix: &str) -> SlotId {
         let digest = sha2::Sha256::new()
             .chain_update(ID_LABEL)
+            .chain_update(prefix)
+            .chain_update([0])
             .chain_update(&self.0)
             .finalize();
         let first = digest.first_chunk().expect("a digest has 32 bytes");
@@ -90,7 +92,7 @@ impl ExternalPath {
 
 impl fmt::Debug for ExternalPath {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "ExternalPath({}..)", self.id().short())
+        f.write_str("ExternalPath(..)")
     }
 }
 
@@ -98,7 +100,7 @@ impl fmt::Debug for ExternalPath {
 /// Otherwise an old PUT URL could put other bytes behind a link that others have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct UsedPath {
-    /// `ExternalPath::id`.
+    /// `System::id_of` the path.
     pub id: SlotId,
     /// When no token for the path can be valid any more; `None` where tokens are so for ever.
     pub forget_at: Option<Timestamp>,
@@ -163,15 +165,22 @@ mod tests {
     }
 
     #[test]
-    fn ids_are_of_the_path_alone() {
-        let id = |text: &str| ExternalPath::parse(text).expect("a path").id();
+    fn ids_are_of_prefix_and_path() {
+        let id_below = |prefix: &str, text: &str| {
+            let path = ExternalPath::parse(text).expect("a path");
+            path.id_below(prefix)
+        };
+        let id = |text: &str| id_below("/upload/", text);
         // What is stored under an id is found by it for ever: it must never be another one.
         assert_eq!(
             format!("{:032x}", id("foo/bar.jpg").0),
-            "5581ac0568cbaa762e59cad0fc755fb1"
+            "1ab5c75c67931d08a36dcf3c5db87dbe"
         );
         assert_ne!(id("foo/bar.jpg"), id("foo/bar.jpG"));
         assert_ne!(id("a/bc"), id("ab/c"));
+        // Of two systems none reaches the other's files.
+        assert_ne!(id("a/b"), id_below("/other/", "a/b"));
+        assert_ne!(id("a/b"), id_below("/upload/a/", "b"));
     }
 
     #[test]

@@ -7,7 +7,7 @@ use jid::BareJid;
 use super::path::ExternalPath;
 use super::{Format, System, jwt, token};
 use crate::core::refusal::Refusal;
-use crate::core::slot::ContentType;
+use crate::core::slot::{ContentType, FileName, SlotId};
 use crate::core::time::Timestamp;
 
 /// What `v2` covers where a PUT has no Content-Type.
@@ -80,12 +80,18 @@ pub struct Put {
 /// What a token allows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Grant {
+    /// The row and the file that it is for.
+    pub id: SlotId,
+    /// What the file is called.
+    pub name: FileName,
     /// Whose file it is: an account, what stands for one, or a domain where none is known.
     pub owner: BareJid,
     /// The file's size; the upload has just this many bytes.
     pub size_bytes: u64,
     /// What the file is served as.
     pub content_type: ContentType,
+    /// Whether the token says so, and not the request.
+    pub names_type: bool,
     /// When no token for the path can be valid any more; `None` where tokens are so for ever.
     pub forget_at: Option<Timestamp>,
 }
@@ -122,10 +128,13 @@ impl System {
         }
         let content_type = put.content_type.as_deref().unwrap_or(NO_CONTENT_TYPE);
         Ok(Grant {
+            id: self.id_of(&put.path),
+            name: put.path.file_name(),
             owner: self.owner_of(&put.path),
             size_bytes,
             content_type: content_type_of(content_type),
-            forget_at: self.forget_at(expires_at),
+            names_type: false,
+            forget_at: None,
         })
     }
 
@@ -136,10 +145,13 @@ impl System {
             return None;
         }
         Some(Grant {
+            id: self.id_of(&put.path),
+            name: put.path.file_name(),
             owner: claims.owner,
             size_bytes: claims.filesize,
             content_type: content_type_of(&claims.filetype.unwrap_or_default()),
-            forget_at: self.forget_at(Some(claims.expires_at)),
+            names_type: true,
+            forget_at: self.forget_at(claims.expires_at),
         })
     }
 
@@ -174,8 +186,7 @@ impl System {
     ///
     /// Refuses `MethodNotAllowed` where this system deletes nothing, `TokenRefused` to others.
     pub fn check_delete(&self, path: &ExternalPath, presented: &Presented) -> Result<(), Refusal> {
-        let delete_secret = self.delete_secret.as_ref();
-        let delete_secret = delete_secret.filter(|_| self.formats.contains(&Format::Token));
+        let delete_secret = self.delete_secret.as_ref().filter(|_| self.deletes());
         let message = token::delete_message(
             path.as_str(),
             delete_secret.ok_or(Refusal::MethodNotAllowed)?,
@@ -205,11 +216,11 @@ impl System {
         named.unwrap_or_else(|| self.domain.clone())
     }
 
-    /// A format without an end may have been used for the same path.
-    fn forget_at(&self, expires_at: Option<Timestamp>) -> Option<Timestamp> {
-        let all_expire = self.formats.iter().all(|format| format.expires());
-        let expires_at = expires_at.filter(|_| all_expire)?;
-        Some(expires_at.plus(REMEMBER_FOR))
+    /// When no token for a path can be good any more whose JWT is good until `expires_at`: each
+    /// path has one. Of the others any number may have been made, with any end or none.
+    fn forget_at(&self, expires_at: Timestamp) -> Option<Timestamp> {
+        let is_jwt = self.formats.iter().all(|format| *format == Format::Jwt);
+        is_jwt.then(|| expires_at.plus(REMEMBER_FOR))
     }
 }
 

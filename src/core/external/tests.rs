@@ -109,9 +109,12 @@ fn a_token_is_for_one_path_size_and_type() {
     assert_eq!(
         check(&good),
         Ok(Grant {
+            id: system(&[Format::V2]).id_of(&good.path),
+            name: good.path.file_name(),
             owner: BareJid::new("montague.lit").expect("a domain"),
             size_bytes: 1_048_576,
             content_type: crate::core::slot::ContentType::parse("image/jpeg").expect("a type"),
+            names_type: false,
             forget_at: None,
         })
     );
@@ -165,7 +168,7 @@ fn what_expires_has_no_grace() {
     let week = 7 * 86_400;
     let v3 = put(PATH, &format!("v3={V3}&expires=1700000000"), None);
     let last = 1_700_000_000;
-    assert_eq!(forget_at(&[Format::V3], &v3, last), Ok(Some(last + week)));
+    assert_eq!(forget_at(&[Format::V3], &v3, last), Ok(None));
     assert_eq!(
         forget_at(&[Format::V3], &v3, last + 1),
         Err(Refusal::TokenRefused)

@@ -47,6 +47,8 @@ pub struct Courtship {
     /// The last asking ended in an error, which may come once for each presence.
     has_failed: bool,
     probed_at: Option<Duration>,
+    /// Somebody was doubted too early for another probe.
+    is_probe_due: bool,
     /// Since when no resource is known.
     alone_since: Option<Duration>,
     /// What an admin was told last.
@@ -85,7 +87,8 @@ impl Courtship {
         }
         if !is_alone {
             self.alone_since = None;
-            return Vec::new();
+            let probe = self.is_probe_due.then(|| self.doubt(now)).flatten();
+            return probe.into_iter().collect();
         }
         let since = *self.alone_since.get_or_insert(now);
         let mut effects = Vec::new();
@@ -132,10 +135,11 @@ impl Courtship {
         }
     }
 
-    /// A resource may be gone: if it is not, its presence says so.
+    /// A resource may be gone: if it is not, its presence says so, as soon as it may be asked.
     pub fn doubt<S>(&mut self, now: Duration) -> Option<Effect<S>> {
-        let is_due = |at: Duration| PROBE_EVERY <= now.saturating_sub(at);
-        self.probed_at.is_none_or(is_due).then(|| {
+        let may_ask = |at: Duration| PROBE_EVERY <= now.saturating_sub(at);
+        self.is_probe_due = !self.probed_at.is_none_or(may_ask);
+        (!self.is_probe_due).then(|| {
             self.probed_at = Some(now);
             Effect::Send(Presence::Probe)
         })

@@ -10,8 +10,9 @@ use crate::core::session::{FileFacts, Lifetimes, State, UploadSession};
 use crate::core::slot::{PartId, Sha256, SlotId};
 use crate::core::time::Timestamp;
 
-/// How long a row waits for an import that was cut off to go on.
-pub const IMPORT_WITHIN: Duration = Duration::from_secs(30 * 86_400);
+/// How long a row waits for an import that was cut off to go on: so long that no path is lost, for
+/// what has ended is never filled again. There are few of them.
+pub const IMPORT_WITHIN: Duration = Duration::from_secs(10 * 365 * 86_400);
 
 /// The part that the bytes of an import come in.
 pub fn import_part(slot: SlotId) -> PartId {

@@ -49,7 +49,8 @@ impl Age {
 ///
 /// The first schema had no upload sessions, so their tables begin empty, and its rows stay as they
 /// are until they change. Its tombstones were due by another rule: their entries move. The second
-/// had no index of all rows by owner. A row that cannot be read keeps nobody from starting.
+/// had no index of all rows by owner; the third has all that ours has. A row that cannot be read
+/// keeps nobody from starting.
 pub(super) fn bring_to_today(tables: &mut Tables<'_>) -> Result<(), Fault> {
     let (due, owned) = (&mut tables.indexes.due, &mut tables.indexes.owned);
     let mut moved = BTreeMap::new();

@@ -1,8 +1,7 @@
 //! Other systems' paths that were used, in tables beside the rows: a path outlives its row.
 //!
-//! The tables are made by the first path. No row refers to them, so that a file with them and one
-//! without are of the same schema. `FORGETS` holds (`forget_at`, id) of each path of `PATHS` that
-//! is forgotten some day, and nothing else.
+//! The tables are made by the first path. `FORGETS` holds (`forget_at`, id) of each path of `PATHS`
+//! that is forgotten some day, and nothing else.
 
 use ::redb::{ReadTransaction, ReadableTable as _, TableDefinition};
 use jid::BareJid;

@@ -66,10 +66,11 @@ pub(super) const STORED_BYTES: &str = "stored-bytes";
 pub(super) const USES_SINCE: &str = "uses-since";
 
 /// The schema described here.
-pub(super) const SCHEMA_VERSION: u128 = 3;
+pub(super) const SCHEMA_VERSION: u128 = 4;
 /// The schemas before it that can be brought to it: the first had neither `SESSIONS` nor `OPEN`,
-/// and both had no `OWNED` of all rows.
-pub(super) const SCHEMAS_BEFORE: RangeInclusive<u128> = 1..=2;
+/// the first two had no `OWNED` of all rows, and none had rows of other systems, which whoever
+/// knows no later schema would take for damaged.
+pub(super) const SCHEMAS_BEFORE: RangeInclusive<u128> = 1..=3;
 
 /// A table for reading; `None` where a database of the schema before has none yet.
 pub(super) fn newer_table<K: Key + 'static, V: Value + 'static>(

@@ -62,3 +62,21 @@ fn only_so_many_are_asked() {
     }
     assert_eq!(n_asked, ASKED_MAX);
 }
+
+/// Otherwise the others would have all the work until somebody is doubted again.
+#[test]
+fn who_is_doubted_too_early_for_a_probe_is_probed_later() {
+    let mut bench = Bench::new(&["a", "b"]);
+    let mut n_probes = 0;
+    for id in ["first", "second"] {
+        let asked = bench.ask(Kind::Get, ROMEO, id);
+        let [from, to, id] = forwarded(&asked);
+        let effects = bench.hear(What::Reply(Answer::Unavailable), to, from, id);
+        let probe = Effect::Send(Presence::Probe);
+        n_probes += effects.iter().filter(|effect| **effect == probe).count();
+    }
+    assert_eq!(n_probes, 1);
+    assert_eq!(bench.wait(9), []);
+    assert_eq!(bench.wait(1), [Effect::Send(Presence::Probe)]);
+    assert_eq!(bench.wait(10), []);
+}
