@@ -3,9 +3,9 @@ mod_client_proxy where it is there, and behind slotd's own relay; one is killed 
 
 import asyncio
 import os
-from pathlib import Path
 from urllib.parse import urlsplit
 
+import client_proxy
 import issued
 import web
 from bed import DOMAIN, PASSWORD, SERVICE, Trouble, as_shipped
@@ -63,18 +63,16 @@ async def suite(bed, server, report):
     nodes = [Node(bed, server, "node-1"), Node(bed, server, "node-2")]
     await _without_relay(server, nodes[0], report)
     if server.name == "prosody":
-        original = _original_dir()
-        if original is None:
-            report.skip("behind mod_client_proxy", "it is in none of " + ", ".join(_modules())
-                        + "; PROSODY_MODULES=DIR with a copy of hg.prosody.im/prosody-modules "
-                        "has it tried")
+        modules = client_proxy.directory()
+        if modules is None:
+            report.skip("behind mod_client_proxy", client_proxy.why_not())
         else:
             shipped = as_shipped("prosody/slotd.cfg.lua")
             text = server.conf.read_text()
             proxied = text.replace(shipped, as_shipped(
                 "prosody/account.cfg.lua", **{"slotd@example__org": TARGET}))
             server.stop()
-            server.conf.write_text(f'plugin_paths = {{ "{original}" }}\n{proxied}')
+            server.conf.write_text(f'plugin_paths = {{ "{modules}" }}\n{proxied}')
             server.start()
             await _behind(bed, server, nodes, MOD_CLIENT_PROXY, report)
             server.stop()
@@ -84,18 +82,6 @@ async def suite(bed, server, report):
     relay.start()
     await _behind(bed, server, nodes, "slotd's relay", report)
     report.equal(relay.stop(), 0, "SIGTERM ends the relay with")
-
-
-def _modules():
-    """Directories that may hold mod_client_proxy, which is not in Debian's prosody-modules."""
-    named = os.environ.get("PROSODY_MODULES", "").split(":")
-    return [*filter(None, named), "/usr/local/lib/prosody/modules", "/usr/lib/prosody/modules",
-            "/opt/prosody-modules"]
-
-
-def _original_dir():
-    found = [path for path in _modules() if (Path(path) / "mod_client_proxy").is_dir()]
-    return found[0] if found else None
 
 
 async def _without_relay(server, node, report):

@@ -2,10 +2,9 @@
 that die, replies that nobody waits for, an even spread, and restarts of everything."""
 
 import asyncio
-import os
 import signal
-from pathlib import Path
 
+import client_proxy
 from bed import DOMAIN, NEIGHBOR, Trouble
 from metrics import Watched
 from relay_client import NS, Account, Node, shown, told
@@ -81,30 +80,13 @@ async def suite(bed, server, report):
     report.equal(slotd.stop(), 0, "SIGTERM ends slotd with")
 
 
-def _modules():
-    """Directories that may hold mod_client_proxy, which is not in Debian's prosody-modules."""
-    named = os.environ.get("PROSODY_MODULES", "").split(":")
-    return [*filter(None, named), "/usr/local/lib/prosody/modules", "/usr/lib/prosody/modules",
-            "/opt/prosody-modules"]
-
-
-def _original_dir(server):
-    if server.name != "prosody":
-        return None
-    found = [path for path in _modules() if (Path(path) / "mod_client_proxy").is_dir()]
-    return found[0] if found else None
-
-
 def _why_not(server):
-    if server.name != "prosody":
-        return "it is Prosody's"
-    return ("it is in none of " + ", ".join(_modules())
-            + "; PROSODY_MODULES=DIR with a copy of hg.prosody.im/prosody-modules has it tried")
+    return client_proxy.why_not() if server.name == "prosody" else "it is Prosody's"
 
 
 def _add_original(server):
     """Has Prosody load its own module too, where there is one."""
-    path = _original_dir(server)
+    path = client_proxy.directory() if server.name == "prosody" else None
     if path is None:
         return False
     text = server.conf.read_text()
