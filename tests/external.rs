@@ -410,12 +410,19 @@ async fn two_systems_have_nothing_of_each_other() {
 
 #[tokio::test]
 async fn who_forges_is_banned() {
-    let front = front(&[Format::V]);
-    let target = format!("/upload/9f/a.png?v={}", "0".repeat(64));
+    for (method, format) in [("PUT", "v"), ("DELETE", "token")] {
+        check_forger(method, format).await;
+    }
+}
+
+async fn check_forger(method: &str, format: &str) {
+    let front = front(&[Format::V, Format::Token]);
+    let target = format!("/upload/9f/a.png?{format}={}", "0".repeat(64));
     let mut seen = Vec::new();
     for _ in 0..30 {
-        let request = http::Request::put(&target).header("host", "upload.example.org");
+        let request = http::Request::builder().method(method).uri(&target);
         let mut request = request
+            .header("host", "upload.example.org")
             .header("content-length", "0")
             .body(axum::body::Body::empty())
             .expect("a request");

@@ -25,6 +25,7 @@ use tokio::sync::watch;
 use crate::config;
 use crate::core::bosh::manager::Door;
 use crate::core::event::Event;
+use crate::core::external::Format;
 use crate::core::forwarded;
 use crate::core::refusal::Refusal;
 use crate::core::resume::{Dialect, answer as words};
@@ -175,6 +176,10 @@ fn credential(place: &Result<head::Place, Refusal>, request: &Request) -> Option
         (_, &Method::GET | &Method::HEAD | &Method::OPTIONS) => None,
         (Ok(head::Place::Upload(sealed)), _) => Some(Credential::Resume(sealed.clone())),
         (Ok(place), &Method::PUT) => put::credential(place, request.uri(), request.headers()).ok(),
+        (Ok(head::Place::External(..)), &Method::DELETE) => {
+            let presented = head::presented(request.uri(), request.headers()).ok()?;
+            presented.has(Format::Token).then_some(Credential::Deletion)
+        }
         _ => None,
     }
 }

@@ -26,6 +26,8 @@ pub enum Credential {
     Resume(String),
     /// A PUT on another system's path.
     External(Box<ExternalPut>),
+    /// A token with a DELETE on another system's path.
+    Deletion,
 }
 
 /// A PUT with another system's token.

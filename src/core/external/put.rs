@@ -58,6 +58,11 @@ impl Presented {
         Ok(presented)
     }
 
+    /// Whether there is a token of this format.
+    pub fn has(&self, format: Format) -> bool {
+        self.find(format).is_some()
+    }
+
     fn find(&self, format: Format) -> Option<&str> {
         let found = self.tokens.iter().find(|(it, _)| *it == format);
         found.map(|(_, token)| token.as_str())
