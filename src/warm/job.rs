@@ -230,10 +230,10 @@ impl Session {
 
     /// Tells the connection manager that nobody will go on with this; it finds out by itself, too.
     async fn end(mut self) {
-        let login = self.login.clone();
+        let (login, sent) = (self.login.clone(), self.line.sent());
         let end = tokio::task::spawn_blocking(move || {
             let mut login = login.lock().unwrap_or_else(PoisonError::into_inner);
-            login.end()
+            login.end(sent)
         });
         if let Ok(Some(body)) = end.await {
             let _ = timeout(END_WITHIN, self.line.post(&body)).await;

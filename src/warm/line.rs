@@ -16,10 +16,10 @@ use tokio_rustls::rustls::crypto::ring;
 use tokio_rustls::rustls::pki_types::ServerName;
 use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
-use crate::core::bosh::Body;
 use crate::core::bosh::body::ANSWER_BYTES_MAX;
 use crate::core::bosh::failure::Failure;
 use crate::core::bosh::manager::{Manager, Place};
+use crate::core::bosh::{Body, Rid};
 
 /// How often a body is sent: once more where the connection broke under it.
 const SENT_MAX: u8 = 2;
@@ -45,6 +45,8 @@ pub(super) struct Line {
     manager: Manager,
     trust: Option<Arc<ClientConfig>>,
     sender: Option<SendRequest<Full<Bytes>>>,
+    /// The number of the last body of which any byte may have left us.
+    sent: Option<Rid>,
     /// Drives the connection, and ends with it.
     driver: JoinSet<()>,
 }
@@ -70,8 +72,14 @@ impl Line {
             manager,
             trust,
             sender: None,
+            sent: None,
             driver: JoinSet::new(),
         }
+    }
+
+    /// The number of the last body that was sent, whether it arrived or not.
+    pub(super) fn sent(&self) -> Option<Rid> {
+        self.sent
     }
 
     /// Sends a body and reads the answer to it. Where the connection breaks, the same bytes go once
@@ -100,6 +108,7 @@ impl Line {
             .body(Full::new(Bytes::from_owner(body.clone())))
             .map_err(|_| Failure::Unreachable)?;
         let mut sender = self.sender().await?;
+        self.sent = Some(body.rid());
         let sent = sender.send_request(request).await;
         let answer = sent.map_err(|_| Trouble::Lost)?;
         if answer.status() != StatusCode::OK {
