@@ -12,9 +12,8 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::task::JoinSet;
 use tokio_rustls::TlsConnector;
-use tokio_rustls::rustls::crypto::ring;
+use tokio_rustls::rustls::ClientConfig;
 use tokio_rustls::rustls::pki_types::ServerName;
-use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
 use crate::core::bosh::body::ANSWER_BYTES_MAX;
 use crate::core::bosh::failure::Failure;
@@ -27,18 +26,6 @@ const SENT_MAX: u8 = 2;
 const HEAD_BYTES_MAX: usize = 16 * 1024;
 /// The pause before a body is sent once more.
 const AGAIN_IN: Duration = Duration::from_millis(100);
-
-/// The authorities that this machine trusts; none where there are none. Reads files.
-pub(super) fn trust() -> Option<Arc<ClientConfig>> {
-    let mut roots = RootCertStore::empty();
-    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-    let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
-        .with_safe_default_protocol_versions()
-        .ok()?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    Some(Arc::new(config))
-}
 
 /// The way to a connection manager: one connection, made when it is needed.
 pub(super) struct Line {
