@@ -180,7 +180,7 @@ impl Job {
             return (None, Err(Failure::UnknownHost.into()));
         };
         let begun = self.service.begin_session(operator, &account);
-        let begun = begun.and_then(|()| self.service.begin_try(&account, None));
+        let begun = begun.and_then(|()| self.service.begin_visit(&account));
         let tried = match begun {
             Ok(tried) => tried,
             Err(retry_in) => {

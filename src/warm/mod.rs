@@ -16,7 +16,7 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::response::Response;
 use http::{Request, StatusCode};
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::oneshot;
 
 use crate::core::bosh::failure::Failure;
 use crate::core::bosh::manager::{Door, Place, WarmBinding};
@@ -33,9 +33,7 @@ use job::Job;
 use page::Format;
 use trust::Trust;
 
-/// Logins under way at a time; who comes then shall come again.
-const JOBS_MAX: usize = 16;
-/// When.
+/// When who finds no place shall come again.
 const RETRY_IN: Duration = Duration::from_secs(5);
 
 /// Who asks, as the listener knows it.
@@ -60,7 +58,6 @@ pub enum Way {
 pub struct Warm {
     service: Arc<Service>,
     door: Door,
-    places: Arc<Semaphore>,
     trust: Trust,
 }
 
@@ -100,7 +97,6 @@ impl Warm {
         Arc::new(Self {
             service,
             door,
-            places: Arc::new(Semaphore::new(JOBS_MAX)),
             trust: Trust::default(),
         })
     }
@@ -139,8 +135,7 @@ impl Warm {
             return Err(StatusCode::FORBIDDEN.into());
         }
         let ask = Ask::read(request).await?;
-        let place = self.places.clone().try_acquire_owned();
-        let place = place.map_err(|_| Refused {
+        let place = self.service.begin_login().ok_or(Refused {
             status: StatusCode::SERVICE_UNAVAILABLE,
             retry_in: Some(RETRY_IN),
         })?;
