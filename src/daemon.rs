@@ -220,7 +220,8 @@ async fn wind_down(
     service.drain();
     // Nobody listens any more where all parts have ended.
     let _ = close.send(true);
-    while front.join_next().await.is_some() {}
+    let served = async { while front.join_next().await.is_some() {} };
+    tokio::join!(served, service.end_logins());
     let _ = stop.send(true);
     while parts.join_next().await.is_some() {}
     service.cut_uploads().await;

@@ -200,6 +200,28 @@ fn a_banned_address_is_written_as_the_policy_says() {
     }
 }
 
+#[test]
+fn who_may_not_ask_for_a_warm_binding_is_written_with_their_address() {
+    for (addresses, shown) in [
+        (AddressPolicy::Full, Some("192.0.2.77")),
+        (AddressPolicy::Prefix, Some("192.0.2.0/24")),
+        (AddressPolicy::None, None),
+    ] {
+        let audited = Audited::begin(addresses);
+        audited.bench.service.tell(Event::WarmBindingDenied {
+            by: &jid_of("romeo@example.org").to_bare(),
+            address: Some("192.0.2.77".parse().expect("an address")),
+            outcome: "no-operator",
+        });
+        let lines = audited.lines();
+        assert_eq!(lines[0]["kind"], "warm-binding-denied");
+        assert_eq!(lines[0]["by"], "romeo@example.org");
+        assert_eq!(lines[0]["outcome"], "no-operator");
+        let address = lines[0].get("address").and_then(Value::as_str);
+        assert_eq!(address, shown, "{addresses:?}");
+    }
+}
+
 /// What was asked for and not done is no deed; what was set can be read.
 #[test]
 fn acts_are_written_with_what_came_of_them() {

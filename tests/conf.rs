@@ -412,6 +412,37 @@ fn options_without_effect_are_told() {
     }
 }
 
+/// In a container the private listener is everywhere; and files beside the form may have its name.
+#[test]
+fn a_form_for_passwords_tells_who_may_read_them() {
+    let dir = scene();
+    let warnings = |admin: &str, warm: &str, rest: &str| {
+        let text = format!(
+            "[component]\njid = \"upload.example.org\"\n\
+             [http]\npublic_url = \"https://upload.example.org/\"\n\
+             [admin]\n{admin}\n[operators]\njids = [\"admin@example.org\"]\n\
+             [warm_binding]\n{warm}\n\
+             managers = {{ \"example.org\" = \"http://127.0.0.1:5280/http-bind\" }}\n{rest}\n"
+        );
+        let loaded = load_text(&dir, &text).unwrap_or_else(|error| panic!("{error}"));
+        loaded.warnings.join("\n")
+    };
+    let open = warnings("listen = [\"0.0.0.0:5051\"]\ninsecure = true", "", "");
+    assert!(
+        open.contains("admin.listen: \"0.0.0.0:5051\": DANGER: with"),
+        "{open}"
+    );
+    let near = warnings("listen = [\"[::1]:5051\", \"unix:/run/a\"]", "", "");
+    assert!(!near.contains("DANGER"), "{near}");
+    let system = "[[external]]\npath = \"/\"\ndomain = \"example.org\"";
+    let beside = warnings("", "listen = \"http\"", system);
+    let words = "warm_binding.path: no file of that name is served below \"/\" any more";
+    assert!(beside.contains(words), "{beside}");
+    let system = "[[external]]\npath = \"/warm/\"\ndomain = \"example.org\"";
+    let private = warnings("listen = [\"127.0.0.1:5051\"]", "", system);
+    assert!(!private.contains("warm_binding.path"), "{private}");
+}
+
 #[test]
 fn broken_files_get_the_line_that_helps() {
     let dir = scene();

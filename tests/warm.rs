@@ -6,7 +6,7 @@ mod support;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use axum::body::Body;
 use base64::Engine as _;
@@ -16,9 +16,12 @@ use http_body_util::BodyExt as _;
 use slotd::admin::{Listeners, router};
 use slotd::config::{Admin, Listen};
 use slotd::core::bosh::manager::{self as core, Door, Place, WarmBinding};
+use slotd::core::event::Event;
 use slotd::core::external::{SharedSecret, System};
+use slotd::core::time::Timestamp;
 use slotd::http::inherited::Inherited;
 use slotd::http::{Origin, router as http_router};
+use slotd::service::events::Listener;
 use slotd::service::{Service, Settings};
 use support::manager::{Act, Manager, answer, bound, created, failure, features, offer};
 use support::manager::{refused, success};
@@ -429,8 +432,8 @@ async fn what_nobody_may_ask_is_refused_before_anybody_is_asked() {
         ("PUT /warm", 400),
         ("DELETE /warm", 400),
         ("OPTIONS /warm", 400),
-        ("GET /warm/", 400),
-        ("GET /warm/x", 400),
+        ("GET /warm/", 404),
+        ("GET /warm/x", 404),
         ("GET /warmer", 404),
     ] {
         let request = format!("{line} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{good}\r\n");
@@ -621,13 +624,32 @@ async fn post_where_uploads_are(
     peer: Option<IpAddr>,
     password: &str,
 ) -> (u16, HeaderMap, String) {
+    post_as(router, peer, PROXIED, (ADMIN, password)).await
+}
+
+/// The same through a proxy, from this address and as this account.
+async fn post_from(
+    router: &axum::Router,
+    address: &str,
+    name: &str,
+    password: &str,
+) -> (u16, HeaderMap, String) {
+    post_as(router, None, address, (name, password)).await
+}
+
+async fn post_as(
+    router: &axum::Router,
+    peer: Option<IpAddr>,
+    address: &str,
+    (name, password): (&str, &str),
+) -> (u16, HeaderMap, String) {
     let request = Request::post("/warm")
         .header("host", "upload.example.org")
-        .header("x-forwarded-for", PROXIED)
+        .header("x-forwarded-for", address)
         .header("content-type", "application/x-www-form-urlencoded")
         .header(
             "authorization",
-            format!("Basic {}", STANDARD.encode(format!("{ADMIN}:{password}"))),
+            format!("Basic {}", STANDARD.encode(format!("{name}:{password}"))),
         );
     let mut request = request.body(Body::from(FORM)).expect("a request");
     request
@@ -648,11 +670,18 @@ async fn where_uploads_are_nobody_reads_along() {
     let manager = Manager::start(acts.chain(all_well()).collect()).await;
     let service = bench(rules(manager.port, Door::Http)).service;
     let router = http_router(service.clone(), &http());
+    let before = (
+        requests(&service, "4xx").await,
+        requests(&service, "2xx").await,
+    );
     let stranger = Some("192.0.2.66".parse().expect("an address"));
     let (status, ..) = post_where_uploads_are(&router, stranger, "secret").await;
     assert_eq!((status, manager.bodies().len()), (403, 0));
     let (status, fields, body) = post_where_uploads_are(&router, None, "secret").await;
     assert_eq!(status, 200, "{body}");
+    // Counted as every request is.
+    assert_eq!(requests(&service, "4xx").await, before.0 + 1);
+    assert_eq!(requests(&service, "2xx").await, before.1 + 1);
     // No other site's page may read this.
     assert_eq!(fields.get("access-control-allow-origin"), None);
     assert_eq!(fields["connection"], "close");
@@ -679,6 +708,99 @@ async fn who_guesses_on_is_banned() {
     assert!(service.check_address(client).is_err());
     let (status, ..) = post_where_uploads_are(&router, None, "secret").await;
     assert_eq!((status, manager.bodies().len()), (403, 60));
+}
+
+/// How many requests of a method that is none of files were answered like this.
+async fn requests(service: &Arc<Service>, status: &str) -> u64 {
+    let request = Request::get("/metrics").body(Body::empty());
+    let request = request.expect("a request");
+    let Ok(response) = router(service.clone()).oneshot(request).await;
+    let text = response.into_body().collect().await.expect("a body");
+    let text = String::from_utf8_lossy(&text.to_bytes()).into_owned();
+    let name = format!("slotd_requests_total{{method=\"other\",status=\"{status}\"}} ");
+    let value = text.lines().find_map(|line| line.strip_prefix(&name));
+    value
+        .and_then(|value| value.parse().ok())
+        .unwrap_or_default()
+}
+
+/// Strangers guess an operator's password; their own machine, which has it, does not wait for that.
+#[tokio::test]
+async fn who_guesses_holds_up_nobody_with_the_password() {
+    let one = [created("op", "PLAIN"), failure("not-authorized")].map(Act::Say);
+    let end = Act::Say(answer("type='terminate'", ""));
+    let guess = [one[0].clone(), one[1].clone(), end];
+    let good = [created("op", "PLAIN"), success("")].map(Act::Say);
+    let acts = (0..20).flat_map(|_| guess.clone()).chain(good);
+    let manager = Manager::start(acts.chain(all_well()).collect()).await;
+    let service = bench(rules(manager.port, Door::Http)).service;
+    let router = http_router(service.clone(), &http());
+    for n in 1..=20 {
+        let (status, ..) = post_from(&router, PROXIED, ADMIN, "wrong").await;
+        assert_eq!(status, 401, "{n}");
+        manager.bodies_of(3 * n).await;
+    }
+    let (status, ..) = post_from(&router, "203.0.113.8", ADMIN, "secret").await;
+    assert_eq!(status, 200);
+}
+
+/// Whether a password is right, nobody learns of an account that is no operator's.
+#[tokio::test]
+async fn where_uploads_are_only_operators_passwords_are_tried() {
+    let manager = Manager::start(vec![Act::Hang]).await;
+    let service = bench(rules(manager.port, Door::Http)).service;
+    let told = Arc::new(Denials::default());
+    service.set_listeners(vec![told.clone()]);
+    let router = http_router(service.clone(), &http());
+    for password in ["pencil", "wrong"] {
+        let romeo = "romeo@example.org";
+        let (status, ..) = post_from(&router, PROXIED, romeo, password).await;
+        assert_eq!(status, 401, "{password}");
+    }
+    assert_eq!(manager.bodies(), Vec::<String>::new(), "nobody was asked");
+    let denied = "romeo@example.org from 203.0.113.7: no-operator";
+    assert_eq!(*told.0.lock().expect("not poisoned"), [denied, denied]);
+}
+
+/// Who was not let in.
+#[derive(Default)]
+struct Denials(Mutex<Vec<String>>);
+
+impl Listener for Denials {
+    fn hear(&self, event: &Event<'_>, _: Timestamp) {
+        if let Event::WarmBindingDenied {
+            by,
+            address,
+            outcome,
+        } = event
+        {
+            let address = address.map_or("-".to_owned(), |it| it.to_string());
+            let line = format!("{by} from {address}: {outcome}");
+            self.0.lock().expect("not poisoned").push(line);
+        }
+    }
+}
+
+/// At a stop nobody begins, and what is under way leaves no session behind.
+#[tokio::test]
+async fn a_stop_waits_for_logins_and_lets_none_begin() {
+    let mut acts = all_well();
+    acts[3] = Act::SayLater(bound("romeo@example.org/x"));
+    let scene = Scene::admitted(acts).await;
+    let waiting = scene.begin(&post(FORM, "")).await;
+    scene.manager.bodies_of(6).await;
+    drop(waiting);
+    let service = scene.service.clone();
+    let stopping = tokio::spawn(async move { service.end_logins().await });
+    let health = async || scene.get(&basic(ADMIN, "secret")).await.status;
+    tokio::task::yield_now().await;
+    assert_eq!(health().await, 503);
+    assert!(!stopping.is_finished());
+    scene.manager.gate.add_permits(1);
+    stopping.await.expect("it ends");
+    let bodies = scene.manager.bodies();
+    assert!(bodies.iter().any(|body| ends(body, "op")), "{bodies:#?}");
+    assert_eq!(health().await, 503);
 }
 
 /// Over a socket, where plain requests are answered in front of hyper, and where another system has

@@ -121,6 +121,10 @@ impl<'a> Line<'a> {
                 account: Some(account.to_string()),
                 ..line.of_service(event)
             }),
+            Event::WarmBindingDenied { address, .. } => Some(Self {
+                address: address.and_then(|address| addresses().apply(address)),
+                ..line.of_service(event)
+            }),
             Event::Banned { whom, .. } | Event::Unbanned { whom, .. } => Some(Self {
                 account: Some(shown(whom, addresses())),
                 ..line.of_service(event)
@@ -242,7 +246,8 @@ impl<'a> Line<'a> {
                 }),
                 ..self.of_command(operation)
             },
-            Event::WarmBinding { by, outcome, .. } => Self {
+            Event::WarmBinding { by, outcome, .. }
+            | Event::WarmBindingDenied { by, outcome, .. } => Self {
                 by: Some(by.to_string()),
                 outcome: Some(outcome),
                 ..self

@@ -4,6 +4,7 @@
 //! keeps. It holds no credential and no whole link; a listener that writes down a slot's id writes
 //! its first characters alone (`SlotId::short`), for the whole opens the file.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use jid::BareJid;
@@ -158,6 +159,15 @@ pub enum Event<'a> {
         /// Whose session.
         account: &'a BareJid,
         /// What came of it: `bound`, or the failure's name.
+        outcome: &'static str,
+    },
+    /// Somebody asked for one and was not let in.
+    WarmBindingDenied {
+        /// The account that they named as theirs.
+        by: &'a BareJid,
+        /// From where, as far as that is known; shortened before it is written down.
+        address: Option<IpAddr>,
+        /// Why: `no-operator` or `wrong-password`.
         outcome: &'static str,
     },
     /// Other keys are in use.

@@ -30,6 +30,7 @@ use crate::core::forwarded;
 use crate::core::refusal::Refusal;
 use crate::core::resume::{Dialect, answer as words};
 use crate::core::session::network::Visitor;
+use crate::core::slot::SlotId;
 use crate::service::Service;
 use crate::service::upload::Credential;
 use crate::warm::Warm;
@@ -100,7 +101,8 @@ async fn handle(State(edge): State<Arc<Edge>>, request: Request) -> Response {
     let client = forwarded::client(peer, request.headers(), &edge.trusted);
     let place = edge.place(request.uri().path());
     if edge.is_warm(&place, request.uri()) {
-        return edge.answer_warm(origin, client, request).await;
+        let facts = edge.facts(&request, None, client, started);
+        return edge.answer_warm(origin, facts, request).await;
     }
     let dialect = dialect(&place, &request);
     let manner = reply::Manner {
@@ -108,18 +110,8 @@ async fn handle(State(edge): State<Arc<Edge>>, request: Request) -> Response {
         dialect,
         methods: methods(&place),
     };
-    let facts = meter::Facts {
-        service: edge.service.clone(),
-        method: meter::method_name(request.method()),
-        slot: place
-            .as_ref()
-            .ok()
-            .and_then(head::Place::file)
-            .map(|(id, _)| id),
-        client,
-        addresses: edge.service.settings().addresses,
-        started,
-    };
+    let file = place.as_ref().ok().and_then(head::Place::file);
+    let facts = edge.facts(&request, file.map(|(id, _)| id), client, started);
     let asked = Asked {
         place,
         dialect,
@@ -224,6 +216,24 @@ impl Edge {
             proxy_forwards_1xx: http.proxy_forwards_1xx,
             in_flight: Arc::default(),
             told_of_host: AtomicBool::new(false),
+        }
+    }
+
+    /// What is known of a request when it comes.
+    fn facts(
+        &self,
+        request: &Request,
+        slot: Option<SlotId>,
+        client: Option<IpAddr>,
+        started: Instant,
+    ) -> meter::Facts {
+        meter::Facts {
+            service: self.service.clone(),
+            method: meter::method_name(request.method()),
+            slot,
+            client,
+            addresses: self.service.settings().addresses,
+            started,
         }
     }
 

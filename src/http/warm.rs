@@ -7,7 +7,7 @@ use axum::response::Response;
 use http::{HeaderValue, Uri, header};
 
 use super::head::Place;
-use super::{Edge, Origin, guard, reply};
+use super::{Edge, Origin, guard, meter, reply};
 use crate::core::forwarded;
 use crate::core::refusal::Refusal;
 use crate::warm::{Caller, Way};
@@ -24,9 +24,11 @@ impl Edge {
     pub(super) async fn answer_warm(
         &self,
         origin: Option<Origin>,
-        client: Option<IpAddr>,
+        facts: meter::Facts,
         request: Request,
     ) -> Response {
+        let client = facts.client;
+        let (request, reading) = meter::incoming(request);
         let (uri, headers) = (request.uri(), request.headers());
         let manner = reply::Manner {
             style: reply::ErrorStyle::of(headers),
@@ -39,11 +41,13 @@ impl Edge {
                 .check_host(origin, uri, request.version(), headers)
                 .and_then(|()| self.enter(origin, client)),
         };
-        let _permit = match entered {
+        let permit = match entered {
             Ok(permit) => permit,
             Err(refusal) => {
                 self.tell_refused(&refusal);
-                return reply::finish(reply::refuse(refusal, manner), reply::After::Close);
+                let refused = reply::refuse(refusal, manner);
+                let refused = reply::finish(refused, reply::After::Close);
+                return meter::outgoing(refused, facts, reading, None);
             }
         };
         let caller = Caller {
@@ -54,7 +58,7 @@ impl Edge {
         // None of the fields that let other sites' pages read our answers.
         let close = HeaderValue::from_static("close");
         response.headers_mut().insert(header::CONNECTION, close);
-        response
+        meter::outgoing(response, facts, reading, permit)
     }
 
     /// Whether anybody on the way reads what a request says.

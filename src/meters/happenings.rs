@@ -174,7 +174,9 @@ impl Meters {
                     inc(&all.commands_refused, refusal.name());
                 }
             }
-            Event::WarmBinding { outcome, .. } => inc(&all.warm_bindings, outcome),
+            Event::WarmBinding { outcome, .. } | Event::WarmBindingDenied { outcome, .. } => {
+                inc(&all.warm_bindings, outcome);
+            }
             Event::KeysChanged { .. } => all.keys_changed.inc(),
             Event::Reloaded { outcome } => {
                 all.reloads

@@ -9,43 +9,67 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use jid::BareJid;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::timeout;
 
 use super::Service;
 use crate::core::bans::Subject;
 use crate::core::rate::{Bucket, Rate};
 use crate::core::time::Timestamp;
 
-/// Tries a minute that come to nothing, of one account and from one address.
+/// Tries a minute that come to nothing: from one address, or of one account where none counts; and
+/// of one visitor's account.
 const TRIES: Rate = Rate { per_minute: 20 };
+/// Tries a minute that come to nothing, of one account from all addresses together: strangers who
+/// guess shall not hold up who knows the password, and many who guess are held up all the same.
+const TRIES_OF_ACCOUNT: Rate = Rate { per_minute: 600 };
 /// Sessions a minute that one operator gets, and that one account is given.
 const SESSIONS: Rate = Rate { per_minute: 600 };
 /// Buckets remembered at once; the full ones are forgotten first.
 const BUCKETS_MAX: usize = 20_000;
+/// Log-ins under way at a time; who comes then shall come again.
+const PLACES: u32 = 16;
+/// The longest wait at a stop for those under way, each of which ends in less.
+const ENDED_WITHIN: Duration = Duration::from_secs(15);
 
 /// Whose bucket, and of which rate.
 #[derive(Clone, PartialEq, Eq, Hash)]
 enum Owner {
     Tries(Subject),
+    TriesOfAccount(BareJid),
+    TriesForVisitors(BareJid),
     Sessions(Subject),
 }
 
 impl Owner {
     fn rate(&self) -> Rate {
         match self {
-            Self::Tries(_) => TRIES,
+            Self::Tries(_) | Self::TriesForVisitors(_) => TRIES,
+            Self::TriesOfAccount(_) => TRIES_OF_ACCOUNT,
             Self::Sessions(_) => SESSIONS,
         }
     }
 }
 
-/// The buckets of all who try.
-#[derive(Default)]
-pub(super) struct Logins(Mutex<HashMap<Owner, Bucket>>);
+/// The buckets of all who try, and the places of those whose try is under way.
+pub(super) struct Logins {
+    buckets: Mutex<HashMap<Owner, Bucket>>,
+    places: Arc<Semaphore>,
+}
+
+impl Default for Logins {
+    fn default() -> Self {
+        Self {
+            buckets: Mutex::default(),
+            places: Arc::new(Semaphore::new(PLACES as usize)),
+        }
+    }
+}
 
 impl Logins {
     /// Takes one of each; or nothing, and tells how long to wait.
     fn take(&self, owners: Vec<Owner>, now: Timestamp) -> Result<(), Duration> {
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
         if BUCKETS_MAX < all.len() + owners.len() {
             make_room(&mut all, now);
         }
@@ -60,7 +84,7 @@ impl Logins {
     }
 
     fn give_back(&self, owners: &[Owner]) {
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
         for owner in owners {
             if let Some(bucket) = all.get_mut(owner) {
                 *bucket = owner.rate().give_back(*bucket, 1);
@@ -83,14 +107,48 @@ pub struct Try {
     client: Option<IpAddr>,
 }
 
+/// Whose buckets a try is taken from.
+fn tries(account: &BareJid, client: Option<IpAddr>) -> Vec<Owner> {
+    let source = match client {
+        Some(client) => Subject::of_address(client),
+        None => Subject::Account(account.clone()),
+    };
+    vec![Owner::Tries(source), Owner::TriesOfAccount(account.clone())]
+}
+
 impl Service {
-    /// Lets somebody try the password of `account`, from an address where one counts; or tells how
-    /// long to wait.
+    /// Takes a place for a log-in, until what this returns is dropped; none where all are taken,
+    /// or the service stops.
+    pub fn begin_login(&self) -> Option<OwnedSemaphorePermit> {
+        let places = self.logins.places.clone();
+        let place = places.try_acquire_owned().ok();
+        place.filter(|_| !self.is_stopping())
+    }
+
+    /// Lets no log-in begin any more, and waits until those under way have ended their sessions;
+    /// not for longer than `limits.stop_within`.
+    pub async fn end_logins(&self) {
+        let within = self.settings().stop_within.min(ENDED_WITHIN);
+        // Whoever waits for all places gets each that is free, before those who want one.
+        let all = timeout(within, self.logins.places.acquire_many(PLACES)).await;
+        self.logins.places.close();
+        drop(all);
+    }
+
+    /// Lets somebody try the password of their own `account`, from an address where one counts; or
+    /// tells how long to wait.
     pub fn begin_try(&self, account: &BareJid, client: Option<IpAddr>) -> Result<Try, Duration> {
-        let account = Owner::Tries(Subject::Account(account.clone()));
-        let address = client.map(|client| Owner::Tries(Subject::of_address(client)));
-        let owners: Vec<_> = address.into_iter().chain([account]).collect();
+        let owners = tries(account, client);
         self.logins.take(owners.clone(), self.world.now())?;
+        Ok(Try { owners, client })
+    }
+
+    /// Lets an operator try the password of a visitor's `account`; or tells how long to wait. It is
+    /// the visitors who guess: that holds up none who asks for themselves.
+    pub fn begin_visit(&self, account: &BareJid) -> Result<Try, Duration> {
+        let owners = vec![Owner::TriesForVisitors(account.clone())];
+        self.logins.take(owners.clone(), self.world.now())?;
+        let client = None;
         Ok(Try { owners, client })
     }
 
@@ -129,44 +187,66 @@ mod tests {
 
     const NOW: Timestamp = Timestamp(1_000_000);
 
-    fn tries(name: &str) -> Owner {
-        Owner::Tries(Subject::parse(name).expect("somebody"))
+    const ROMEO: &str = "romeo@example.org";
+
+    /// The buckets of a try of an account from an address, "" for none.
+    fn of(account: &str, address: &str) -> Vec<Owner> {
+        let account = account.parse().expect("an account");
+        tries(&account, address.parse().ok())
     }
 
     #[test]
-    fn tries_that_come_to_nothing_count_by_account_and_by_address() {
+    fn who_guesses_holds_up_nobody_else() {
         let logins = Logins::default();
-        let take =
-            |account: &str, address: &str| logins.take(vec![tries(address), tries(account)], NOW);
+        let take = |account, address| logins.take(of(account, address), NOW);
         for _ in 0..20 {
-            assert_eq!(take("romeo@example.org", "192.0.2.7"), Ok(()));
+            assert_eq!(take(ROMEO, "192.0.2.7"), Ok(()));
         }
         let wait = Err(Duration::from_secs(3));
-        assert_eq!(take("romeo@example.org", "192.0.2.8"), wait);
+        assert_eq!(take(ROMEO, "192.0.2.7"), wait);
         assert_eq!(take("juliet@example.org", "192.0.2.7"), wait);
-        assert_eq!(take("juliet@example.org", "192.0.2.8"), Ok(()));
+        assert_eq!(take(ROMEO, "192.0.2.8"), Ok(()));
+        for _ in 0..20 {
+            assert_eq!(take(ROMEO, ""), Ok(()), "where no address counts");
+            let visited = vec![Owner::TriesForVisitors(ROMEO.parse().expect("an account"))];
+            assert_eq!(logins.take(visited, NOW), Ok(()));
+        }
+        assert_eq!(take(ROMEO, ""), wait);
+        assert_eq!(take("juliet@example.org", ""), Ok(()));
+    }
+
+    #[test]
+    fn many_who_guess_one_password_are_held_up_together() {
+        let logins = Logins::default();
+        for n in 0..600 {
+            let address = format!("192.0.2.{}", n % 60);
+            assert_eq!(logins.take(of(ROMEO, &address), NOW), Ok(()));
+        }
+        assert!(logins.take(of(ROMEO, "192.0.2.200"), NOW).is_err());
     }
 
     #[test]
     fn a_refused_try_takes_nothing_of_anybody() {
         let logins = Logins::default();
-        let romeo = || tries("romeo@example.org");
+        let other = "juliet@example.org";
         for _ in 0..20 {
-            logins.take(vec![romeo()], NOW).expect("within the rate");
+            logins
+                .take(of(other, "192.0.2.7"), NOW)
+                .expect("within the rate");
         }
-        for _ in 0..100 {
-            assert!(logins.take(vec![tries("192.0.2.7"), romeo()], NOW).is_err());
+        for _ in 0..1000 {
+            assert!(logins.take(of(ROMEO, "192.0.2.7"), NOW).is_err());
         }
-        assert_eq!(logins.take(vec![tries("192.0.2.7")], NOW), Ok(()));
+        assert_eq!(logins.take(of(ROMEO, "192.0.2.8"), NOW), Ok(()));
     }
 
     #[test]
     fn who_knows_the_password_never_waits() {
         let logins = Logins::default();
-        let both = || vec![tries("192.0.2.7"), tries("romeo@example.org")];
         for _ in 0..1000 {
-            logins.take(both(), NOW).expect("what was given back");
-            logins.give_back(&both());
+            let both = of(ROMEO, "192.0.2.7");
+            logins.take(both.clone(), NOW).expect("what was given back");
+            logins.give_back(&both);
         }
     }
 
@@ -174,9 +254,9 @@ mod tests {
     fn the_table_is_bounded() {
         let logins = Logins::default();
         for n in 0..=BUCKETS_MAX {
-            let who = tries(&format!("u{n}@example.org"));
-            assert_eq!(logins.take(vec![who], NOW), Ok(()));
+            let who = of(&format!("u{n}@example.org"), "");
+            assert_eq!(logins.take(who, NOW), Ok(()));
         }
-        assert!(logins.0.lock().expect("not poisoned").len() <= BUCKETS_MAX);
+        assert!(logins.buckets.lock().expect("not poisoned").len() <= BUCKETS_MAX);
     }
 }

@@ -53,16 +53,13 @@ impl Drop for Form {
 }
 
 impl Ask {
-    /// Reads a request for `path`.
-    pub(super) async fn read(path: &str, request: Request<Body>) -> Result<Self, Refused> {
+    /// Reads a request for the form.
+    pub(super) async fn read(request: Request<Body>) -> Result<Self, Refused> {
         let is_post = match *request.method() {
             Method::GET => false,
             Method::POST => true,
             _ => return Err(StatusCode::BAD_REQUEST.into()),
         };
-        if request.uri().path() != path {
-            return Err(StatusCode::BAD_REQUEST.into());
-        }
         let headers = request.headers();
         if is_post {
             check_origin(headers, request.uri())?;

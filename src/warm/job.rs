@@ -16,7 +16,7 @@ use super::ask::{Ask, What};
 use super::line::Line;
 use crate::core::bosh::failure::Failure;
 use crate::core::bosh::form;
-use crate::core::bosh::manager::{Manager, WarmBinding};
+use crate::core::bosh::manager::{Door, Manager, WarmBinding};
 use crate::core::bosh::password::Password;
 use crate::core::bosh::{Aim, Binding, Body, Login, Rid, Step, Terms, Wish};
 use crate::core::event::Event;
@@ -26,6 +26,11 @@ use crate::service::Service;
 const DONE_WITHIN: Duration = Duration::from_secs(10);
 /// How long the end of a session may take that nobody needs any more.
 const END_WITHIN: Duration = Duration::from_secs(2);
+
+/// Why somebody is not let in: they are no operator.
+const NO_OPERATOR: &str = "no-operator";
+/// Why somebody is not let in: it is not the operator's password.
+const WRONG_PASSWORD: &str = "wrong-password";
 
 /// What a request got.
 pub(super) enum Done {
@@ -83,7 +88,8 @@ impl Job {
     }
 
     /// Has the server say whether this is the operator's password. Refuses 401 where it is not, and
-    /// 403 where it is somebody else's.
+    /// 403 where it is somebody else's. But where the world asks, whoever is no operator gets 401
+    /// before any server is asked: or strangers could try the passwords of every account.
     async fn admit(
         &self,
         operator: &BareJid,
@@ -97,6 +103,12 @@ impl Job {
             Ok(tried) => tried,
             Err(retry_in) => return (None, Err(Refused::wait(retry_in))),
         };
+        let is_operator = self.service.settings().operators.contains(operator);
+        if self.rules.door == Door::Http && !is_operator {
+            self.service.blame_try(tried);
+            self.tell_refused(operator, NO_OPERATOR);
+            return (None, Err(StatusCode::UNAUTHORIZED.into()));
+        }
         let wish = Wish {
             jid: operator.clone().into(),
             password,
@@ -110,6 +122,7 @@ impl Job {
         let admitted = match logged {
             Err(Failure::NotAuthorized) => {
                 self.service.blame_try(tried);
+                self.tell_refused(operator, WRONG_PASSWORD);
                 return (Some(session), Err(StatusCode::UNAUTHORIZED.into()));
             }
             // Nobody could tell whether the password is right.
@@ -118,13 +131,24 @@ impl Job {
             }
             Err(failure) => Err(failure.into()),
             // Their own password is right, and still they shall not come as often as they like.
-            Ok(_) if !self.service.settings().operators.contains(operator) => {
+            Ok(_) if !is_operator => {
+                self.tell_refused(operator, NO_OPERATOR);
                 return (Some(session), Err(StatusCode::FORBIDDEN.into()));
             }
             Ok(_) => Ok(()),
         };
         self.service.forgive_try(tried);
         (Some(session), admitted)
+    }
+
+    /// Tells that somebody asked who was not let in: as seldom as they may try.
+    fn tell_refused(&self, by: &BareJid, outcome: &'static str) {
+        let address = self.address;
+        self.service.tell(Event::WarmBindingDenied {
+            by,
+            address,
+            outcome,
+        });
     }
 
     /// Binds the session that a form asks for.
@@ -156,7 +180,7 @@ impl Job {
             return (None, Err(Failure::UnknownHost.into()));
         };
         let begun = self.service.begin_session(operator, &account);
-        let begun = begun.and_then(|()| self.service.begin_try(&account, None));
+        let begun = begun.and_then(|()| self.service.begin_visit(&account));
         let tried = match begun {
             Ok(tried) => tried,
             Err(retry_in) => {
@@ -230,10 +254,10 @@ impl Session {
 
     /// Tells the connection manager that nobody will go on with this; it finds out by itself, too.
     async fn end(mut self) {
-        let login = self.login.clone();
+        let (login, sent) = (self.login.clone(), self.line.sent());
         let end = tokio::task::spawn_blocking(move || {
             let mut login = login.lock().unwrap_or_else(PoisonError::into_inner);
-            login.end()
+            login.end(sent)
         });
         if let Ok(Some(body)) = end.await {
             let _ = timeout(END_WITHIN, self.line.post(&body)).await;

@@ -12,14 +12,13 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::task::JoinSet;
 use tokio_rustls::TlsConnector;
-use tokio_rustls::rustls::crypto::ring;
+use tokio_rustls::rustls::ClientConfig;
 use tokio_rustls::rustls::pki_types::ServerName;
-use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
-use crate::core::bosh::Body;
 use crate::core::bosh::body::ANSWER_BYTES_MAX;
 use crate::core::bosh::failure::Failure;
 use crate::core::bosh::manager::{Manager, Place};
+use crate::core::bosh::{Body, Rid};
 
 /// How often a body is sent: once more where the connection broke under it.
 const SENT_MAX: u8 = 2;
@@ -28,23 +27,13 @@ const HEAD_BYTES_MAX: usize = 16 * 1024;
 /// The pause before a body is sent once more.
 const AGAIN_IN: Duration = Duration::from_millis(100);
 
-/// The authorities that this machine trusts; none where there are none. Reads files.
-pub(super) fn trust() -> Option<Arc<ClientConfig>> {
-    let mut roots = RootCertStore::empty();
-    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-    let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
-        .with_safe_default_protocol_versions()
-        .ok()?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    Some(Arc::new(config))
-}
-
 /// The way to a connection manager: one connection, made when it is needed.
 pub(super) struct Line {
     manager: Manager,
     trust: Option<Arc<ClientConfig>>,
     sender: Option<SendRequest<Full<Bytes>>>,
+    /// The number of the last body of which any byte may have left us.
+    sent: Option<Rid>,
     /// Drives the connection, and ends with it.
     driver: JoinSet<()>,
 }
@@ -70,8 +59,14 @@ impl Line {
             manager,
             trust,
             sender: None,
+            sent: None,
             driver: JoinSet::new(),
         }
+    }
+
+    /// The number of the last body that was sent, whether it arrived or not.
+    pub(super) fn sent(&self) -> Option<Rid> {
+        self.sent
     }
 
     /// Sends a body and reads the answer to it. Where the connection breaks, the same bytes go once
@@ -100,6 +95,7 @@ impl Line {
             .body(Full::new(Bytes::from_owner(body.clone())))
             .map_err(|_| Failure::Unreachable)?;
         let mut sender = self.sender().await?;
+        self.sent = Some(body.rid());
         let sent = sender.send_request(request).await;
         let answer = sent.map_err(|_| Trouble::Lost)?;
         if answer.status() != StatusCode::OK {

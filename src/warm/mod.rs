@@ -3,7 +3,8 @@
 //! What mod_warm_bindings does inside of Prosody, beside any server: a web site's own machine asks,
 //! and its visitor's browser attaches to the session, without the password. Either listener has
 //! this room at `warm_binding.path`; `ask` reads the request, `job` logs in, `line` carries bodies
-//! to the connection manager, `page` draws what comes of it.
+//! to the connection manager, `page` draws what comes of it, `trust`
+//! reads whom TLS trusts.
 //!
 //! Who asks is an operator, and the XMPP server says whether it is them: there is no second store
 //! of passwords. Nothing of what opens a session, or a password, is written down or kept.
@@ -15,25 +16,24 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::response::Response;
 use http::{Request, StatusCode};
-use tokio::sync::{OnceCell, Semaphore, oneshot};
-use tokio_rustls::rustls::ClientConfig;
+use tokio::sync::oneshot;
 
 use crate::core::bosh::failure::Failure;
-use crate::core::bosh::manager::{Door, WarmBinding};
+use crate::core::bosh::manager::{Door, Place, WarmBinding};
 use crate::service::Service;
 
 mod ask;
 mod job;
 mod line;
 mod page;
+mod trust;
 
 use ask::Ask;
 use job::Job;
 use page::Format;
+use trust::Trust;
 
-/// Logins under way at a time; who comes then shall come again.
-const JOBS_MAX: usize = 16;
-/// When.
+/// When who finds no place shall come again.
 const RETRY_IN: Duration = Duration::from_secs(5);
 
 /// Who asks, as the listener knows it.
@@ -58,9 +58,7 @@ pub enum Way {
 pub struct Warm {
     service: Arc<Service>,
     door: Door,
-    places: Arc<Semaphore>,
-    /// How TLS is spoken; read when it is first needed.
-    trust: OnceCell<Option<Arc<ClientConfig>>>,
+    trust: Trust,
 }
 
 /// Why there is no page but one that says so.
@@ -99,8 +97,7 @@ impl Warm {
         Arc::new(Self {
             service,
             door,
-            places: Arc::new(Semaphore::new(JOBS_MAX)),
-            trust: OnceCell::new(),
+            trust: Trust::default(),
         })
     }
 
@@ -137,17 +134,21 @@ impl Warm {
             tracing::warn!("a warm binding was asked for on a way where others read: refused");
             return Err(StatusCode::FORBIDDEN.into());
         }
-        let ask = Ask::read(&rules.path, request).await?;
-        let place = self.places.clone().try_acquire_owned();
-        let place = place.map_err(|_| Refused {
+        let ask = Ask::read(request).await?;
+        let place = self.service.begin_login().ok_or(Refused {
             status: StatusCode::SERVICE_UNAVAILABLE,
             retry_in: Some(RETRY_IN),
         })?;
+        let has_tls = |place: &Place| matches!(place, Place::Tls { .. });
+        let trust = match rules.managers.values().any(|it| has_tls(&it.place)) {
+            true => self.trust.get().await,
+            false => None,
+        };
         let job = Job {
             service: self.service.clone(),
             rules,
             address: caller.address,
-            trust: self.trust().await,
+            trust,
         };
         let (answer, answered) = oneshot::channel();
         // On its own: whoever asked may go away, and then their session has to be ended.
@@ -158,15 +159,5 @@ impl Warm {
         let done = answered.await;
         let done = done.map_err(|_| StatusCode::INTERNAL_SERVER_ERROR)?;
         done.map(|done| page::show(&done, format))
-    }
-
-    async fn trust(&self) -> Option<Arc<ClientConfig>> {
-        let read = async || {
-            tokio::task::spawn_blocking(line::trust)
-                .await
-                .ok()
-                .flatten()
-        };
-        self.trust.get_or_init(read).await.clone()
     }
 }

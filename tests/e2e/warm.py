@@ -204,7 +204,7 @@ async def _who_may_not(scene):
         await scene.refused(f"another site's page ({header})", 403, headers=[header])
     await scene.refused("no form", 415, headers=["Content-Type: text/plain"])
     scene.report.equal((await _curl("-X", "DELETE", scene.url)).status, 400, "another method")
-    scene.report.equal((await _curl(f"{scene.url}/x")).status, 400, "a path below")
+    scene.report.equal((await _curl(f"{scene.url}/x")).status, 404, "a path below")
     rebound = await _curl("-H", "Host: evil.example", "-u", f"{ADMIN}:{PASSWORD}", scene.url)
     scene.report.equal(rebound.status, 421, "a name that was bound to loopback")
 
@@ -249,6 +249,8 @@ async def _where_uploads_are(slotd, scene):
                  "where uploads are no page of another site may read it")
     form = await _curl("--basic", "-u", f"{ADMIN}:{PASSWORD}", scene.url)
     report.equal(form.status, 200, "and the form is there, too")
+    for password in (PASSWORD, "wrong"):
+        await scene.refused("no operator, where the world asks", 401, who=ROMEO, password=password)
 
 
 def _authority(bed):
@@ -299,9 +301,13 @@ async def _over_tls(slotd, scene, ca, bosh):
 
 
 def _told(slotd, report):
-    lines = map(json.loads, (slotd.dir / "audit.jsonl").read_text().splitlines())
+    lines = [*map(json.loads, (slotd.dir / "audit.jsonl").read_text().splitlines())]
     told = [line for line in lines if line["kind"] == "warm-binding"]
     outcomes = {line["outcome"] for line in told}
     report.check({"bound", "not-authorized", "unknown-host"} <= outcomes
                  and {line["by"] for line in told} == {ADMIN}, "the audit log tells who and what",
                  f"{len(told)} lines: {', '.join(sorted(outcomes))}")
+    denied = {(line["by"], line["outcome"]) for line in lines
+              if line["kind"] == "warm-binding-denied"}
+    report.check({(ADMIN, "wrong-password"), (ROMEO, "no-operator")} <= denied,
+                 "and who was not let in", f"{sorted(denied)}")

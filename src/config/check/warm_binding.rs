@@ -7,7 +7,7 @@ use jid::BareJid;
 use super::Checker;
 use crate::config::error::{Key, Problem};
 use crate::config::raw::{RawConfig, RawWarmBinding};
-use crate::config::{Http, value};
+use crate::config::{Http, Listen, value};
 use crate::core::bosh::manager::{Door, Manager, Place, WarmBinding};
 
 /// What a path must not begin with: the pages of the private listener, and the rooms of uploads.
@@ -41,7 +41,13 @@ impl Checker {
                     remedy,
                 );
             }
-            Some(Door::Http) => self.check_way(http),
+            Some(Door::Admin) => self.check_private_way(raw),
+            Some(Door::Http) => {
+                self.check_way(http);
+                if let Some(path) = &path {
+                    self.check_systems(path, raw);
+                }
+            }
             _ => {}
         }
         let managers = managers?;
@@ -73,6 +79,52 @@ impl Checker {
             Some((domain?, manager?))
         });
         read.collect::<Vec<_>>().into_iter().collect()
+    }
+
+    /// The private listener has no TLS: passwords come to it on this machine, unless the admin says
+    /// that who else is there may read them.
+    fn check_private_way(&mut self, raw: &RawConfig) {
+        let key = Key::of("admin.listen");
+        for (index, text) in raw.admin.listen.iter().enumerate() {
+            let is_open = matches!(value::listen(text), Ok(Listen::Tcp(address))
+                if !address.ip().to_canonical().is_loopback());
+            if !is_open {
+                continue;
+            }
+            if raw.admin.insecure {
+                let words = format!(
+                    "{text:?}: DANGER: with [warm_binding] passwords of operators and users come \
+                     in here without encryption: whoever sees the traffic reads them"
+                );
+                self.warn(key.index(index), words);
+            } else {
+                let what =
+                    format!("{text:?} would show passwords of [warm_binding] to the network");
+                let remedy = "use a loopback address or \"unix:/path/of/socket\", or \
+                    admin.insecure = true where nobody else sees the traffic";
+                self.refuse(key.index(index), what, remedy);
+            }
+        }
+    }
+
+    /// Where another system's files are, the form must not take the place of one. Such files are
+    /// in folders: one beside them is in nobody's way.
+    fn check_systems(&mut self, path: &str, raw: &RawConfig) {
+        let key = "warm_binding.path";
+        for prefix in raw.external.list.iter().filter_map(|it| it.path.as_deref()) {
+            let is_same = prefix.strip_suffix('/') == Some(path);
+            match path.strip_prefix(prefix) {
+                Some(file) if !file.contains('/') => {
+                    let words = format!("no file of that name is served below {prefix:?} any more");
+                    self.warn(key, words);
+                }
+                None if !is_same => {}
+                _ => {
+                    let what = format!("{path:?} is where files of [[external]] are: {prefix:?}");
+                    self.refuse(key, what, "try \"/warm\", or listen = \"admin\"");
+                }
+            }
+        }
     }
 
     /// Passwords come in over TLS, or do not leave the machine before a proxy.

@@ -34,11 +34,21 @@ const SID_BYTES_MAX: usize = 1024;
 /// The content of a request; it may hold a password: `Debug` does not show it, and its memory is
 /// wiped.
 #[derive(Clone)]
-pub struct Body(Zeroizing<Vec<u8>>);
+pub struct Body {
+    xml: Zeroizing<Vec<u8>>,
+    rid: Rid,
+}
+
+impl Body {
+    /// The number of the request.
+    pub fn rid(&self) -> Rid {
+        self.rid
+    }
+}
 
 impl AsRef<[u8]> for Body {
     fn as_ref(&self) -> &[u8] {
-        &self.0
+        &self.xml
     }
 }
 
@@ -59,7 +69,7 @@ pub(super) fn create(wish: &Wish, rid: Rid) -> Body {
     set(&mut body, "content", "text/xml; charset=utf-8");
     body.set_attr(Namespace::xml().clone(), name("lang"), terms.lang.as_str());
     body.set_attr(Namespace::from(XBOSH), name("version"), "1.0");
-    written(&body)
+    written(&body, rid)
 }
 
 /// Asks for, or says, something in a session; with no content it asks for what is there.
@@ -69,7 +79,7 @@ pub(super) fn with(sid: &str, rid: Rid, content: &[Element]) -> Body {
     for element in content {
         body.append_child(element.clone());
     }
-    written(&body)
+    written(&body, rid)
 }
 
 /// Begins the stream anew, after SASL. XEP-0206 #preconditions-sasl.
@@ -80,7 +90,7 @@ pub(super) fn restart(sid: &str, rid: Rid, wish: &Wish) -> Body {
     let lang = wish.terms.lang.as_str();
     body.set_attr(Namespace::xml().clone(), name("lang"), lang);
     body.set_attr(Namespace::from(XBOSH), name("restart"), "true");
-    written(&body)
+    written(&body, rid)
 }
 
 /// Ends a session. XEP-0124 #terminate.
@@ -88,7 +98,7 @@ pub(super) fn terminate(sid: &str, rid: Rid) -> Body {
     let mut body = bare(rid);
     set(&mut body, "sid", sid);
     set(&mut body, "type", "terminate");
-    written(&body)
+    written(&body, rid)
 }
 
 pub(super) fn auth(mechanism: &str, initial: &[u8]) -> Element {
@@ -236,10 +246,10 @@ fn name(name: &'static str) -> NcName {
     NcName::try_from(name).expect("the names in this program are XML names")
 }
 
-fn written(body: &Element) -> Body {
+fn written(body: &Element, rid: Rid) -> Body {
     // Room for all of it: what outgrows its memory leaves a copy behind.
     let mut xml = Zeroizing::new(Vec::with_capacity(8 * 1024));
     let written = body.write_to(&mut *xml);
     written.expect("what is checked has no characters that XML lacks");
-    Body(xml)
+    Body { xml, rid }
 }

@@ -59,10 +59,9 @@ pub enum Place {
 }
 
 impl WarmBinding {
-    /// Whether a path is ours: the form's own, or one below it, where nothing is.
+    /// Whether a path is the form's; what is below it is not.
     pub fn claims(&self, path: &str) -> bool {
-        let below = path.strip_prefix(self.path.as_str());
-        below.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        path == self.path
     }
 }
 
@@ -71,7 +70,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_form_has_its_path_and_what_is_below() {
+    fn the_form_has_its_path_alone() {
         let warm = WarmBinding {
             managers: BTreeMap::new(),
             path: "/warm".to_owned(),
@@ -79,8 +78,8 @@ mod tests {
         };
         for (path, is_ours) in [
             ("/warm", true),
-            ("/warm/", true),
-            ("/warm/x", true),
+            ("/warm/", false),
+            ("/warm/x", false),
             ("/warmer", false),
             ("/war", false),
             ("/", false),

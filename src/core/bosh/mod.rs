@@ -153,7 +153,7 @@ pub struct Login {
     aim: Aim,
     /// What nobody foresees, for SCRAM.
     nonce: String,
-    /// The number of the last request.
+    /// The number of the last body that was made.
     rid: Rid,
     /// The session's name; none before it is there, and after it was ended.
     sid: Option<String>,
@@ -221,11 +221,13 @@ impl Login {
     }
 
     /// The body that ends the session; none where there is none.
-    pub fn end(&mut self) -> Option<Body> {
+    ///
+    /// Its number follows `sent`, the last that left us, for a connection manager waits for every
+    /// number before it listens to a higher one: a body that was made and not sent has none.
+    pub fn end(&mut self, sent: Option<Rid>) -> Option<Body> {
         let sid = self.sid.take()?;
         self.state = State::End;
-        self.rid = self.rid.next();
-        Some(body::terminate(&sid, self.rid))
+        Some(body::terminate(&sid, sent?.next()))
     }
 
     fn turn(&mut self, answer: &Answer) -> Turn {

@@ -130,6 +130,11 @@ impl Talk {
         }
     }
 
+    /// The end, after all that was sent.
+    fn end(&mut self) -> Option<Body> {
+        self.login.end(Some(Rid(999 + self.sent.len() as u64)))
+    }
+
     /// Up to the point where a resource is asked for.
     fn with_plain(jid: &str) -> Self {
         let mut talk = Self::session(jid);
@@ -185,10 +190,10 @@ fn a_login_with_plain_from_creation_to_session() {
     assert_eq!(binding.jid.as_str(), "romeo@example.org/other");
     assert_eq!((binding.sid.as_str(), binding.rid), (SID, Rid(1004)));
     assert_eq!(binding.inactivity_s, Some(30));
-    let end = talk.login.end().expect("a session");
+    let end = talk.end().expect("a session");
     talk.note(&end);
     assert_eq!(talk.sent[4].attr("type"), Some("terminate"));
-    assert!(talk.login.end().is_none());
+    assert!(talk.end().is_none());
 }
 
 #[test]
@@ -199,7 +204,19 @@ fn who_only_asks_about_a_password_gets_no_further() {
         .login
         .answer(answer("", &sasl("success", "")).as_bytes());
     assert!(matches!(step, Step::Proven), "{step:?}");
-    assert!(talk.login.end().is_some());
+    assert!(talk.end().is_some());
+}
+
+#[test]
+fn the_end_takes_the_number_of_what_was_never_sent() {
+    let mut talk = Talk::with_plain("romeo@example.org");
+    let unsent = talk.sent.pop().expect("made");
+    let end = talk.end().expect("a session");
+    assert_eq!(end.rid(), Rid(1002));
+    let end = Element::from_reader(end.as_ref()).expect("XML");
+    assert_eq!(end.attr("rid"), unsent.attr("rid"));
+    let mut talk = Talk::session("romeo@example.org");
+    assert!(talk.login.end(None).is_none(), "there is no session");
 }
 
 #[test]

@@ -26,7 +26,7 @@ fn what_never_comes_is_not_asked_for_for_ever() {
         talk.goes_on(&answer("", ""));
     }
     talk.fails(&answer("", ""), Failure::Silent);
-    assert!(talk.login.end().is_some());
+    assert!(talk.end().is_some());
 }
 
 #[test]
@@ -48,10 +48,7 @@ fn what_the_server_says_against_a_password() {
             let mut talk = Talk::session("romeo@example.org");
             talk.goes_on(&created(&mechanisms(&[mechanism])));
             talk.fails(&answer("", &failure(condition)), expected);
-            assert!(
-                talk.login.end().is_some(),
-                "the session is there all the same"
-            );
+            assert!(talk.end().is_some(), "the session is there all the same");
         }
     }
     for offered in [&["X-OAUTH2", "EXTERNAL", "scram-sha-1"][..], &[]] {
@@ -102,10 +99,10 @@ fn a_session_that_is_ended_is_not_ended_again() {
         let end = answer(&format!("type='terminate' condition='{condition}'"), "");
         let mut talk = Talk::session("romeo@example.org");
         talk.fails(&end, expected);
-        assert!(talk.login.end().is_none());
+        assert!(talk.end().is_none());
         let mut talk = Talk::with_plain("romeo@example.org");
         talk.fails(&end, expected);
-        assert!(talk.login.end().is_none());
+        assert!(talk.end().is_none());
     }
 }
 
