@@ -94,8 +94,8 @@ impl Server {
         }
     }
 
-    /// A connection under TLS, at the features that offer `mechanisms`.
-    async fn encrypted(&self, mechanisms: &str) -> Client {
+    /// A connection that has asked for TLS and been told to begin.
+    async fn before_tls(&self) -> Client {
         let mut client = self.accept().await;
         client.header().await;
         client
@@ -106,6 +106,12 @@ impl Server {
         client
             .send("<proceed xmlns='urn:ietf:params:xml:ns:xmpp-tls'/>")
             .await;
+        client
+    }
+
+    /// A connection under TLS, at the features that offer `mechanisms`.
+    async fn encrypted(&self, mechanisms: &str) -> Client {
+        let client = self.before_tls().await;
         let socket = self.acceptor.accept(client.io).await.expect("TLS");
         let mut client = Client {
             io: Box::new(socket),
@@ -469,16 +475,7 @@ async fn passwords_go_where_they_may() {
         ..server.account()
     };
     let served = async {
-        let mut client = server.accept().await;
-        client.header().await;
-        client
-            .features("<starttls xmlns='urn:ietf:params:xml:ns:xmpp-tls'/>")
-            .await;
-        client.read_until("xmpp-tls").await;
-        client.read_until(">").await;
-        client
-            .send("<proceed xmlns='urn:ietf:params:xml:ns:xmpp-tls'/>")
-            .await;
+        let client = server.before_tls().await;
         assert!(server.acceptor.accept(client.io).await.is_err());
     };
     let (error, ()) = tokio::join!(tried(stranger), served);

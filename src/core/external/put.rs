@@ -97,7 +97,7 @@ pub struct Grant {
     pub content_type: ContentType,
     /// Whether the token says so, and not the request.
     pub names_type: bool,
-    /// When no token for the path can be valid any more; `None` where tokens are so for ever.
+    /// When no token for the path can be valid any more; `None` where some may be for ever.
     pub forget_at: Option<Timestamp>,
 }
 
@@ -124,11 +124,7 @@ impl System {
         if !self.is_signed(put, format, token) {
             return Err(Refusal::TokenRefused);
         }
-        let expires_at = match format {
-            Format::V3 => Some(put.expires_at().ok_or(Refusal::TokenRefused)?),
-            _ => None,
-        };
-        if expires_at.is_some_and(|at| at < now) {
+        if format == Format::V3 && put.expires_at().is_none_or(|at| at < now) {
             return Err(Refusal::TokenRefused);
         }
         let content_type = put.content_type.as_deref().unwrap_or(NO_CONTENT_TYPE);
