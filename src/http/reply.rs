@@ -29,8 +29,26 @@ pub const UPLOAD_METHODS: &str = "OPTIONS, HEAD, GET, PATCH, DELETE";
 ///
 /// CORS: any page may use a URL it was given, and no page's cookies or passwords come along, so
 /// there is no Allow-Credentials. XEP-0363 #security.
-const COMMON: [(HeaderName, &str); 8] = [
+const COMMON: [(HeaderName, &str); 5] = [
     (ACCESS_CONTROL_ALLOW_ORIGIN, "*"),
+    (
+        ACCESS_CONTROL_EXPOSE_HEADERS,
+        "Accept-Ranges, Content-Disposition, Content-Range, ETag, Repr-Digest, Retry-After, \
+         Location, Upload-Complete, Upload-Incomplete, Upload-Offset, Upload-Length, \
+         Upload-Limit, Upload-Draft-Interop-Version, Upload-Expires, Tus-Resumable, Tus-Version, \
+         Tus-Extension, Tus-Max-Size, Tus-Checksum-Algorithm",
+    ),
+    (
+        CONTENT_SECURITY_POLICY,
+        "default-src 'none'; frame-ancestors 'none'; sandbox",
+    ),
+    (REFERRER_POLICY, "no-referrer"),
+    (X_CONTENT_TYPE_OPTIONS, "nosniff"),
+];
+
+/// What the answer to OPTIONS carries besides: nobody looks for it in others, and a head that is
+/// sent with each small file is better short.
+const PREFLIGHT: [(HeaderName, &str); 3] = [
     (
         ACCESS_CONTROL_ALLOW_METHODS,
         "OPTIONS, HEAD, GET, PUT, PATCH, DELETE",
@@ -41,20 +59,7 @@ const COMMON: [(HeaderName, &str); 8] = [
          Upload-Complete, Upload-Incomplete, Upload-Offset, Upload-Length, \
          Upload-Draft-Interop-Version, Upload-Checksum, Tus-Resumable, X-HTTP-Method-Override",
     ),
-    (
-        ACCESS_CONTROL_EXPOSE_HEADERS,
-        "Accept-Ranges, Content-Disposition, Content-Range, ETag, Repr-Digest, Retry-After, \
-         Location, Upload-Complete, Upload-Incomplete, Upload-Offset, Upload-Length, \
-         Upload-Limit, Upload-Draft-Interop-Version, Upload-Expires, Tus-Resumable, Tus-Version, \
-         Tus-Extension, Tus-Max-Size, Tus-Checksum-Algorithm",
-    ),
     (ACCESS_CONTROL_MAX_AGE, "7200"),
-    (
-        CONTENT_SECURITY_POLICY,
-        "default-src 'none'; frame-ancestors 'none'; sandbox",
-    ),
-    (REFERRER_POLICY, "no-referrer"),
-    (X_CONTENT_TYPE_OPTIONS, "nosniff"),
 ];
 
 /// The same as a part of a head.
@@ -99,6 +104,9 @@ pub fn options(methods: &'static str, offers: HeaderMap) -> Response {
     let headers = response.headers_mut();
     headers.extend(offers);
     headers.insert(ALLOW, HeaderValue::from_static(methods));
+    for (name, value) in PREFLIGHT {
+        headers.insert(name, HeaderValue::from_static(value));
+    }
     response
 }
 
