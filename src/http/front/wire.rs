@@ -173,6 +173,9 @@ impl<S: Line> Wire<S> {
                 }
             }
             if at < bytes.end {
+                // A reader on this machine, be it a proxy, gets the processor before there is more
+                // for it, and reads a bite at once rather than each packet: twice the throughput.
+                std::thread::yield_now();
                 // One client as fast as we are does not keep the others waiting.
                 tokio::task::yield_now().await;
             }
