@@ -27,7 +27,7 @@ use crate::store::redb::opening::{self, Check};
 use crate::store::redb::schema::{Fault, Outcome, Tables};
 use crate::store::redb::snapshot::Open;
 use crate::store::redb::trouble::Trouble;
-use crate::store::redb::waiting::{Pace, Received, gather, receive};
+use crate::store::redb::waiting::{Pace, Received, await_others, gather, receive};
 
 /// Writers that may wait for the thread; more wait for a place in the queue.
 const QUEUE_MAX: usize = 4096;
@@ -37,7 +37,7 @@ const BATCH_MAX: usize = 1024;
 const CROWD: usize = 8;
 /// For a crowd a commit begins so long after the last one, that more share it: it costs as much as
 /// thirty slots.
-const CROWD_COMMITS_EVERY: Duration = Duration::from_millis(4);
+const CROWD_COMMITS_EVERY: Duration = Duration::from_millis(8);
 /// Free bytes below which nothing is written: redb would stop in the middle of it.
 const FREE_BYTES_MIN: u64 = 4 << 20;
 /// How long to wait before the second attempt to open again after an error; then twice as long.
@@ -335,6 +335,8 @@ impl Loop {
             }
             if is_crowd {
                 thread::sleep(CROWD_COMMITS_EVERY.saturating_sub(began_at.elapsed()));
+            } else {
+                await_others(|| batch.len() + jobs.len() < n_before, thread::sleep);
             }
             let give_way = (1 < n_before).then_some(thread::yield_now);
             gather(&mut jobs, &mut batch, BATCH_MAX, give_way);

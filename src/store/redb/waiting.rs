@@ -7,6 +7,10 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 
+/// Who writes at the same time as others waits for them so long, so that they share a commit...
+const NAP: Duration = Duration::from_micros(250);
+/// ... and so often at most.
+const NAPS_MAX: usize = 4;
 /// How often others may run before what was gathered has to do.
 const WAYS_MAX: usize = 4;
 
@@ -54,6 +58,17 @@ pub(super) fn receive<T>(queue: &mut mpsc::Receiver<T>, wait_max: Option<Duratio
             Some(Duration::ZERO) => return Received::Nothing,
             Some(left) => thread::park_timeout(left),
         }
+    }
+}
+
+/// Waits, by `sleep`, while as many as wrote the last time `are_missing`, and never long. (To be
+/// woken by each that comes would cost as much as it spares.)
+pub(super) fn await_others(are_missing: impl Fn() -> bool, mut sleep: impl FnMut(Duration)) {
+    for _ in 0..NAPS_MAX {
+        if !are_missing() {
+            return;
+        }
+        sleep(NAP);
     }
 }
 
@@ -114,6 +129,16 @@ mod tests {
     fn a_batch_has_an_end() {
         assert_eq!(gathered(2, 5, true), (2, 0));
         assert_eq!(gathered(10, 5, true), (10, 2));
+    }
+
+    #[test]
+    fn others_are_awaited_until_they_come_and_never_long() {
+        let naps = |n_until: usize| {
+            let n_naps = std::cell::Cell::new(0);
+            await_others(|| n_naps.get() < n_until, |_| n_naps.set(n_naps.get() + 1));
+            n_naps.get()
+        };
+        assert_eq!((naps(0), naps(3), naps(100)), (0, 3, NAPS_MAX));
     }
 
     #[test]
