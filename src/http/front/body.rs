@@ -2,8 +2,8 @@
 //!
 //! It has the connection for itself, and gives it back when it is dropped. While the client is as
 //! fast as we are, one buffer is filled again and again, and stays in the processor's cache. Its
-//! pieces are large and begin at multiples of their size, as the page cache likes them: what it
-//! takes in one piece it later gives away at half the cost. While the client lets it wait it holds
+//! pieces are then large and end at multiples of their size, as the page cache likes them: what it
+//! takes in one piece it later gives away at less cost. While the client lets it wait it holds
 //! no buffer, so that thousands of uploads may stand still. It reads nothing behind its last byte:
 //! what follows is the next request.
 
@@ -32,7 +32,10 @@ const SMALL_BYTES_MAX: usize = 256 << 10;
 const PIECE_BYTES_MIN: usize = 16 << 10;
 /// The first buffer for what does not fit into one.
 const PIECE_BYTES_FIRST: usize = 64 << 10;
-/// How long a piece waits for what it lacks.
+/// From this size on pieces end at multiples of their size, and wait for what they lack: who is as
+/// fast as that fills them soon. The buffers of thousands who are not would be much memory.
+const LARGE_BYTES_MIN: usize = 512 << 10;
+/// How long they wait, and those of small bodies.
 const HELD_FOR: Duration = Duration::from_millis(5);
 /// Bytes after which others get their turn, from a client as fast as we are.
 const TURN_BYTES: usize = 1 << 20;
@@ -119,18 +122,26 @@ impl<S: Line> Arriving<S> {
         wire.poll_flush(cx).map_err(|_| BodyError)
     }
 
-    /// How long the next piece may become: to a multiple of its size, or the end.
+    /// Whether a piece waits for what it lacks.
+    fn is_large(&self) -> bool {
+        LARGE_BYTES_MIN <= self.piece_bytes
+    }
+
+    /// How long the next piece may become.
     fn full(&self) -> usize {
         let left = usize::try_from(self.left).unwrap_or(usize::MAX);
-        let behind = self.n_bytes_before % self.piece_bytes as u64;
         // Smaller than a piece.
-        let to_multiple = self.piece_bytes - behind as usize;
-        to_multiple.max(self.first.len()).min(left)
+        let behind = match self.is_large() {
+            true => self.n_bytes_before % self.piece_bytes as u64,
+            false => 0,
+        };
+        let full = self.piece_bytes - behind as usize;
+        full.max(self.first.len()).min(left)
     }
 
     /// Reads until a piece is full, or the rest does not come soon.
     fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Result<Bytes, BodyError>> {
-        let full = self.full();
+        let (full, is_large) = (self.full(), self.is_large());
         let Some(wire) = &mut self.wire else {
             return Poll::Ready(Err(BodyError));
         };
@@ -155,6 +166,7 @@ impl<S: Line> Arriving<S> {
                     *buffer = BytesMut::new();
                     return Poll::Pending;
                 }
+                Poll::Pending if !is_large => break,
                 Poll::Pending => {
                     let soon = || Instant::now() + HELD_FOR;
                     let until = *self.held_until.get_or_insert_with(soon);
@@ -333,20 +345,48 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_small_body_that_comes_in_two_is_one_piece() {
+        let (mut body, _back, mut far) = arriving(100_000, b"abc", "");
+        let sending = async {
+            far.write_all(&[7; 50_000]).await.expect("taken");
+            tokio::task::yield_now().await;
+            far.write_all(&[7; 49_997]).await.expect("taken");
+        };
+        let (_, piece) = tokio::join!(sending, next(&mut body));
+        assert_eq!(piece.len(), 100_000);
+    }
+
+    #[tokio::test]
     async fn a_fast_client_fills_one_buffer_and_lets_others_have_their_turn() {
         let (mut body, _back, mut far) = arriving(4 << 20, b"", "");
+        body.piece_bytes = LARGE_BYTES_MIN;
         let sending = async { far.write_all(&vec![7; 4 << 20]).await.expect("taken") };
         let taking = async {
-            let mut places = std::collections::HashSet::new();
+            let (mut places, mut ends) = (std::collections::HashSet::new(), Vec::new());
             while body.left != 0 {
                 let piece = next(&mut body).await;
                 assert!(body.n_bytes_now < TURN_BYTES + PIECE_BYTES_MAX);
                 places.insert(piece.as_ptr() as usize / PIECE_BYTES_MAX);
+                ends.push(body.n_bytes_before);
             }
-            places.len()
+            (places.len(), ends)
         };
-        let (_, n_places) = tokio::join!(sending, taking);
+        let (_, (n_places, ends)) = tokio::join!(sending, taking);
         assert!(n_places < 16, "{n_places}");
+        // They end where the page cache likes it.
+        assert_eq!(ends, [512 << 10, 1 << 20, 2 << 20, 3 << 20, 4 << 20]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_large_piece_waits_a_moment_and_no_longer() {
+        let (mut body, _back, mut far) = arriving(4 << 20, b"", "");
+        body.piece_bytes = PIECE_BYTES_MAX;
+        send(&mut body, &mut far, b"abc").await;
+        let begun = Instant::now();
+        assert_eq!(next(&mut body).await, b"abc"[..]);
+        assert!(HELD_FOR <= begun.elapsed() && begun.elapsed() < 10 * HELD_FOR);
+        assert!(body.next().now_or_never().is_none());
+        assert_eq!(body.buffer.capacity(), 0);
     }
 
     #[tokio::test]
