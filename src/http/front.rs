@@ -91,10 +91,13 @@ impl<S: Line> Front<S> {
     ) -> Self {
         let mut stop = shutdown.clone();
         let now = Instant::now();
+        let is_near = origin
+            .peer
+            .is_none_or(|peer| peer.to_canonical().is_loopback());
         Self {
             edge,
             origin,
-            wire: Wire::new(socket, pace, now + IDLE_FOR),
+            wire: Wire::new(socket, pace, is_near, now + IDLE_FOR),
             buffer: BytesMut::new(),
             n_heads: 0,
             first_until: now + HEAD_WITHIN,

@@ -62,7 +62,7 @@ const PREFLIGHT: [(HeaderName, &str); 3] = [
     (ACCESS_CONTROL_MAX_AGE, "7200"),
 ];
 
-/// The same as a part of a head.
+/// What every answer carries, as a part of a head.
 pub fn common() -> &'static [u8] {
     static LINES: LazyLock<Vec<u8>> = LazyLock::new(|| {
         let lines = COMMON

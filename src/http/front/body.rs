@@ -1,11 +1,11 @@
 //! The body of a PUT as it comes from the socket, in pieces as large as what is there.
 //!
-//! It has the connection for itself, and gives it back when it is dropped. While the client is as
-//! fast as we are, one buffer is filled again and again, and stays in the processor's cache. Its
-//! pieces are then large and end at multiples of their size, as the page cache likes them: what it
-//! takes in one piece it later gives away at less cost. While the client lets it wait it holds
-//! no buffer, so that thousands of uploads may stand still. It reads nothing behind its last byte:
-//! what follows is the next request.
+//! It has the connection for itself, and gives it back when it is dropped. While it waits for the
+//! client it holds no buffer, so that thousands of uploads may stand still; while the client is as
+//! fast as we are, one buffer is filled again and again, and stays in the processor's cache. The
+//! pieces of a few fast ones are larger, wait a moment for what they lack, and end at multiples of
+//! their size, as the page cache likes them: what it takes in one piece it later gives away at less
+//! cost. It reads nothing behind its last byte: what follows is the next request.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use bytes::{BufMut as _, Bytes, BytesMut};
 use futures_util::Stream;
-use tokio::sync::oneshot;
+use tokio::sync::{Semaphore, SemaphorePermit, oneshot};
 use tokio::time::Instant;
 
 use super::ask::Ask;
@@ -24,21 +24,23 @@ use crate::store::BodyError;
 
 /// What a client gets that waits for it before it sends its body.
 const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
-/// Largest piece: halves the cost of small ones.
-const PIECE_BYTES_MAX: usize = 1 << 20;
-/// A body up to this size comes in one piece, if it can.
-const SMALL_BYTES_MAX: usize = 256 << 10;
+/// Largest piece of most bodies: halves the cost of small ones, and fits the processor's cache
+/// together with what it is copied to. A body that is no longer comes in one, if it can.
+const PIECE_BYTES_MAX: usize = 256 << 10;
+/// Largest piece of the bodies that may have large ones.
+const LARGE_BYTES_MAX: usize = 1 << 20;
+/// So many may at a time: their buffers are held while the disk is slow, or a row is written.
+const LARGE_MAX: usize = 64;
 /// Smallest buffer for a piece, where more is left.
 const PIECE_BYTES_MIN: usize = 16 << 10;
-/// The first buffer for what does not fit into one.
+/// The first buffer of a body that is longer than a usual piece.
 const PIECE_BYTES_FIRST: usize = 64 << 10;
-/// From this size on pieces end at multiples of their size, and wait for what they lack: who is as
-/// fast as that fills them soon. The buffers of thousands who are not would be much memory.
-const LARGE_BYTES_MIN: usize = 512 << 10;
-/// How long they wait, and those of small bodies.
+/// How long what is there waits for the rest of a large piece, or of a short body.
 const HELD_FOR: Duration = Duration::from_millis(5);
 /// Bytes after which others get their turn, from a client as fast as we are.
-const TURN_BYTES: usize = 1 << 20;
+const TURN_BYTES: usize = 512 << 10;
+
+static PLACES: Semaphore = Semaphore::const_new(LARGE_MAX);
 
 /// A connection that comes back from a body.
 pub struct Back<S> {
@@ -63,6 +65,12 @@ pub struct Arriving<S> {
     buffer: BytesMut,
     /// How large the next piece may become: a power of two.
     piece_bytes: usize,
+    /// It fits one piece.
+    is_short: bool,
+    /// Of those whose pieces may be large.
+    places: &'static Semaphore,
+    /// While its pieces are.
+    large: Option<SemaphorePermit<'static>>,
     /// How many bytes were handed on.
     n_bytes_before: u64,
     /// Until when what is in the buffer waits for more.
@@ -84,7 +92,7 @@ impl<S> Arriving<S> {
         if ask.length == 0 {
             reading.end();
         }
-        let is_small = ask.length <= SMALL_BYTES_MAX as u64;
+        let is_short = ask.length <= PIECE_BYTES_MAX as u64;
         let body = Self {
             wire: Some(wire),
             back: Some(sender),
@@ -96,10 +104,13 @@ impl<S> Arriving<S> {
                 false => b"",
             },
             buffer: BytesMut::new(),
-            piece_bytes: match is_small {
+            piece_bytes: match is_short {
                 true => PIECE_BYTES_MAX,
                 false => PIECE_BYTES_FIRST,
             },
+            is_short,
+            places: &PLACES,
+            large: None,
             n_bytes_before: 0,
             held_until: None,
             n_bytes_now: 0,
@@ -122,39 +133,55 @@ impl<S: Line> Arriving<S> {
         wire.poll_flush(cx).map_err(|_| BodyError)
     }
 
-    /// Whether a piece waits for what it lacks.
-    fn is_large(&self) -> bool {
-        LARGE_BYTES_MIN <= self.piece_bytes
-    }
-
     /// How long the next piece may become.
     fn full(&self) -> usize {
         let left = usize::try_from(self.left).unwrap_or(usize::MAX);
-        // Smaller than a piece.
-        let behind = match self.is_large() {
-            true => self.n_bytes_before % self.piece_bytes as u64,
-            false => 0,
+        let behind = match self.large {
+            Some(_) => self.n_bytes_before % self.piece_bytes as u64,
+            None => 0,
         };
+        // Smaller than a piece.
         let full = self.piece_bytes - behind as usize;
         full.max(self.first.len()).min(left)
     }
 
+    /// After a piece that was full.
+    fn grow(&mut self) {
+        if self.piece_bytes == PIECE_BYTES_MAX && !self.is_short {
+            self.large = self.places.try_acquire().ok();
+        }
+        let max = match self.large {
+            Some(_) => LARGE_BYTES_MAX,
+            None => PIECE_BYTES_MAX,
+        };
+        self.piece_bytes = (self.piece_bytes * 2).min(max);
+    }
+
+    /// After one that was far from it, or waited in vain.
+    fn shrink(&mut self) {
+        self.piece_bytes = match self.large.take() {
+            Some(_) => PIECE_BYTES_MAX,
+            None => (self.piece_bytes / 2).max(PIECE_BYTES_MIN),
+        };
+    }
+
     /// Reads until a piece is full, or the rest does not come soon.
     fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Result<Bytes, BodyError>> {
-        let (full, is_large) = (self.full(), self.is_large());
+        let (full, is_held) = (self.full(), self.is_short || self.large.is_some());
         let Some(wire) = &mut self.wire else {
             return Poll::Ready(Err(BodyError));
         };
         let buffer = &mut self.buffer;
         if !self.first.is_empty() {
-            buffer.reserve(full);
+            make_room(buffer, full);
             buffer.extend_from_slice(&std::mem::take(&mut self.first));
         }
+        let mut is_in_vain = false;
         while buffer.len() < full {
             let room = full - buffer.len();
             let read = match wire.poll_readable(cx) {
                 Poll::Ready(Ok(())) => {
-                    buffer.reserve(room);
+                    make_room(buffer, room);
                     wire.poll_fill(cx, &mut (&mut *buffer).limit(room))
                 }
                 Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
@@ -166,11 +193,12 @@ impl<S: Line> Arriving<S> {
                     *buffer = BytesMut::new();
                     return Poll::Pending;
                 }
-                Poll::Pending if !is_large => break,
+                Poll::Pending if !is_held => break,
                 Poll::Pending => {
                     let soon = || Instant::now() + HELD_FOR;
                     let until = *self.held_until.get_or_insert_with(soon);
                     ready!(wire.poll_alarm(cx, until));
+                    is_in_vain = true;
                     break;
                 }
                 // What came before the end comes first.
@@ -181,9 +209,9 @@ impl<S: Line> Arriving<S> {
         self.held_until = None;
         let n_bytes = buffer.len();
         if n_bytes == full {
-            self.piece_bytes = (self.piece_bytes * 2).min(PIECE_BYTES_MAX);
-        } else if n_bytes < full / 4 {
-            self.piece_bytes = (self.piece_bytes / 2).max(PIECE_BYTES_MIN);
+            self.grow();
+        } else if is_in_vain || n_bytes < full / 4 {
+            self.shrink();
         }
         Poll::Ready(Ok(self.buffer.split().freeze()))
     }
@@ -246,6 +274,18 @@ impl<S> Drop for Arriving<S> {
     }
 }
 
+/// Makes room for `n_bytes` more. An empty buffer that is too small is made anew: one that grows
+/// keeps what it had, and never becomes smaller.
+fn make_room(buffer: &mut BytesMut, n_bytes: usize) {
+    if buffer.try_reclaim(n_bytes) {
+        return;
+    }
+    match buffer.is_empty() {
+        true => *buffer = BytesMut::with_capacity(n_bytes),
+        false => buffer.reserve(n_bytes),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
@@ -269,7 +309,7 @@ mod tests {
     ) -> (Arrived, oneshot::Receiver<Back<UnixStream>>, UnixStream) {
         let (near, far) = UnixStream::pair().expect("a pair");
         let pace = Pace::new(Duration::from_secs(60), 1);
-        let wire = Wire::new(near, pace, Instant::now() + Duration::from_secs(60));
+        let wire = Wire::new(near, pace, true, Instant::now() + Duration::from_secs(60));
         let head = format!("PUT / HTTP/1.1\r\nContent-Length: {length}\r\n{fields}\r\n");
         let ask = Ask::read(head.as_bytes(), |path| {
             Site::of("https://localhost/").place(path, &[])
@@ -344,7 +384,7 @@ mod tests {
         }
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn a_small_body_that_comes_in_two_is_one_piece() {
         let (mut body, _back, mut far) = arriving(100_000, b"abc", "");
         let sending = async {
@@ -356,35 +396,76 @@ mod tests {
         assert_eq!(piece.len(), 100_000);
     }
 
-    #[tokio::test]
-    async fn a_fast_client_fills_one_buffer_and_lets_others_have_their_turn() {
+    /// A body of which the last piece was as large as a usual one may be.
+    fn become_large(body: &mut Arrived) {
+        body.piece_bytes = PIECE_BYTES_MAX;
+        body.grow();
+        assert!(body.large.is_some());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_fast_client_fills_one_buffer_again_and_again() {
         let (mut body, _back, mut far) = arriving(4 << 20, b"", "");
-        body.piece_bytes = LARGE_BYTES_MIN;
+        become_large(&mut body);
         let sending = async { far.write_all(&vec![7; 4 << 20]).await.expect("taken") };
         let taking = async {
             let (mut places, mut ends) = (std::collections::HashSet::new(), Vec::new());
             while body.left != 0 {
                 let piece = next(&mut body).await;
-                assert!(body.n_bytes_now < TURN_BYTES + PIECE_BYTES_MAX);
-                places.insert(piece.as_ptr() as usize / PIECE_BYTES_MAX);
+                places.insert(piece.as_ptr());
                 ends.push(body.n_bytes_before);
             }
             (places.len(), ends)
         };
         let (_, (n_places, ends)) = tokio::join!(sending, taking);
-        assert!(n_places < 16, "{n_places}");
         // They end where the page cache likes it.
         assert_eq!(ends, [512 << 10, 1 << 20, 2 << 20, 3 << 20, 4 << 20]);
+        assert!(n_places <= 2, "{n_places}");
+    }
+
+    #[tokio::test]
+    async fn a_fast_client_lets_others_have_their_turn() {
+        let (mut body, _back, mut far) = arriving(1 << 20, b"", "");
+        send(&mut body, &mut far, &[7; 1000]).await;
+        body.n_bytes_now = TURN_BYTES;
+        assert!(body.next().now_or_never().is_none());
+        assert_eq!(next(&mut body).await.len(), 1000);
+    }
+
+    #[tokio::test]
+    async fn only_some_have_large_pieces_and_give_them_back() {
+        let (mut body, _back, mut far) = arriving(4 << 20, b"", "");
+        become_large(&mut body);
+        body.shrink();
+        assert_eq!(
+            (body.large.is_none(), body.piece_bytes),
+            (true, PIECE_BYTES_MAX)
+        );
+        body.places = Box::leak(Box::new(Semaphore::new(0)));
+        body.piece_bytes = PIECE_BYTES_MAX;
+        body.grow();
+        assert_eq!(
+            (body.large.is_none(), body.piece_bytes),
+            (true, PIECE_BYTES_MAX)
+        );
+        // Nobody waits for the rest of a usual piece.
+        send(&mut body, &mut far, b"abc").await;
+        let piece = body.next().now_or_never().expect("at once").expect("more");
+        assert_eq!(piece.expect("no error"), b"abc"[..]);
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_large_piece_waits_a_moment_and_no_longer() {
         let (mut body, _back, mut far) = arriving(4 << 20, b"", "");
-        body.piece_bytes = PIECE_BYTES_MAX;
+        become_large(&mut body);
         send(&mut body, &mut far, b"abc").await;
         let begun = Instant::now();
         assert_eq!(next(&mut body).await, b"abc"[..]);
         assert!(HELD_FOR <= begun.elapsed() && begun.elapsed() < 10 * HELD_FOR);
+        assert!(
+            body.large.is_none(),
+            "who let others wait has no more large pieces"
+        );
         assert!(body.next().now_or_never().is_none());
         assert_eq!(body.buffer.capacity(), 0);
     }

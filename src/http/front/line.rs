@@ -20,6 +20,8 @@ use crate::http::tls::{PIECE_BYTES, Secured};
 pub trait Line: AsyncRead + AsyncWrite + Cut + Unpin + Send + 'static {
     /// The most of a file that is sent at once.
     const BITE_BYTES: u64;
+    /// Whether a reader on this machine runs after each bite.
+    const GIVES_WAY: bool;
 
     /// Ready when there may be something to read.
     fn poll_readable(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
@@ -100,6 +102,7 @@ impl Plain for UnixStream {
 impl<S: Plain> Line for S {
     /// Larger ones save little, and keep others waiting where the client is as fast as we are.
     const BITE_BYTES: u64 = 1 << 20;
+    const GIVES_WAY: bool = true;
 
     fn poll_readable(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.poll_read_ready(cx)
@@ -137,6 +140,8 @@ thread_local! {
 
 impl Line for Secured {
     const BITE_BYTES: u64 = PIECE_BYTES as u64;
+    // Encryption takes longer than any reader.
+    const GIVES_WAY: bool = false;
 
     fn poll_readable(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(self).poll_fill_buf(cx).map_ok(drop)

@@ -34,17 +34,20 @@ const WARM_BYTES: usize = 128 << 10;
 pub struct Wire<S> {
     socket: S,
     pace: Pace,
+    /// The other end is on this machine; it may be a proxy.
+    is_near: bool,
     /// Set seldom: most waits end long before their limit, so one that is set for an earlier
     /// moment is left as it is, and looked after when it rings.
     alarm: Pin<Box<Sleep>>,
 }
 
 impl<S: Line> Wire<S> {
-    /// A wire whose waits mostly end before `until`.
-    pub fn new(socket: S, pace: Pace, until: Instant) -> Self {
+    /// A wire to an end on this machine, or elsewhere, whose waits mostly end before `until`.
+    pub fn new(socket: S, pace: Pace, is_near: bool, until: Instant) -> Self {
         Self {
             socket,
             pace,
+            is_near,
             alarm: Box::pin(sleep_until(until)),
         }
     }
@@ -173,9 +176,11 @@ impl<S: Line> Wire<S> {
                 }
             }
             if at < bytes.end {
-                // A reader on this machine, be it a proxy, gets the processor before there is more
-                // for it, and reads a bite at once rather than each packet: twice the throughput.
-                std::thread::yield_now();
+                if self.is_near && S::GIVES_WAY {
+                    // It gets the processor before there is more for it, and reads a bite at once
+                    // rather than each packet: twice the throughput.
+                    std::thread::yield_now();
+                }
                 // One client as fast as we are does not keep the others waiting.
                 tokio::task::yield_now().await;
             }

@@ -38,6 +38,8 @@ const CROWD: usize = 8;
 /// For a crowd a commit begins so long after the last one, that more share it: it costs as much as
 /// thirty slots.
 const CROWD_COMMITS_EVERY: Duration = Duration::from_millis(8);
+/// Those who shared a commit so long ago may share the next: after that each is alone again.
+const LATELY: Duration = Duration::from_millis(10);
 /// Free bytes below which nothing is written: redb would stop in the middle of it.
 const FREE_BYTES_MIN: u64 = 4 << 20;
 /// How long to wait before the second attempt to open again after an error; then twice as long.
@@ -321,7 +323,8 @@ impl Loop {
 
     fn run(mut self, mut jobs: mpsc::Receiver<Box<dyn Job>>) {
         let mut batch = Vec::with_capacity(BATCH_MAX);
-        let (mut n_before, mut is_crowd, mut began_at) = (0, false, Instant::now());
+        let (mut n_before, mut is_crowd) = (0, false);
+        let (mut began_at, mut ended_at) = (Instant::now(), Instant::now());
         loop {
             let is_settled = self.shared.is_settled.load(Ordering::Relaxed);
             match receive(&mut jobs, (!is_settled).then_some(SETTLE_AFTER)) {
@@ -333,9 +336,9 @@ impl Loop {
                 }
                 Received::End => return,
             }
-            if is_crowd {
+            if is_crowd && batch.iter().all(|job| job.is_patient()) {
                 thread::sleep(CROWD_COMMITS_EVERY.saturating_sub(began_at.elapsed()));
-            } else {
+            } else if ended_at.elapsed() < LATELY {
                 await_others(|| batch.len() + jobs.len() < n_before, thread::sleep);
             }
             let give_way = (1 < n_before).then_some(thread::yield_now);
@@ -347,6 +350,7 @@ impl Loop {
             for job in batch.drain(..) {
                 job.answer(&committed);
             }
+            ended_at = Instant::now();
             // Readers want it open again also when nobody writes.
             drop(self.ensure_open());
         }

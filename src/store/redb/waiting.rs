@@ -61,11 +61,11 @@ pub(super) fn receive<T>(queue: &mut mpsc::Receiver<T>, wait_max: Option<Duratio
     }
 }
 
-/// Waits, by `sleep`, while as many as wrote the last time `are_missing`, and never long. (To be
-/// woken by each that comes would cost as much as it spares.)
-pub(super) fn await_others(are_missing: impl Fn() -> bool, mut sleep: impl FnMut(Duration)) {
+/// Waits, by `sleep`, while `are_fewer` than wrote the last time, and never long. (To be woken by
+/// each that comes would cost as much as it spares.)
+pub(super) fn await_others(are_fewer: impl Fn() -> bool, mut sleep: impl FnMut(Duration)) {
     for _ in 0..NAPS_MAX {
-        if !are_missing() {
+        if !are_fewer() {
             return;
         }
         sleep(NAP);
