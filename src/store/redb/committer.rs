@@ -35,8 +35,7 @@ const QUEUE_MAX: usize = 4096;
 const BATCH_MAX: usize = 1024;
 /// So many who can wait a little are a crowd, in which more are about to write.
 const CROWD: usize = 8;
-/// For a crowd a commit begins so long after the last one, that more share it: it costs as much as
-/// thirty slots.
+/// For a crowd a commit begins so long after the last one: it costs as much as thirty slots.
 const CROWD_COMMITS_EVERY: Duration = Duration::from_millis(8);
 /// Those who shared a commit so long ago may share the next: after that each is alone again.
 const LATELY: Duration = Duration::from_millis(10);
@@ -324,7 +323,7 @@ impl Loop {
     fn run(mut self, mut jobs: mpsc::Receiver<Box<dyn Job>>) {
         let mut batch = Vec::with_capacity(BATCH_MAX);
         let (mut n_before, mut is_crowd) = (0, false);
-        let (mut began_at, mut ended_at) = (Instant::now(), Instant::now());
+        let [mut began_at, mut ended_at] = [Instant::now(); 2];
         loop {
             let is_settled = self.shared.is_settled.load(Ordering::Relaxed);
             match receive(&mut jobs, (!is_settled).then_some(SETTLE_AFTER)) {
