@@ -100,6 +100,17 @@ impl Scene {
         Self::new(operator.into_iter().chain(acts).collect()).await
     }
 
+    /// Whoever asked has gone while the connection manager binds: it says so only at its gate.
+    async fn abandoned() -> Self {
+        let mut acts = all_well();
+        acts[3] = Act::SayLater(bound("romeo@example.org/x"));
+        let scene = Self::admitted(acts).await;
+        let waiting = scene.begin(&post(FORM, "")).await;
+        scene.manager.bodies_of(6).await;
+        drop(waiting);
+        scene
+    }
+
     async fn begin(&self, request: &str) -> UnixStream {
         let mut stream = UnixStream::connect(&self.path).await.expect("connected");
         stream.write_all(request.as_bytes()).await.expect("written");
@@ -579,12 +590,7 @@ async fn only_so_many_at_a_time() {
 async fn a_session_that_nobody_takes_is_ended() {
     // When the listener notices is the kernel's affair.
     for _ in 0..20 {
-        let mut acts = all_well();
-        acts[3] = Act::SayLater(bound("romeo@example.org/x"));
-        let scene = Scene::admitted(acts).await;
-        let waiting = scene.begin(&post(FORM, "")).await;
-        scene.manager.bodies_of(6).await;
-        drop(waiting);
+        let scene = Scene::abandoned().await;
         tokio::time::sleep(std::time::Duration::from_millis(50)).await;
         scene.manager.gate.add_permits(1);
         while !scene.manager.bodies().iter().any(|body| ends(body, "op")) {
@@ -784,12 +790,7 @@ impl Listener for Denials {
 /// At a stop nobody begins, and what is under way leaves no session behind.
 #[tokio::test]
 async fn a_stop_waits_for_logins_and_lets_none_begin() {
-    let mut acts = all_well();
-    acts[3] = Act::SayLater(bound("romeo@example.org/x"));
-    let scene = Scene::admitted(acts).await;
-    let waiting = scene.begin(&post(FORM, "")).await;
-    scene.manager.bodies_of(6).await;
-    drop(waiting);
+    let scene = Scene::abandoned().await;
     let service = scene.service.clone();
     let stopping = tokio::spawn(async move { service.end_logins().await });
     let health = async || scene.get(&basic(ADMIN, "secret")).await.status;

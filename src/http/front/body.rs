@@ -56,6 +56,8 @@ pub struct Arriving<S> {
     wire: Option<Wire<S>>,
     back: Option<oneshot::Sender<Back<S>>>,
     reading: Reading,
+    length: u64,
+    /// How many of these bytes were not handed on yet.
     left: u64,
     /// What came with the head.
     first: Bytes,
@@ -71,8 +73,6 @@ pub struct Arriving<S> {
     places: &'static Semaphore,
     /// While its pieces are.
     large: Option<SemaphorePermit<'static>>,
-    /// How many bytes were handed on.
-    n_bytes_before: u64,
     /// Until when what is in the buffer waits for more.
     held_until: Option<Instant>,
     /// Bytes since others had their turn.
@@ -97,6 +97,7 @@ impl<S> Arriving<S> {
             wire: Some(wire),
             back: Some(sender),
             reading,
+            length: ask.length,
             left: ask.length,
             first,
             unsaid: match ask.expects_continue() {
@@ -111,7 +112,6 @@ impl<S> Arriving<S> {
             is_short,
             places: &PLACES,
             large: None,
-            n_bytes_before: 0,
             held_until: None,
             n_bytes_now: 0,
         };
@@ -137,7 +137,7 @@ impl<S: Line> Arriving<S> {
     fn full(&self) -> usize {
         let left = usize::try_from(self.left).unwrap_or(usize::MAX);
         let behind = match self.large {
-            Some(_) => self.n_bytes_before % self.piece_bytes as u64,
+            Some(_) => (self.length - self.left) % self.piece_bytes as u64,
             None => 0,
         };
         // Smaller than a piece.
@@ -249,7 +249,6 @@ impl<S: Line> Stream for Arriving<S> {
         if let Ok(bytes) = &piece {
             this.n_bytes_now += bytes.len();
             this.left -= bytes.len() as u64;
-            this.n_bytes_before += bytes.len() as u64;
             this.reading.count(bytes.len());
             if this.left == 0 {
                 this.reading.end();
@@ -413,7 +412,7 @@ mod tests {
             while body.left != 0 {
                 let piece = next(&mut body).await;
                 places.insert(piece.as_ptr());
-                ends.push(body.n_bytes_before);
+                ends.push(body.length - body.left);
             }
             (places.len(), ends)
         };
